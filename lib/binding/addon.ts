@@ -1,0 +1,33 @@
+// The native addon's type, written once. native/binding/addon-environment.h says how each function reads `record`.
+// Numbers returned are >= 0, or -1 when lastError() tells what failed.
+
+export type FieldKind = 'in' | 'optional' | 'inout' | 'out' | 'number';
+
+export interface Addon {
+  readonly record: Float64Array;
+  readonly ops: readonly { readonly name: string; readonly fields: readonly { name: string; kind: FieldKind }[] }[];
+  readonly startError?: string;
+  readonly startErrorCode?: string;
+  run(): number;
+  create(): number;
+  view(): number;
+  release(id: number): number;
+  write(id: number, byteOffset: number, data: ArrayBufferView): number;
+  read(id: number, request: number, target: ArrayBufferView): number;
+  wait(id: number, request: number): number;
+  fence(device: number, request: number): number;
+  onComplete(callback: (request: number, code?: string, message?: string) => void): number;
+  captureBegin(device: number): number;
+  captureEnd(keep: boolean): number;
+  replay(graph: number): number;
+  destroyGraph(graph: number): number;
+  openFile(path: string): number;
+  loadFile(file: number, offset: number, id: number): number;
+  closeFile(file: number): number;
+  devices(): { name: string; description: string; level?: string; threads?: number }[];
+  memory(device: number): number;
+  charge(device: number, bytes: number): number;
+  counters(device: number): number;
+  setThreads(threads: number): number;
+  lastError(): { code: string; message: string };
+}

@@ -1,0 +1,145 @@
+// linattn bench: ops and the whole model on this machine, as shares of what the machine can do in the same run.
+import Table from 'cli-table3';
+import type { Command } from 'commander';
+import { type ContextReport, type ModelReport, measureContext, measureModel } from './bench-model';
+import { layerProducts, linearAttentionCase, opCases } from './bench-ops';
+import { type Case, measure, median, type Row, timeOnce, Yardstick } from './bench-timing';
+import type { Context } from './context';
+import { addModelFlags, addReportFlags, loadOptions, type ModelFlags, type ReportFlags } from './flags';
+import { bytesText } from './output';
+import { version } from './version';
+
+interface Flags extends ModelFlags, ReportFlags {
+  op?: string;
+  ops: boolean;
+  context?: boolean;
+  quick?: boolean;
+}
+
+interface Report {
+  readonly machine: string;
+  readonly ops?: readonly Row[];
+  readonly layer?: LayerReport;
+  readonly model?: ModelReport;
+  readonly context?: ContextReport;
+}
+
+/** Linear attention beside the products of its layer, 512 tokens. */
+interface LayerReport {
+  readonly linearAttentionMicroseconds: number;
+  readonly productsMicroseconds: number;
+  readonly ratio: number;
+}
+
+export function benchCommand(program: Command, context: Context): void {
+  const command = program.command('bench').description('measure ops and the model on this machine');
+  addModelFlags(command)
+    .option('--op <text>', 'only op cases whose name has this')
+    .option('--no-ops', 'leave out the op cases')
+    .option('--context', 'also: a slice after 2,000 and after 100,000 tokens')
+    .option('--quick', 'medians of 3 instead of 15')
+    .option('--json', 'one JSON object');
+  addReportFlags(command);
+  command.action(async (flags: Flags) => {
+    const report = await run(flags, context);
+    context.stdout.write(
+      flags.json ? `${JSON.stringify(report, undefined, 1)}\n` : `${describe(report).join('\n\n')}\n`,
+    );
+  });
+}
+
+async function run(flags: Flags, context: Context): Promise<Report> {
+  const { load, devices } = context.library();
+  const { signal } = context.interrupts;
+  const runs = flags.quick ? 3 : 15;
+  const machine = `linattn ${version}, Node ${process.version}, ${devices()[0]!.description}`;
+  const say = (text: string) => {
+    if (!flags.quiet && context.stderr.isTTY) context.stderr.write(`${text}\n`);
+  };
+  const yardstick = new Yardstick();
+  try {
+    const rows: Row[] = [];
+    for (const make of flags.ops ? opCases : []) {
+      const one = make();
+      try {
+        if (flags.op !== undefined && !one.name.includes(flags.op)) continue;
+        say(one.name);
+        rows.push(await measure(one, yardstick, runs, signal));
+      } finally {
+        one.dispose();
+      }
+    }
+    if (flags.op !== undefined) return { machine, ops: rows };
+    const layer = flags.ops ? { layer: await measureLayer(runs) } : {};
+    say('model');
+    const open = () => load({ ...loadOptions(flags), signal, ...(flags.context && { maxSequences: 2 }) });
+    const model = await measureModel(open, yardstick, runs, signal);
+    if (!flags.context) return { machine, ops: rows, ...layer, model };
+    say('context');
+    const opened = await open();
+    try {
+      return { machine, ops: rows, ...layer, model, context: await measureContext(opened, {}, signal) };
+    } finally {
+      await opened.dispose();
+    }
+  } finally {
+    yardstick.dispose();
+  }
+}
+
+async function measureLayer(runs: number): Promise<LayerReport> {
+  const cases: Case[] = [linearAttentionCase(512), ...layerProducts.map((make) => make())];
+  const times = cases.map(() => [] as number[]);
+  for (let run = -1; run < runs; run++) {
+    for (const [i, one] of cases.entries()) {
+      const time = (await timeOnce(one)) / one.repeat;
+      if (run >= 0) times[i]!.push(time);
+    }
+  }
+  for (const one of cases) one.dispose();
+  const products = times[1]!.map((time, i) => time + times[2]![i]!);
+  return {
+    linearAttentionMicroseconds: 1000 * median(times[0]!),
+    productsMicroseconds: 1000 * median(products),
+    ratio: median(times[0]!.map((time, i) => time / products[i]!)),
+  };
+}
+
+const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
+
+function describe({ machine, ops, layer, model, context }: Report): string[] {
+  const parts = [machine];
+  if (ops !== undefined && ops.length > 0) {
+    const table = new Table({ head: ['op', 'time', 'rate', 'peak', 'share'], style: { head: [] } });
+    for (const { name, microseconds, rate, ceiling, ceilingKind, share } of ops) {
+      const unit = ceilingKind === 'read' ? 'GB/s' : 'GFLOP/s';
+      const time = microseconds < 1000 ? `${microseconds.toFixed(0)} us` : `${(microseconds / 1000).toFixed(2)} ms`;
+      table.push([name, time, `${rate.toFixed(1)} ${unit}`, ceiling.toFixed(0), percent(share)]);
+    }
+    parts.push(`${table.toString()}\nmedians of ${ops[0]!.runs}, each in turns with its peak: ${peaks}`);
+  }
+  if (layer !== undefined) {
+    const { linearAttentionMicroseconds: ours, productsMicroseconds: products, ratio } = layer;
+    parts.push(
+      `linear attention of 512 tokens: ${ours.toFixed(0)} us; the products of its layer: ${products.toFixed(0)} us; ratio ${ratio.toFixed(2)}`,
+    );
+  }
+  if (model !== undefined) {
+    parts.push(
+      `load ${(model.loadMs / 1000).toFixed(2)} s, with the first token ${(model.firstTokenMs / 1000).toFixed(2)} s; ` +
+        `prefill ${model.prefillTokensPerSecond.toFixed(0)} tokens/s; decode ${model.decodeTokensPerSecond.toFixed(1)} tokens/s, ` +
+        `which reads ${bytesText(model.weightBytes)} of weights a token: ${percent(model.decodeShare)} of the ${model.readGBps.toFixed(1)} GB/s that a read loop reaches; ` +
+        `state ${bytesText(model.stateBytes)} a sequence, ${bytesText(model.kvBytesPerToken)} of keys and values a token`,
+    );
+  }
+  if (context !== undefined) {
+    const { short, long, shortMs, longMs, ratio, pairs } = context;
+    parts.push(
+      `512 tokens after ${short}: ${shortMs.toFixed(1)} ms, after ${long}: ${longMs.toFixed(1)} ms; median ratio of ${pairs} pairs ${ratio.toFixed(3)}`,
+    );
+  }
+  return parts;
+}
+
+const peaks =
+  'multiply-adds in registers, bfloat16 dot products in registers, or a read loop of all threads over 1 GiB';

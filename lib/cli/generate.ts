@@ -1,0 +1,124 @@
+// linattn generate: continues a prompt, as long as it may be.
+import type { Command } from 'commander';
+import type { GenerateResult, Input, Message, Model, Progress } from '../index';
+import type { Context } from './context';
+import {
+  addModelFlags,
+  addReportFlags,
+  addSamplingFlags,
+  generateOptions,
+  loadOptions,
+  type ModelFlags,
+  type ReportFlags,
+  type SamplingFlags,
+} from './flags';
+import { type GenerationOutput, generationOutput, summary } from './output';
+import { ProgressDisplay } from './progress';
+import { addPromptFlags, type PromptFlags, readPrompt } from './prompt';
+
+interface Flags extends ModelFlags, SamplingFlags, ReportFlags, PromptFlags {
+  chat?: boolean;
+  system?: string;
+  echo?: boolean;
+}
+
+const examples = `
+Examples:
+  linattn generate -p 'Once upon a time'
+  linattn generate -f report.txt -p 'In short:' -n 200
+  cat report.txt | linattn generate --chat -p 'Summarize.' --json | jq -r .text
+
+Standard input is read unless it is a terminal or --prompt-file names a file; a document goes before the prompt of -p.
+The prompt is continued as it is; --chat makes it a message and applies the chat template of the model.`;
+
+export function generateCommand(program: Command, context: Context): void {
+  const command = program.command('generate').description('continue a prompt');
+  addPromptFlags(command)
+    .option('--chat', 'apply the chat template of the model: the prompt is a message of the user')
+    .option('--system <text>', 'message of the system before it (implies --chat)')
+    .option('--echo', 'give out the prompt before the text');
+  addSamplingFlags(addModelFlags(command))
+    .option('--json', 'one JSON object: text, tokens, finishReason, usage')
+    .option('--jsonl', 'a line of JSON for each event, the last one the result');
+  addReportFlags(command).addHelpText('after', examples);
+  command.action(async (flags: Flags) => {
+    if (flags.json && flags.jsonl) command.error("error: options '--json' and '--jsonl' exclude each other");
+    const noPrompt = () => command.error('error: no prompt: give -p, --prompt-file or a document on standard input');
+    await generate(flags, context, noPrompt);
+  });
+}
+
+async function generate(flags: Flags, context: Context, noPrompt: () => never): Promise<void> {
+  const { interrupts, stderr } = context;
+  const progress = new ProgressDisplay(context, flags);
+  let output = generationOutput(context, flags);
+  let model: Model | undefined;
+  try {
+    const prompt = (await readPrompt(flags, context)) ?? noPrompt();
+    const { load } = context.library();
+    const onProgress = (state: Progress) => progress.show('load', state);
+    model = await load({ ...loadOptions(flags), signal: interrupts.signal, onProgress });
+    hint(model, flags, context);
+    if (flags.echo) output = generationOutput(context, flags, prompt);
+    const result = await interrupts.orGiveUp(generateWith(model, prompt, flags, context, output, progress));
+    progress.clear();
+    output.end(result);
+    if (result && !flags.quiet && (stderr.isTTY || flags.verbose)) stderr.write(`${summary(result)}\n`);
+  } catch (error) {
+    if (!interrupts.signal.aborted) throw error;
+    output.end(undefined);
+  } finally {
+    progress.clear();
+    if (model) await interrupts.orGiveUp(model.dispose());
+  }
+}
+
+async function generateWith(
+  model: Model,
+  prompt: string,
+  flags: Flags,
+  { interrupts }: Context,
+  output: GenerationOutput,
+  progress: ProgressDisplay,
+): Promise<GenerateResult> {
+  const messages: Message[] = [
+    ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system } as const]),
+    { role: 'user', content: prompt },
+  ];
+  const input: Input = isChat(flags) ? { messages } : { prompt };
+  // Encoded here for the progress of a long text; the tokenizer knows it when the generation asks again.
+  const text = isChat(flags) ? model.tokenizer.applyChatTemplate(messages) : prompt;
+  const onProgress = (state: Progress) => progress.show('tokenize', state);
+  await model.tokenizer.encode(text, { signal: interrupts.signal, onProgress });
+  const generation = model.generate({
+    ...input,
+    ...generateOptions(flags),
+    onPrefillProgress(state) {
+      progress.show('prefill', state);
+      output.prefill(state);
+    },
+  });
+  // An interruption leaves the loop, in the middle of the prompt too: the result is what there is, 'cancelled'.
+  const iterator = generation[Symbol.asyncIterator]();
+  const leave = () => void iterator.return?.();
+  if (interrupts.signal.aborted) leave();
+  else interrupts.signal.addEventListener('abort', leave, { once: true });
+  for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
+    progress.clear();
+    output.token(next.value);
+  }
+  return generation.result;
+}
+
+const isChat = (flags: Flags) => flags.chat === true || flags.system !== undefined;
+
+/** Models that were trained to answer continue a raw prompt badly. */
+function hint(model: Model, flags: Flags, { stderr }: Context): void {
+  if (isChat(flags) || flags.quiet || !stderr.isTTY) return;
+  try {
+    model.tokenizer.applyChatTemplate([{ role: 'user', content: '' }]);
+  } catch {
+    return;
+  }
+  stderr.write('hint: this model has a chat template; --chat applies it\n');
+}

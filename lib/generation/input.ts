@@ -1,0 +1,101 @@
+// What a caller gives to read, and the options of a generation, checked before anything starts.
+import { linattnError } from '../errors';
+import type { Sampling } from '../ops/sampling-table';
+import { encodeSampling } from '../ops/sampling-table';
+import type { Message, Progress } from '../tokenizer/tokenizer';
+
+/**
+ * prompt, messages and tokens are the whole context, of which what the session holds is not read again; append is what
+ * comes next.
+ */
+export type Input =
+  | { prompt: string }
+  | { messages: readonly Message[] }
+  | { tokens: ArrayLike<number> }
+  | { append: string | ArrayLike<number> };
+
+export interface PrefillOptions {
+  /** Takes effect within one slice of the prompt or one token; the call rejects with signal.reason. */
+  signal?: AbortSignal;
+  /** In tokens of the context; `cached` of them were not read. */
+  onPrefillProgress?: (progress: Progress & { readonly cached: number }) => void;
+}
+
+export interface GenerateOptions extends PrefillOptions {
+  /** Default 512. */
+  maxTokens?: number;
+  /** The text ends before the first of these. */
+  stop?: string | readonly string[];
+  /** Default random. The same seed gives the same text on the same device and version. */
+  seed?: number;
+  /** Defaults of these come from the model's generation_config.json. temperature 0 takes the most probable token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  repetitionPenalty?: number;
+  /** Go on after the model's own end-of-text tokens (for benchmarks). Default false. */
+  ignoreEos?: boolean;
+}
+
+const names = ['prompt', 'messages', 'tokens', 'append'] as const;
+
+/** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind. */
+export function inputOf(call: string, options: Partial<Record<(typeof names)[number], unknown>>): Input | undefined {
+  const given = names.filter((name) => options[name] !== undefined);
+  const fail = (message: string): never => {
+    throw linattnError('ERR_ARGUMENT', `${call}: ${message}`);
+  };
+  if (given.length > 1) fail(`give one of ${names.join(', ')}, got ${given.join(' and ')}`);
+  const name = given[0];
+  if (name === undefined) return undefined;
+  const value = options[name];
+  const isText = typeof value === 'string';
+  const isList =
+    typeof value === 'object' && value !== null && Number.isSafeInteger((value as ArrayLike<unknown>).length);
+  if (name === 'prompt' && !isText) fail(`prompt must be a string, got ${typeof value}`);
+  if (name === 'append' && !isText && !isList) fail(`append must be a string or token ids, got ${typeof value}`);
+  if (name === 'tokens' && !isList) fail(`tokens must be token ids, got ${typeof value}`);
+  if (name === 'messages') {
+    const message = (item: unknown) =>
+      typeof (item as Message)?.role === 'string' && typeof (item as Message)?.content === 'string';
+    if (!Array.isArray(value) || !value.every(message)) fail('messages must be a list of {role, content} of strings');
+  }
+  return { [name]: value } as unknown as Input;
+}
+
+/** Token ids as int32, each below `vocabularySize`; ERR_ARGUMENT otherwise. */
+export function checkedTokens(call: string, tokens: ArrayLike<number>, vocabularySize: number): Int32Array {
+  const ids = new Int32Array(tokens.length);
+  for (let i = 0; i < tokens.length; i++) {
+    const id = tokens[i]!;
+    if (!(Number.isInteger(id) && id >= 0 && id < vocabularySize)) {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `${call}: tokens[${i}] must be a whole number below ${vocabularySize}, got ${id}`,
+      );
+    }
+    ids[i] = id;
+  }
+  return ids;
+}
+
+/** Sampling with the model's defaults under the caller's options. ERR_ARGUMENT names what is out of range. */
+export function samplingOf(options: GenerateOptions, defaults: Sampling): Sampling {
+  const sampling: Sampling = { temperature: 0, ...defaults };
+  for (const name of ['temperature', 'topK', 'topP', 'minP', 'repetitionPenalty'] as const) {
+    if (options[name] !== undefined) sampling[name] = options[name];
+  }
+  sampling.seed = options.seed ?? Math.floor(Math.random() * 2 ** 53);
+  encodeSampling(sampling);
+  return sampling;
+}
+
+/** ERR_ARGUMENT unless maxTokens is a whole number >= 0. */
+export function maxTokensOf(options: GenerateOptions): number {
+  const { maxTokens = 512 } = options;
+  if (!Number.isSafeInteger(maxTokens) || maxTokens < 0) {
+    throw linattnError('ERR_ARGUMENT', `generate: maxTokens must be a whole number >= 0, got ${maxTokens}`);
+  }
+  return maxTokens;
+}

@@ -1,0 +1,188 @@
+// Opens a model folder as Hugging Face lays it out: config.json, safetensors, tokenizer.json, generation_config.json.
+import { promises as fs } from 'node:fs';
+import path from 'node:path';
+import { linattnError } from '../errors';
+import { Config, readJson } from '../model/config';
+import { familyOf } from '../model/families';
+import type { Plan } from '../model/families/family';
+import { readCheckpoint, type StoredTensor } from '../model/safetensors';
+import { WeightCheck, WeightLoader } from '../model/weights';
+import type { Sampling } from '../ops/sampling-table';
+import type { WeightDType } from '../ops/weight';
+import { SequenceStore } from '../state/sequence-store';
+import { type DeviceName, deviceIndex, devices, fence, setThreads } from '../tensor/device';
+import type { DType } from '../tensor/dtype';
+import { allOrNone } from '../tensor/scope';
+import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
+import { LoadedModel, type Model } from './model';
+import { type GenerationDefaults, ModelCore } from './model-core';
+import { Scheduler, sliceTokens } from './scheduler';
+
+export interface LoadOptions {
+  /** A folder; without one, the default model of the package. */
+  model?: string;
+  /** auto: the first CUDA device, else cpu. */
+  device?: DeviceName | 'auto';
+  /** Of the weights; auto: as stored. Activations are float32, rounded to bfloat16 where they meet bfloat16 weights. */
+  dtype?: 'auto' | WeightDType;
+  /** Of the cpu device, which the process shares: the last call that names a number wins. */
+  threads?: number;
+  /** Sequences held at once. Default 16. */
+  maxSequences?: number;
+  signal?: AbortSignal;
+  /** In bytes of the weights. */
+  onProgress?: (progress: Progress) => void;
+}
+
+/** The folder of the model that the package ships. */
+export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default');
+
+const dtypes = ['auto', 'float32', 'float16', 'bfloat16', 'int8'] as const;
+
+/**
+ * Loads a model. Rejects with signal.reason when aborted, and then everything is freed.
+ * @throws LinattnError ERR_ARGUMENT, ERR_FILE, ERR_SAFETENSORS, ERR_MODEL_UNSUPPORTED, ERR_WEIGHTS, ERR_TOKENIZER,
+ *   ERR_DEVICE, ERR_OUT_OF_MEMORY
+ */
+export async function load(options: LoadOptions = {}): Promise<Model> {
+  const { model: folder = defaultModel, dtype = 'auto', maxSequences = 16, signal } = options;
+  check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
+  check(dtypes.includes(dtype), `dtype must be ${dtypes.join(', ')}, got ${dtype}`);
+  const sequencesFit = Number.isSafeInteger(maxSequences) && maxSequences >= 1 && maxSequences <= 4096;
+  check(sequencesFit, `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
+  const device = chooseDevice(options.device);
+  if (options.threads !== undefined) setThreads(options.threads);
+  signal?.throwIfAborted();
+  const isFolder = await fs.stat(folder).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+  if (!isFolder) throw linattnError('ERR_FILE', `load: model must be a folder, ${folder} is not`);
+  const config = await Config.read(folder);
+  const plan = familyOf(config).read(config);
+  const defaults = await readGenerationConfig(folder, plan);
+  const tokenizer = await openTokenizer(folder, signal);
+  try {
+    const stored = await readCheckpoint(folder);
+    return await assemble({ options, folder, device, maxSequences, plan, defaults, tokenizer, stored });
+  } catch (error) {
+    tokenizer?.dispose();
+    throw error;
+  }
+}
+
+function check(holds: boolean, message: string): void {
+  if (!holds) throw linattnError('ERR_ARGUMENT', `load: ${message}`);
+}
+
+function chooseDevice(asked: DeviceName | 'auto' = 'auto'): DeviceName {
+  if (asked === 'auto') {
+    const gpu = devices().find((device) => device.name.startsWith('cuda') && device.unavailable === undefined);
+    return gpu?.name ?? 'cpu';
+  }
+  deviceIndex(asked);
+  return asked;
+}
+
+async function openTokenizer(folder: string, signal: AbortSignal | undefined): Promise<TextTokenizer | undefined> {
+  const exists = await fs.access(path.join(folder, 'tokenizer.json')).then(
+    () => true,
+    () => false,
+  );
+  return exists ? loadTokenizer(folder, signal === undefined ? {} : { signal }) : undefined;
+}
+
+/** Sampling defaults and stop ids; a model without generation_config.json takes the most probable token. */
+async function readGenerationConfig(folder: string, plan: Plan): Promise<GenerationDefaults> {
+  const file = path.join(folder, 'generation_config.json');
+  const json = await readJson(file, 'ERR_MODEL_UNSUPPORTED', true);
+  if (json === undefined) return { sampling: { temperature: 0 }, stopIds: plan.stopIds };
+  const config = new Config(file, json);
+  const stopIds = [...new Set([...plan.stopIds, ...(config.numbers('eos_token_id') ?? [])])];
+  if (!config.get('boolean', 'do_sample', false)) return { sampling: { temperature: 0 }, stopIds };
+  const number = (name: string, fallback: number) => config.get('number', name, fallback);
+  const sampling: Sampling = {
+    temperature: number('temperature', 1),
+    topK: number('top_k', 0),
+    topP: number('top_p', 1),
+    minP: number('min_p', 0),
+    repetitionPenalty: number('repetition_penalty', 1),
+  };
+  return { sampling, stopIds };
+}
+
+/** A quarter of the memory for keys and values of layers that keep every token. */
+const kvShare = 0.25;
+
+async function assemble(parts: {
+  options: LoadOptions;
+  folder: string;
+  device: DeviceName;
+  maxSequences: number;
+  plan: Plan;
+  defaults: GenerationDefaults;
+  tokenizer: TextTokenizer | undefined;
+  stored: ReadonlyMap<string, StoredTensor>;
+}): Promise<Model> {
+  const { options, folder, device, maxSequences, plan, defaults, tokenizer, stored } = parts;
+  const { signal, onProgress } = options;
+  const checkPass = new WeightCheck(folder, stored);
+  await plan.build(checkPass);
+  checkPass.finish(plan.ignored);
+  const asked = options.dtype ?? 'auto';
+  const dtype = asked === 'auto' ? checkPass.dominantDType() : asked;
+  let done = 0;
+  const onBytes = (bytes: number) => {
+    done += bytes;
+    onProgress?.({ done: Math.min(done, checkPass.bytes), total: checkPass.bytes });
+  };
+  const loader = new WeightLoader(stored, { device, dtype, signal, onBytes });
+  try {
+    const network = await plan.build(loader);
+    await loader.finish();
+    signal?.throwIfAborted();
+    const kvDType: DType = dtype === 'float32' ? 'float32' : dtype === 'float16' ? 'float16' : 'bfloat16';
+    const kvBytesPerToken = network.kv.groups
+      .filter((group) => group.window === 0)
+      .reduce((bytes, group) => bytes + group.bytesPerToken(kvDType), 0);
+    const { total } = devices()
+      .find((one) => one.name === device)!
+      .memory();
+    const sizes = {
+      device,
+      sequences: maxSequences,
+      vocabularySize: network.vocabularySize,
+      contextLength: plan.contextLength,
+      stepTokens: sliceTokens,
+      kvDType,
+      kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
+    };
+    const store = allOrNone(() => new SequenceStore(network.state, network.kv, sizes));
+    await store.reserveMemory().catch((error: unknown) => {
+      store.dispose();
+      throw error;
+    });
+    const scheduler = new Scheduler(network, store, device);
+    const core = new ModelCore(folder, scheduler, network.vocabularySize, tokenizer, defaults);
+    const info = {
+      family: plan.family,
+      device,
+      dtype,
+      parameters: checkPass.parameters,
+      vocabularySize: network.vocabularySize,
+      stateBytes: store.stateBytes,
+      kvBytesPerToken,
+    };
+    const release = async () => {
+      scheduler.dispose();
+      store.dispose();
+      loader.dispose();
+      tokenizer?.dispose();
+      await fence(device);
+    };
+    return new LoadedModel(info, core, release);
+  } catch (error) {
+    loader.dispose();
+    throw error;
+  }
+}

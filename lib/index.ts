@@ -1,0 +1,15 @@
+// Public exports, nothing else.
+/// <reference types="node" preserve="true" />
+export { type ErrorCode, LinattnError } from './errors';
+export type { Chunk, GenerateResult, Generation } from './generation/generation';
+export type { GenerateOptions, Input, PrefillOptions } from './generation/input';
+export { type LoadOptions, load } from './generation/load';
+export type { Model, ModelInfo } from './generation/model';
+export type { Session } from './generation/session';
+export type { PrefillUsage, Usage } from './generation/usage';
+export * as ops from './ops';
+export { type Device, type DeviceName, devices, type Graph } from './tensor/device';
+export type { DType, DTypes } from './tensor/dtype';
+export { scope } from './tensor/scope';
+export { Tensor } from './tensor/tensor';
+export type { Message, Progress, Tokenizer } from './tokenizer/tokenizer';

@@ -1,0 +1,122 @@
+// Gated DeltaNet: projections, short convolution, gates, delta rule, gated norm.
+// Sources: https://arxiv.org/abs/2412.06464; the order of operations follows Hugging Face transformers
+// models/qwen3_5 and fla fla/layers/gated_deltanet.py, which agree.
+import { activation } from '../ops/activation';
+import { causalConv } from '../ops/causal-conv';
+import { deltaGates } from '../ops/delta-gates';
+import { l2Norm } from '../ops/l2-norm';
+import { linearAttention } from '../ops/linear-attention';
+import { matmul } from '../ops/matmul';
+import { rmsNorm } from '../ops/rms-norm';
+import type { Weight } from '../ops/weight';
+import type { Tensor } from '../tensor/tensor';
+import type { Hidden, Layer, StateLayout, StatePart, Step } from './layer';
+
+export interface GatedDeltaNetSizes {
+  readonly keyHeads: number;
+  readonly valueHeads: number;
+  /** K and V. */
+  readonly keyWidth: number;
+  readonly valueWidth: number;
+  /** Taps of the short convolution; 0 = none (then silu alone). */
+  readonly convTaps: number;
+}
+
+export interface GatedDeltaNetWeights {
+  /** [N, C], rows q | k | v | z (when gated) | b | a. */
+  readonly input: Weight;
+  /** [C, valueHeads * V] */
+  readonly output: Weight;
+  /** float32 [2 keyHeads K + valueHeads V, taps]; absent without convolution. */
+  readonly conv?: Tensor<'float32'> | undefined;
+  /** float32 [valueHeads] */
+  readonly aLog: Tensor<'float32'>;
+  readonly dtBias: Tensor<'float32'>;
+  /** float32 [V], plain (not 1 + w). */
+  readonly norm: Tensor<'float32'>;
+}
+
+export interface GatedDeltaNetOptions {
+  readonly normEps: number;
+  /** Activation of the output gate z, or none. */
+  readonly gate: 'silu' | 'sigmoid' | 'none';
+  /** beta = 2 sigmoid(b) instead of sigmoid(b). */
+  readonly negativeEigenvalues: boolean;
+}
+
+const l2Eps = 1e-6;
+
+export class GatedDeltaNet implements Layer {
+  private readonly state: StatePart;
+  private readonly window: StatePart | undefined;
+  private readonly qkvWidth: number;
+
+  constructor(
+    private readonly sizes: GatedDeltaNetSizes,
+    private readonly weights: GatedDeltaNetWeights,
+    private readonly options: GatedDeltaNetOptions,
+    layout: StateLayout,
+    name: string,
+  ) {
+    const { keyHeads, valueHeads, keyWidth, valueWidth, convTaps } = sizes;
+    this.qkvWidth = 2 * keyHeads * keyWidth + valueHeads * valueWidth;
+    this.state = layout.add(`${name}.state`, [Math.max(keyHeads, valueHeads), valueWidth, keyWidth]);
+    if (convTaps > 1) this.window = layout.add(`${name}.conv`, [this.qkvWidth, convTaps - 1]);
+  }
+
+  forward(x: Hidden, step: Step): Hidden {
+    const { keyHeads, valueHeads, keyWidth, valueWidth } = this.sizes;
+    const { weights, options } = this;
+    const T = x.shape[0]!;
+    const keys = keyHeads * keyWidth;
+    const values = valueHeads * valueWidth;
+    const fused = matmul({ x, weight: weights.input });
+    const stride = fused.shape[1]!;
+    const qkvIn = fused.view([T, this.qkvWidth], 0, stride);
+    const qkv =
+      weights.conv === undefined
+        ? activation({ x: qkvIn, activation: 'silu' })
+        : causalConv({
+            x: qkvIn,
+            weight: weights.conv,
+            state: this.window?.tensor,
+            sequences: step.sequences,
+            activation: 'silu',
+          });
+    const heads = (count: number, width: number, offset: number): Hidden =>
+      qkv.view([T, count, width], offset, this.qkvWidth);
+    const q = l2Norm({ x: heads(keyHeads, keyWidth, 0), eps: l2Eps });
+    const k = l2Norm({ x: heads(keyHeads, keyWidth, keys), eps: l2Eps });
+    const v = heads(valueHeads, valueWidth, 2 * keys);
+    const gated = options.gate !== 'none';
+    const small = this.qkvWidth + (gated ? values : 0);
+    const { g, beta } = deltaGates({
+      b: fused.view([T, valueHeads], small, stride),
+      a: fused.view([T, valueHeads], small + valueHeads, stride),
+      aLog: weights.aLog,
+      dtBias: weights.dtBias,
+      betaScale: options.negativeEigenvalues ? 2 : 1,
+    });
+    const { out } = linearAttention({
+      q,
+      k,
+      v,
+      rule: { name: 'delta', beta },
+      decay: { per: 'token', g },
+      scale: keyWidth ** -0.5,
+      state: this.state.tensor,
+      sequences: step.sequences,
+    });
+    const normed = rmsNorm({
+      x: out,
+      weight: weights.norm,
+      eps: options.normEps,
+      ...(gated && {
+        gate: fused.view([T, valueHeads, valueWidth], this.qkvWidth, stride),
+        gateOrder: 'after' as const,
+        gateActivation: options.gate as 'silu' | 'sigmoid',
+      }),
+    });
+    return matmul({ x: normed.view([T, values], 0, values), weight: weights.output });
+  }
+}

@@ -1,0 +1,210 @@
+// Qwen3.5 dense: three Gated DeltaNet layers to one gated softmax layer. Text only: visual and multi-token-prediction
+// tensors are left unread. Layout: transformers models/qwen3_5/modeling_qwen3_5.py.
+import { Attention, inverseFrequencies } from '../../layers/attention';
+import { GatedDeltaNet } from '../../layers/gated-delta-net';
+import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
+import { bookkeeping, type Config } from '../config';
+import { type Block, LanguageModel } from '../language-model';
+import type { RowRange, WeightSource } from '../weights';
+import type { Family, Plan } from './family';
+import { embeddingAndHead, gatedMlp, vector } from './parts';
+
+interface Sizes {
+  hidden: number;
+  inner: number;
+  vocabulary: number;
+  heads: number;
+  kvHeads: number;
+  width: number;
+  rotary: number;
+  theta: number;
+  keyHeads: number;
+  valueHeads: number;
+  keyWidth: number;
+  valueWidth: number;
+  convTaps: number;
+  eps: number;
+  layers: ('linear_attention' | 'full_attention')[];
+  tied: boolean;
+}
+
+function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
+  const size = (name: string, fallback?: number) => config.get('size', name, fallback);
+  config.only('hidden_act', 'silu');
+  config.only('attention_bias', false);
+  config.only('attn_output_gate', true);
+  config.only('mamba_ssm_dtype', 'float32');
+  config.ignore(...bookkeeping, 'max_position_embeddings', 'mtp_num_hidden_layers', 'mtp_use_dedicated_embeddings');
+  config.ignore('eos_token_id', 'tie_word_embeddings', 'mlp_only_layers');
+  const count = size('num_hidden_layers');
+  const width = size('head_dim');
+  const { theta, rotary } = readRope(config, width);
+  const sizes: Sizes = {
+    hidden: size('hidden_size'),
+    inner: size('intermediate_size'),
+    vocabulary: size('vocab_size'),
+    heads: size('num_attention_heads'),
+    kvHeads: size('num_key_value_heads'),
+    width,
+    rotary,
+    theta,
+    keyHeads: size('linear_num_key_heads'),
+    valueHeads: size('linear_num_value_heads'),
+    keyWidth: size('linear_key_head_dim'),
+    valueWidth: size('linear_value_head_dim'),
+    convTaps: size('linear_conv_kernel_dim'),
+    eps: config.get('number', 'rms_norm_eps'),
+    layers: readLayers(config, count),
+    tied: tiedOutside ?? config.get('boolean', 'tie_word_embeddings', false),
+  };
+  config.finish();
+  if (sizes.heads % sizes.kvHeads !== 0) {
+    throw config.bad('num_key_value_heads', `a divisor of num_attention_heads = ${sizes.heads}`, sizes.kvHeads);
+  }
+  if (sizes.valueHeads % sizes.keyHeads !== 0) {
+    throw config.bad(
+      'linear_num_value_heads',
+      `a multiple of linear_num_key_heads = ${sizes.keyHeads}`,
+      sizes.valueHeads,
+    );
+  }
+  checkWidth(config.where, 'linear_key_head_dim', sizes.keyWidth, 512);
+  checkWidth(config.where, 'linear_value_head_dim', sizes.valueWidth, 512);
+  checkWidth(config.where, 'head_dim', width, 512);
+  return sizes;
+}
+
+function readRope(config: Config, width: number): { theta: number; rotary: number } {
+  const rope = config.object('rope_parameters') ?? config;
+  rope.only('rope_type', 'default');
+  rope.ignore('mrope_section', 'mrope_interleaved'); // equal position ids for text: plain RoPE
+  const outer = config.get('number', 'partial_rotary_factor', 0.25);
+  const factor = rope.get('number', 'partial_rotary_factor', outer);
+  const theta = rope.get('number', 'rope_theta');
+  if (rope !== config) rope.finish();
+  const rotary = Math.floor(width * factor);
+  if (rotary % 2 !== 0 || rotary < 2 || rotary > width) {
+    throw config.bad('partial_rotary_factor', `such that an even number of ${width} dimensions turns`, factor);
+  }
+  return { theta, rotary };
+}
+
+function readLayers(config: Config, count: number): Sizes['layers'] {
+  const interval = config.get('size', 'full_attention_interval', 4);
+  const types = config.raw('layer_types') as unknown[] | undefined;
+  if (types === undefined) {
+    return Array.from({ length: count }, (_, i) => ((i + 1) % interval === 0 ? 'full_attention' : 'linear_attention'));
+  }
+  const known = (type: unknown) => type === 'linear_attention' || type === 'full_attention';
+  if (!Array.isArray(types) || types.length !== count || !types.every(known)) {
+    throw config.bad('layer_types', `${count} of "linear_attention" and "full_attention"`, types);
+  }
+  return types as Sizes['layers'];
+}
+
+async function build(source: WeightSource, sizes: Sizes, prefix: string, where: Config): Promise<LanguageModel> {
+  const { hidden } = sizes;
+  const state = new StateLayout();
+  const kv = new KvLayout();
+  const { embedding, head } = await embeddingAndHead(source, where, {
+    ...sizes,
+    embedding: `${prefix}embed_tokens.weight`,
+  });
+  const blocks: Block[] = [];
+  for (const [i, type] of sizes.layers.entries()) {
+    const layer = `${prefix}layers.${i}.`;
+    const mixerNorm = await vector(source, `${layer}input_layernorm.weight`, hidden);
+    const mixer =
+      type === 'linear_attention'
+        ? await deltaNet(source, sizes, `${layer}linear_attn.`, state)
+        : await attention(source, sizes, `${layer}self_attn.`, kv);
+    const mlpNorm = await vector(source, `${layer}post_attention_layernorm.weight`, hidden);
+    const mlp = await gatedMlp(source, `${layer}mlp.`, hidden, sizes.inner);
+    blocks.push({ mixerNorm, mixer, mlpNorm, mlp });
+  }
+  const norm = await vector(source, `${prefix}norm.weight`, hidden);
+  return new LanguageModel({ embedding, blocks, norm, head, normEps: sizes.eps, zeroCentred: true, state, kv });
+}
+
+async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state: StateLayout): Promise<Layer> {
+  const { hidden, keyHeads, valueHeads, keyWidth, valueWidth, convTaps } = sizes;
+  const values = valueHeads * valueWidth;
+  const qkv = 2 * keyHeads * keyWidth + values;
+  const own = (tensor: string, length: number) => vector(source, name + tensor, length);
+  const input = await source.linear(
+    [
+      { name: `${name}in_proj_qkv.weight`, out: qkv },
+      { name: `${name}in_proj_z.weight`, out: values },
+      { name: `${name}in_proj_b.weight`, out: valueHeads },
+      { name: `${name}in_proj_a.weight`, out: valueHeads },
+    ],
+    hidden,
+  );
+  const conv = await source.values([{ name: `${name}conv1d.weight`, stored: [qkv, 1, convTaps] }], [qkv, convTaps]);
+  const weights = {
+    input,
+    conv,
+    output: await source.linear([{ name: `${name}out_proj.weight`, out: hidden }], values),
+    aLog: await own('A_log', valueHeads),
+    dtBias: await own('dt_bias', valueHeads),
+    norm: await own('norm.weight', valueWidth),
+  };
+  const options = { normEps: sizes.eps, gate: 'silu' as const, negativeEigenvalues: false };
+  return new GatedDeltaNet({ keyHeads, valueHeads, keyWidth, valueWidth, convTaps }, weights, options, state, name);
+}
+
+async function attention(source: WeightSource, sizes: Sizes, name: string, kv: KvLayout): Promise<Layer> {
+  const { hidden, heads, kvHeads, width } = sizes;
+  // q_proj holds, head by head, `width` rows of the query and then `width` rows of the gate.
+  const every = (first: number): RowRange[] =>
+    Array.from({ length: heads }, (_, h) => [(2 * h + first) * width, width]);
+  const query = { name: `${name}q_proj.weight`, out: 2 * heads * width };
+  const input = await source.linear(
+    [
+      { ...query, rows: every(0) },
+      { name: `${name}k_proj.weight`, out: kvHeads * width },
+      { name: `${name}v_proj.weight`, out: kvHeads * width },
+      { ...query, rows: every(1) },
+    ],
+    hidden,
+  );
+  const norm = (tensor: string) => vector(source, name + tensor, width);
+  const weights = {
+    input,
+    output: await source.linear([{ name: `${name}o_proj.weight`, out: hidden }], heads * width),
+    queryNorm: await norm('q_norm.weight'),
+    keyNorm: await norm('k_norm.weight'),
+    inverseFrequencies: source.own((device) => inverseFrequencies(sizes.rotary, sizes.theta, device)),
+  };
+  const options = { normEps: sizes.eps, zeroCentred: true, gated: true };
+  return new Attention({ heads, kvHeads, width, window: 0 }, weights, options, kv);
+}
+
+export const qwen35: Family = {
+  modelTypes: ['qwen3_5', 'qwen3_5_text'],
+  read(config: Config): Plan {
+    const inner = config.object('text_config');
+    const text = inner ?? config;
+    if (inner !== undefined) {
+      config.ignore(...bookkeeping, 'text_config', 'vision_config', 'image_token_id', 'video_token_id');
+      config.ignore('vision_start_token_id', 'vision_end_token_id', 'eos_token_id', 'quantization_config');
+      if (config.raw('quantization_config') !== undefined) throw config.bad('quantization_config', 'absent', 'one');
+    }
+    const tiedOutside = inner !== undefined && config.raw('tie_word_embeddings') !== undefined;
+    const tied = tiedOutside ? config.get('boolean', 'tie_word_embeddings') : undefined;
+    if (inner !== undefined) config.finish();
+    const stopIds = [...(config.numbers('eos_token_id') ?? []), ...(text.numbers('eos_token_id') ?? [])];
+    const contextLength = text.get('size', 'max_position_embeddings', 262144);
+    const sizes = readSizes(text, tied);
+    return {
+      family: 'qwen3_5',
+      stopIds: [...new Set(stopIds)],
+      contextLength,
+      ignored: /^(model\.visual\.|visual\.|mtp\.|model\.mtp\.)/,
+      build: (source) => {
+        const released = 'model.language_model.';
+        return build(source, sizes, source.has(`${released}embed_tokens.weight`) ? released : 'model.', config);
+      },
+    };
+  },
+};

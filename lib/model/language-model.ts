@@ -1,0 +1,68 @@
+// Tokens to logits: embedding, pre-norm residual blocks, final norm, head. Knows no sessions and no text.
+import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
+import { embedding } from '../ops/embedding';
+import { gatherRows } from '../ops/gather-rows';
+import { matmul } from '../ops/matmul';
+import { addRmsNorm, rmsNorm } from '../ops/rms-norm';
+import type { Weight } from '../ops/weight';
+import type { Tensor } from '../tensor/tensor';
+
+export interface Block {
+  readonly mixerNorm: Tensor<'float32'>;
+  readonly mixer: Layer;
+  readonly mlpNorm: Tensor<'float32'>;
+  readonly mlp: Layer;
+}
+
+export interface LanguageModelParts {
+  readonly embedding: Weight;
+  readonly blocks: readonly Block[];
+  readonly norm: Tensor<'float32'>;
+  readonly head: Weight;
+  readonly normEps: number;
+  /** Norm weights are 1 + w. */
+  readonly zeroCentred: boolean;
+  readonly state: StateLayout;
+  readonly kv: KvLayout;
+}
+
+export class LanguageModel {
+  constructor(private readonly parts: LanguageModelParts) {}
+
+  get state(): StateLayout {
+    return this.parts.state;
+  }
+
+  get kv(): KvLayout {
+    return this.parts.kv;
+  }
+
+  get vocabularySize(): number {
+    return this.parts.head.shape[0]!;
+  }
+
+  /** ids int32 [T] -> hidden states after the final norm, [T, C]. */
+  hidden(ids: Tensor<'int32'>, step: Step): Hidden {
+    const { parts } = this;
+    const norm = (x: Hidden, weight: Tensor<'float32'>, residual: Hidden | undefined): { out: Hidden; sum: Hidden } => {
+      const input = { x, weight, eps: parts.normEps, zeroCentred: parts.zeroCentred };
+      return residual === undefined ? { out: rmsNorm(input), sum: x } : addRmsNorm({ ...input, residual });
+    };
+    let branch: Hidden = embedding({ ids, weight: parts.embedding });
+    let residual: Hidden | undefined;
+    for (const block of parts.blocks) {
+      const first = norm(branch, block.mixerNorm, residual);
+      branch = block.mixer.forward(first.out, step);
+      const second = norm(branch, block.mlpNorm, first.sum);
+      residual = second.sum;
+      branch = block.mlp.forward(second.out, step);
+    }
+    return norm(branch, parts.norm, residual).out;
+  }
+
+  /** Logits float32 [N, vocabulary] of rows of the hidden states: of `rows` (int32 [N]), or of all. */
+  logits(hidden: Hidden, rows?: Tensor<'int32'>): Tensor<'float32'> {
+    const x = rows === undefined ? hidden : gatherRows({ x: hidden, rows });
+    return matmul({ x, weight: this.parts.head }) as Tensor<'float32'>;
+  }
+}

@@ -1,0 +1,92 @@
+// causalConv: the short depthwise causal convolution before a linear attention layer, with its window as state.
+import type { Tensor } from '../tensor/tensor';
+import { defineOp } from './op';
+import { type NdArray, nd } from './reference';
+import { type Sequences, sequenceFields } from './sequences';
+
+const op = defineOp('causalConv', {
+  x: 'in',
+  weight: 'in',
+  bias: 'optional',
+  state: 'inout',
+  out: 'out',
+  ...sequenceFields,
+  silu: 'number',
+});
+
+export interface CausalConv<X> {
+  /** [T, C] float32, bfloat16 or float16; the row stride is free. */
+  x: X;
+  /** float32 [C, W]; weight[c, W - 1] multiplies the current token. */
+  weight: Tensor<'float32'>;
+  /** float32 [C] */
+  bias?: Tensor<'float32'> | undefined;
+  /**
+   * float32 [slots, C, W - 1], the last inputs of a sequence, oldest first; updated in place, the slot stride is free.
+   * Absent: every sequence starts from zeros and its window is dropped.
+   */
+  state?: Tensor<'float32'> | undefined;
+  sequences: Sequences;
+  activation?: 'silu' | undefined;
+}
+
+/**
+ * out[t, c] = act(bias[c] + sum over w of weight[c, w] x[t - (W - 1) + w, c]), where the inputs before the sequence's
+ * first token come from state[readSlot] (zeros for -1). Its last W - 1 inputs then go to state[writeSlot] (-1: dropped).
+ * Any split of a sequence, any company in the batch and any number of threads give the same bits.
+ * @returns [T, C] of x's dtype
+ * @throws LinattnError ERR_SHAPE, ERR_DTYPE; at execution ERR_ARGUMENT for slots that are out of range or clash
+ */
+export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
+  const { x, weight, bias, state, sequences, activation } = input;
+  const [T, C] = op.shape('x', x, ['T', 'C']) as [number, number];
+  op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
+  const W = op.shape('weight', weight, ['C', 'W'])[1]!;
+  op.expect('weight', weight, 'float32', { C, W });
+  op.check(W >= 1, 'weight must be [C, W] with W of 1 or more, got W = 0');
+  if (bias) op.expect('bias', bias, 'float32', { C });
+  if (state) {
+    const slots = op.shape('state', state, ['slots', 'C', 'W - 1'])[0]!;
+    op.expect('state', state, 'float32', { slots, C, 'W - 1': W - 1 });
+  }
+  op.check(sequences.tokens === T, `sequences must have the T = ${T} tokens of x, got ${sequences.tokens}`);
+  op.check(activation === undefined || activation === 'silu', `activation must be 'silu', got '${activation}'`);
+  const out = op.output(x, x.dtype, [T, C]);
+  op.run({ x, weight, bias, state, out, ...sequences.record, silu: activation === 'silu' });
+  return out as X;
+}
+
+/** One sequence in float64: `state` is [C, W - 1]; returns the outputs and the window after them. */
+export function causalConvReference(input: {
+  x: NdArray;
+  weight: NdArray;
+  bias?: NdArray | undefined;
+  state?: NdArray | undefined;
+  silu?: boolean;
+}): { out: NdArray; state: NdArray } {
+  const { x, weight, bias, state, silu = false } = input;
+  const [T, C] = x.shape as [number, number];
+  const W = weight.shape[1]!;
+  const at = (t: number, c: number): number =>
+    t >= 0 ? x.data[t * C + c]! : (state?.data[c * (W - 1) + t + W - 1] ?? 0);
+  const out = nd([T, C]);
+  const end = nd([C, W - 1]);
+  for (let c = 0; c < C; c++) {
+    for (let t = 0; t < T; t++) {
+      let total = bias?.data[c] ?? 0;
+      for (let w = 0; w < W; w++) total += weight.data[c * W + w]! * at(t - (W - 1) + w, c);
+      out.data[t * C + c] = silu ? total / (1 + Math.exp(-total)) : total;
+    }
+    for (let w = 0; w < W - 1; w++) end.data[c * (W - 1) + w] = at(T - (W - 1) + w, c);
+  }
+  return { out, state: end };
+}
+
+/** Of N sequences with T tokens in all; bytes count x and out of `width` bytes an element, the weight and the windows. */
+export function causalConvCost(sizes: { N: number; T: number; C: number; W: number; width: number }): {
+  bytes: number;
+  flops: number;
+} {
+  const { N, T, C, W, width } = sizes;
+  return { bytes: 2 * T * C * width + 4 * C * W + 8 * N * C * (W - 1), flops: 2 * T * C * W };
+}

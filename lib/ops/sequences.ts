@@ -1,0 +1,170 @@
+// How the packed tokens of a step divide into sequences, and where the state of each is read and written.
+import { linattnError } from '../errors';
+import type { DeviceName } from '../tensor/device';
+import { Tensor } from '../tensor/tensor';
+
+export interface SequencesInit {
+  /** Sequences, N. */
+  readonly rows: number;
+  /** Packed tokens of all of them, T. */
+  readonly tokens: number;
+  /** Most tokens of one. */
+  readonly maxTokens: number;
+  /** Sequences [0, singleRows) have exactly one token and come first: they take the step kernels. */
+  readonly singleRows: number;
+  /** int32 [N + 1]: sequence n has the tokens [offsets[n], offsets[n + 1]). */
+  readonly offsets: Tensor<'int32'>;
+  /** int32 [N]: state slot to start from; -1 = from zero. May repeat. */
+  readonly readSlots: Tensor<'int32'>;
+  /** int32 [N]: state slot for the end state; -1 = drop it. Others are distinct and no other sequence's readSlot. */
+  readonly writeSlots: Tensor<'int32'>;
+  /** int32 [N]: tokens already in the state, so the position of the first token. */
+  readonly positions: Tensor<'int32'>;
+}
+
+/** The fields of an op that takes Sequences, in the order of the native struct. */
+export const sequenceFields = {
+  rows: 'number',
+  tokens: 'number',
+  maxTokens: 'number',
+  singleRows: 'number',
+  offsets: 'in',
+  readSlots: 'in',
+  writeSlots: 'in',
+  positions: 'in',
+} as const;
+
+/** The numbers are host values, frozen by a capture; the tensors may change between replays. */
+export class Sequences implements SequencesInit, Disposable {
+  readonly rows: number;
+  readonly tokens: number;
+  readonly maxTokens: number;
+  readonly singleRows: number;
+  readonly offsets: Tensor<'int32'>;
+  readonly readSlots: Tensor<'int32'>;
+  readonly writeSlots: Tensor<'int32'>;
+  readonly positions: Tensor<'int32'>;
+  /** @internal the values of sequenceFields */
+  readonly record: SequencesInit;
+
+  /** @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT */
+  constructor(init: SequencesInit) {
+    const { rows, tokens, maxTokens, singleRows, offsets, readSlots, writeSlots, positions } = init;
+    const wholes = { rows, tokens, maxTokens, singleRows };
+    for (const [name, value] of Object.entries(wholes)) {
+      if (Number.isSafeInteger(value) && value >= 0 && value < 2 ** 31) continue;
+      throw linattnError('ERR_ARGUMENT', `Sequences: ${name} must be a whole number from 0, got ${value}`);
+    }
+    if (singleRows > rows) {
+      throw linattnError('ERR_ARGUMENT', `Sequences: singleRows must be at most rows = ${rows}, got ${singleRows}`);
+    }
+    if (maxTokens > tokens) {
+      throw linattnError('ERR_ARGUMENT', `Sequences: maxTokens must be at most tokens = ${tokens}, got ${maxTokens}`);
+    }
+    const tensors = { offsets, readSlots, writeSlots, positions };
+    for (const [name, tensor] of Object.entries(tensors)) {
+      const size = name === 'offsets' ? rows + 1 : rows;
+      if (tensor.dtype !== 'int32') {
+        throw linattnError('ERR_DTYPE', `Sequences: ${name} must be int32, got ${tensor.dtype}`);
+      }
+      if (tensor.shape.length === 1 && tensor.shape[0] === size) continue;
+      const dims = name === 'offsets' ? 'N + 1' : 'N';
+      throw linattnError('ERR_SHAPE', `Sequences: ${name} must be [${dims}] = [${size}], got [${tensor.shape}]`);
+    }
+    this.rows = rows;
+    this.tokens = tokens;
+    this.maxTokens = maxTokens;
+    this.singleRows = singleRows;
+    this.offsets = offsets;
+    this.readSlots = readSlots;
+    this.writeSlots = writeSlots;
+    this.positions = positions;
+    this.record = { ...wholes, ...tensors };
+  }
+
+  /** Frees its four tensors. Idempotent. */
+  dispose(): void {
+    for (const tensor of [this.offsets, this.readSlots, this.writeSlots, this.positions]) tensor.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+export interface SequenceOptions {
+  /** By sequence; 0 to N - 1 by default. -1 = start from zero. */
+  readonly readSlots?: readonly number[];
+  /** By sequence; 0 to N - 1 by default. -1 = drop the end state. */
+  readonly writeSlots?: readonly number[];
+  /** Tokens already in each state; 0 by default. */
+  readonly positions?: readonly number[];
+  readonly device?: DeviceName;
+}
+
+const below = 2 ** 31;
+
+function checkInts(name: string, values: readonly number[], count: number, least: number): void {
+  if (values.length !== count) {
+    throw linattnError('ERR_SHAPE', `sequences: ${name} must have N = ${count} values, got ${values.length}`);
+  }
+  const bad = values.findIndex((value) => !(Number.isSafeInteger(value) && value >= least && value < below));
+  if (bad < 0) return;
+  throw linattnError(
+    'ERR_ARGUMENT',
+    `sequences: ${name}[${bad}] must be a whole number from ${least}, got ${values[bad]}`,
+  );
+}
+
+/**
+ * How packed tokens divide into sequences of the given lengths, in order, on a device. Sequence n reads its state from
+ * readSlots[n] and writes it to writeSlots[n]. Sequences of one token that come first take the step kernels.
+ * @throws LinattnError ERR_ARGUMENT for a negative length, slot or position, a slot that is written twice, or one that
+ *   another sequence reads; ERR_SHAPE for a list of another length
+ */
+export function sequences(lengths: readonly number[], options: SequenceOptions = {}): Sequences {
+  const N = lengths.length;
+  checkInts('lengths', lengths, N, 0);
+  const own = lengths.map((_, n) => n);
+  const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = 'cpu' } = options;
+  checkInts('readSlots', readSlots, N, -1);
+  checkInts('writeSlots', writeSlots, N, -1);
+  checkInts('positions', positions, N, 0);
+  const writer = new Map<number, number>();
+  writeSlots.forEach((slot, n) => {
+    if (writer.has(slot))
+      throw linattnError('ERR_ARGUMENT', `sequences: writeSlots[${n}]: slot ${slot} is written twice`);
+    if (slot >= 0) writer.set(slot, n);
+  });
+  readSlots.forEach((slot, n) => {
+    const other = writer.get(slot) ?? n;
+    if (other === n) return;
+    throw linattnError('ERR_ARGUMENT', `sequences: readSlots[${n}]: slot ${slot} is written by sequence ${other}`);
+  });
+  return packedSequences(lengths, { readSlots, writeSlots, positions, device });
+}
+
+/**
+ * @internal `sequences` without its checks, and with other slots by default: every state starts from zero and is dropped.
+ */
+export function packedSequences(lengths: readonly number[], options: SequenceOptions = {}): Sequences {
+  const offsets = [0];
+  for (const length of lengths) offsets.push(offsets.at(-1)! + length);
+  const ints = (values: readonly number[]) =>
+    Tensor.from(values, { dtype: 'int32', shape: [values.length], device: options.device ?? 'cpu' });
+  const others = lengths.findIndex((length) => length !== 1);
+  return new Sequences({
+    rows: lengths.length,
+    tokens: offsets.at(-1)!,
+    maxTokens: Math.max(0, ...lengths),
+    singleRows: others < 0 ? lengths.length : others,
+    offsets: ints(offsets),
+    readSlots: ints(options.readSlots ?? lengths.map(() => -1)),
+    writeSlots: ints(options.writeSlots ?? lengths.map(() => -1)),
+    positions: ints(options.positions ?? lengths.map(() => 0)),
+  });
+}
+
+/** `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero. */
+export const uniformSequences = (batch: number, length: number, device: DeviceName = 'cpu'): Sequences =>
+  packedSequences(new Array<number>(batch).fill(length), { device });

@@ -1,0 +1,193 @@
+// softmaxAttention: causal softmax attention over a paged cache of keys and values, of which it first writes the new ones.
+import type { DType } from '../tensor/dtype';
+import type { Tensor } from '../tensor/tensor';
+import { defineOp } from './op';
+import { type NdArray, nd } from './reference';
+import { type Sequences, sequenceFields } from './sequences';
+
+const op = defineOp('softmaxAttention', {
+  q: 'in',
+  k: 'in',
+  v: 'in',
+  pages: 'inout',
+  pageTable: 'in',
+  tableRows: 'in',
+  sinks: 'optional',
+  alibiSlopes: 'optional',
+  out: 'out',
+  rowMax: 'out',
+  rowSum: 'out',
+  ...sequenceFields,
+  scale: 'number',
+  window: 'number',
+});
+
+export interface SoftmaxAttentionInput<D extends DType> {
+  /** float32, bfloat16 or float16 [T, Hq, D] (free row stride); Hq is a multiple of Hkv. */
+  q: Tensor<D>;
+  /** float32, bfloat16 or float16 [T, Hkv, D] (free row stride): the new keys and values. */
+  k: Tensor;
+  v: Tensor;
+  /**
+   * float32, bfloat16 or float16 [pages, 2, pageTokens, Hkv, D] (free page stride), keys before values; written in place.
+   * Keys and values are read as they are stored here, those of this call too.
+   */
+  pages: Tensor;
+  /**
+   * int32 [rows, tablePages] (free row stride): tokens of logical page L = floor(position / pageTokens) lie in page
+   * pageTable[row][L % tablePages]. So with a window a row may be a ring; it then covers at least the window, the tokens
+   * of the call, and a page for each end that is not on a border.
+   */
+  pageTable: Tensor<'int32'>;
+  /** int32 [N]: the table row of each sequence; -1 = drop it: nothing is written, its output is 0. */
+  tableRows: Tensor<'int32'>;
+  /** `positions` are the tokens already in the cache; slots are not used. */
+  sequences: Sequences;
+  scale: number;
+  /** A token at i sees the keys i - window < j <= i; 0 (the default) = every j <= i. */
+  window?: number;
+  /** float32 [Hq]: e^sink is added to the denominator (GPT-OSS). */
+  sinks?: Tensor<'float32'> | undefined;
+  /** float32 [Hq]: -slope * (i - j) is added to a score. */
+  alibiSlopes?: Tensor<'float32'> | undefined;
+  /** Also return rowMax and rowSum. */
+  rowStatistics?: boolean;
+}
+
+export interface SoftmaxAttentionOutput<D extends DType> {
+  /** [T, Hq, D] as q */
+  out: Tensor<D>;
+  /** float32 [T, Hq]: the largest score of the row, or its sink; -Infinity for a dropped one. */
+  rowMax?: Tensor<'float32'>;
+  /** float32 [T, Hq]: sum of e^(score - rowMax), the sink's with it; 0 for a dropped one. */
+  rowSum?: Tensor<'float32'>;
+}
+
+/**
+ * out[i] = sum_j e^(s_ij) v_j / (sum_j e^(s_ij) + e^sink) with s_ij = scale q_i.k_j - slope (i - j), over the visible j.
+ * The query heads h of a group of Hq / Hkv read key head floor(h Hkv / Hq). On the CPU a row has the same bits however
+ * the prompt is sliced, in any batch, on any number of threads, and in prefill as in decode.
+ * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; ERR_UNSUPPORTED when v is not as wide as k. When it runs:
+ * ERR_ARGUMENT for a table row, page or offset out of range, a page that is -1 where a token is read or written, and
+ * more visible tokens than the table has pages for; nothing is written then.
+ */
+export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D>): SoftmaxAttentionOutput<D> {
+  const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, scale, window = 0 } = input;
+  const [T, Hq, D] = op.shape('q', q, ['T', 'Hq', 'D']) as [number, number, number];
+  const Hkv = op.shape('k', k, ['T', 'Hkv', 'D'])[1]!;
+  const Dv = op.shape('v', v, ['T', 'Hkv', 'D'])[2]!;
+  if (Dv !== D) throw op.error('ERR_UNSUPPORTED', `v must be as wide as q and k, ${D}, got ${Dv}`);
+  const floats = ['float32', 'bfloat16', 'float16'] as const;
+  for (const [name, tensor] of Object.entries({ q, k, v, pages })) op.dtype(name, tensor, floats);
+  op.check(Hkv > 0 && Hq % Hkv === 0, `q must have a multiple of Hkv = ${Hkv} heads, got ${Hq}`);
+  op.expect('k', k, k.dtype, { T, Hkv, D });
+  op.expect('v', v, v.dtype, { T, Hkv, D });
+  const [P, , pageTokens] = op.shape('pages', pages, ['pages', 'parts', 'pageTokens', 'Hkv', 'D']);
+  op.expect('pages', pages, pages.dtype, { pages: P!, parts: 2, pageTokens: pageTokens!, Hkv, D });
+  op.check(pageTokens! > 0, 'pages must hold at least one token each');
+  const [, tablePages] = op.shape('pageTable', pageTable, ['rows', 'tablePages']);
+  op.dtype('pageTable', pageTable, ['int32']);
+  op.check(tablePages! > 0, 'pageTable must have at least one page a row');
+  op.expect('tableRows', tableRows, 'int32', { N: sequences.rows });
+  op.check(sequences.tokens === T, `sequences must have T = ${T} tokens, got ${sequences.tokens}`);
+  if (sinks !== undefined) op.expect('sinks', sinks, 'float32', { Hq });
+  if (alibiSlopes !== undefined) op.expect('alibiSlopes', alibiSlopes, 'float32', { Hq });
+  op.check(Number.isFinite(scale), `scale must be a finite number, got ${scale}`);
+  const whole = Number.isSafeInteger(window) && window >= 0 && window < 2 ** 31;
+  op.check(whole, `window must be a whole number from 0, got ${window}`);
+  const out = op.output(q, q.dtype, [T, Hq, D]);
+  const statistic = () => (input.rowStatistics === true ? op.output(q, 'float32', [T, Hq]) : undefined);
+  const rowMax = statistic();
+  const rowSum = statistic();
+  const tensors = { q, k, v, pages, pageTable, tableRows, sinks, alibiSlopes, out, rowMax, rowSum };
+  op.run({ ...tensors, ...sequences.record, scale, window });
+  return rowMax === undefined || rowSum === undefined ? { out } : { out, rowMax, rowSum };
+}
+
+/**
+ * float64 oracle on plain arrays; `pages` is updated, each value through `store`, the rounding of its dtype. `round`, of
+ * every value on the way, makes it the plain formula in float32.
+ */
+export function softmaxAttentionReference(
+  {
+    q,
+    k,
+    v,
+    pages,
+    sinks,
+    alibiSlopes,
+  }: Record<'q' | 'k' | 'v' | 'pages', NdArray> & {
+    sinks?: NdArray | undefined;
+    alibiSlopes?: NdArray | undefined;
+  },
+  { offsets, positions }: { offsets: readonly number[]; positions: readonly number[] },
+  { pageTable, tableRows }: { pageTable: readonly (readonly number[])[]; tableRows: readonly number[] },
+  options: { scale: number; window?: number; store?: (x: number) => number; round?: (x: number) => number },
+): { out: NdArray; rowMax: NdArray; rowSum: NdArray } {
+  const { scale, window = 0, store = (x) => x, round = (x) => x } = options;
+  const [T, Hq, D] = q.shape as [number, number, number];
+  const [, , pageTokens, Hkv] = pages.shape as [number, number, number, number, number];
+  const result = { out: nd(q.shape), rowMax: nd([T, Hq]), rowSum: nd([T, Hq]) };
+  result.rowMax.data.fill(Number.NEGATIVE_INFINITY);
+  tableRows.forEach((tableRow, n) => {
+    if (tableRow < 0) return;
+    const table = pageTable[tableRow]!;
+    const first = offsets[n]!;
+    const count = offsets[n + 1]! - first;
+    // Where the values (part 1) or keys (part 0) of a head lie for a position of this sequence.
+    const place = (part: number, position: number, head: number): number => {
+      const page = table[Math.floor(position / pageTokens) % table.length]!;
+      return (((page * 2 + part) * pageTokens + (position % pageTokens)) * Hkv + head) * D;
+    };
+    for (let t = 0; t < count; t++) {
+      for (let i = 0; i < Hkv * D; i++) {
+        pages.data[place(0, positions[n]! + t, 0) + i] = store(k.data[(first + t) * Hkv * D + i]!);
+        pages.data[place(1, positions[n]! + t, 0) + i] = store(v.data[(first + t) * Hkv * D + i]!);
+      }
+    }
+    for (let t = 0; t < count; t++) {
+      const position = positions[n]! + t;
+      const oldest = window > 0 ? Math.max(0, position - window + 1) : 0;
+      for (let h = 0; h < Hq; h++) {
+        const row = (first + t) * Hq + h;
+        const head = Math.floor((h * Hkv) / Hq);
+        const scores = Array.from({ length: position - oldest + 1 }, (_, i) => {
+          const key = place(0, oldest + i, head);
+          let dot = 0;
+          for (let d = 0; d < D; d++) dot = round(dot + q.data[row * D + d]! * pages.data[key + d]!);
+          return round(scale * dot - (alibiSlopes?.data[h] ?? 0) * (position - oldest - i));
+        });
+        const sink = sinks?.data[h] ?? Number.NEGATIVE_INFINITY;
+        const max = scores.reduce((largest, score) => Math.max(largest, score), sink);
+        const weights = scores.map((score) => round(Math.exp(round(score - max))));
+        const sum = weights.reduce((total, weight) => round(total + weight), round(Math.exp(sink - max)));
+        weights.forEach((weight, i) => {
+          const value = place(1, oldest + i, head);
+          for (let d = 0; d < D; d++) {
+            result.out.data[row * D + d] = round(result.out.data[row * D + d]! + weight * pages.data[value + d]!);
+          }
+        });
+        for (let d = 0; d < D; d++) result.out.data[row * D + d] = round(result.out.data[row * D + d]! / sum);
+        result.rowMax.data[row] = max;
+        result.rowSum.data[row] = sum;
+      }
+    }
+  });
+  return result;
+}
+
+/** One sequence: `tokens` new ones after `position` in the cache. The visible part of the cache is counted once. */
+export function softmaxAttentionCost(
+  sizes: { tokens: number; position: number; heads: number; kvHeads: number; width: number; window?: number },
+  { bytesPerValue, bytesPerCached }: { bytesPerValue: number; bytesPerCached: number },
+): { bytes: number; flops: number } {
+  const { tokens, position, heads, kvHeads, width, window = 0 } = sizes;
+  const limit = window > 0 ? window : Number.POSITIVE_INFINITY;
+  let scores = 0;
+  for (let t = 0; t < tokens; t++) scores += Math.min(position + t + 1, limit);
+  const visible = Math.min(position + tokens, limit + tokens - 1);
+  return {
+    bytes: 2 * width * ((heads + kvHeads) * tokens * bytesPerValue + kvHeads * (visible + tokens) * bytesPerCached),
+    flops: heads * scores * (4 * width + 25),
+  };
+}

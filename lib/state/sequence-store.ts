@@ -1,0 +1,218 @@
+// The device side of every sequence of a model: state slots, pages, the step table and the sampling tables. All are sized
+// once, so that recorded steps can name them; what varies between steps lives in the tables, by slot.
+import { linattnError } from '../errors';
+import type { KvLayout, StateLayout } from '../layers/layer';
+import { stepRow, stepRowInts } from '../ops/begin-step';
+import type { DeviceName } from '../tensor/device';
+import type { DType } from '../tensor/dtype';
+import { Tensor } from '../tensor/tensor';
+import { type HeldPages, PagePool } from './page-pool';
+import { SamplingTables } from './sampling-tables';
+import { StatePool } from './state-pool';
+
+/** Checkpoints that a sequence keeps. */
+export const checkpointsKept = 2;
+/** Stop ids a sequence can have. */
+export const maxStopIds = 16;
+
+/** A state that a sequence can go back to. */
+export interface Checkpoint {
+  readonly length: number;
+  readonly slot: number;
+  readonly pages: readonly HeldPages[];
+  /** Of the next token, [1, vocabulary]. */
+  readonly logits: Tensor<'float32'>;
+}
+
+/** One sequence. */
+export interface SequenceState {
+  /** Row in every table. */
+  readonly slot: number;
+  /** The two halves of its state. */
+  readonly halves: readonly [number, number];
+  readonly pages: readonly HeldPages[];
+  /** Committed tokens. */
+  length: number;
+  /** Of the next token, [1, vocabulary]; absent after a decode step. Owned by the newest checkpoint. */
+  logits: Tensor<'float32'> | undefined;
+  checkpoints: Checkpoint[];
+}
+
+export interface StoreOptions {
+  readonly device: DeviceName;
+  readonly sequences: number;
+  readonly vocabularySize: number;
+  readonly contextLength: number;
+  readonly stepTokens: number;
+  readonly kvDType: DType;
+  readonly kvCapacityTokens: number;
+}
+
+export class SequenceStore {
+  /** int32 [sequences, 16]: see beginStep. */
+  readonly table: Tensor<'int32'>;
+  /** int32 [sequences, maxStopIds] */
+  readonly stopIds: Tensor<'int32'>;
+  readonly sampling: SamplingTables;
+  private readonly states: StatePool;
+  private readonly pagePools: readonly PagePool[];
+  private readonly free: number[];
+  /** Some layer keeps every token, so the positions have an end. */
+  private readonly bounded: boolean;
+
+  constructor(
+    private readonly layout: StateLayout,
+    kv: KvLayout,
+    private readonly options: StoreOptions,
+  ) {
+    const { device, sequences, vocabularySize, contextLength, stepTokens, kvDType, kvCapacityTokens } = options;
+    this.states = new StatePool(layout, sequences * (2 + checkpointsKept), device);
+    const pages = { sequences, stepTokens, contextLength, capacityTokens: kvCapacityTokens, dtype: kvDType, device };
+    this.bounded = kv.groups.some((group) => group.window === 0);
+    this.pagePools = kv.groups.map((group) => new PagePool(group, pages));
+    this.table = Tensor.make({ dtype: 'int32', shape: [sequences, stepRowInts], device }, true, true);
+    this.stopIds = Tensor.make({ dtype: 'int32', shape: [sequences, maxStopIds], device }, true, true);
+    this.sampling = new SamplingTables({ slots: sequences, vocabularySize, device });
+    this.free = Array.from({ length: sequences }, (_, i) => sequences - 1 - i);
+  }
+
+  /** Bytes of one sequence that do not depend on its length: its state and the windows of its softmax layers. */
+  get stateBytes(): number {
+    return this.states.slotBytes + this.pagePools.reduce((bytes, pool) => bytes + pool.windowBytes, 0);
+  }
+
+  /** Takes the memory of the pools now: rejects with ERR_OUT_OF_MEMORY when there is not enough. */
+  async reserveMemory(): Promise<void> {
+    await this.states.reserveMemory();
+    for (const pool of this.pagePools) await pool.reserveMemory();
+  }
+
+  /** A new, empty sequence. ERR_OUT_OF_MEMORY when `sequences` are open. */
+  open(): SequenceState {
+    const slot = this.free.pop();
+    if (slot === undefined) {
+      throw linattnError(
+        'ERR_OUT_OF_MEMORY',
+        `session: ${this.options.sequences} sequences are open, the most that maxSequences allows`,
+      );
+    }
+    const sequence: SequenceState = {
+      slot,
+      halves: [this.states.take(), this.states.take()],
+      pages: this.pagePools.map((pool) => pool.empty()),
+      length: 0,
+      logits: undefined,
+      checkpoints: [],
+    };
+    this.table.write(new Int32Array(stepRowInts), slot * stepRowInts);
+    this.writeRow(sequence, 0);
+    return sequence;
+  }
+
+  close(sequence: SequenceState): void {
+    while (sequence.checkpoints.length > 0) this.dropOldest(sequence);
+    for (const [i, pool] of this.pagePools.entries()) pool.release(sequence.pages[i]!);
+    for (const half of sequence.halves) this.states.give(half);
+    this.free.push(sequence.slot);
+  }
+
+  /** Committed state in the first half, or nothing when `length` is 0. */
+  private writeRow(sequence: SequenceState, length: number): void {
+    const row = new Int32Array(stepRow.processed); // what is beyond is the device's own
+    const [first, second] = sequence.halves;
+    row[stepRow.read] = length > 0 ? first : -1;
+    row[stepRow.write] = length > 0 ? second : first;
+    row[stepRow.spare] = second;
+    row[stepRow.length] = length;
+    this.table.write(row, sequence.slot * stepRowInts);
+    sequence.length = length;
+  }
+
+  /** What the device says of a sequence, once the commands so far are done. */
+  async readRow(sequence: SequenceState): Promise<{ read: number; length: number; processed: number }> {
+    const view = this.table.view([stepRowInts], sequence.slot * stepRowInts, 1);
+    try {
+      const row = await view.read();
+      return { read: row[stepRow.read]!, length: row[stepRow.length]!, processed: row[stepRow.processed]! };
+    } finally {
+      view.dispose();
+    }
+  }
+
+  /** Sets fields of a sequence's row that follow each other, from `field` on. */
+  setRow(sequence: SequenceState, field: keyof typeof stepRow, ...values: number[]): void {
+    this.table.write(Int32Array.from(values), sequence.slot * stepRowInts + stepRow[field]);
+  }
+
+  setStopIds(sequence: SequenceState, ids: readonly number[]): void {
+    const row = new Int32Array(maxStopIds).fill(-1);
+    row.set(ids.slice(0, maxStopIds));
+    this.stopIds.write(row, sequence.slot * maxStopIds);
+  }
+
+  /** ERR_ARGUMENT unless a sequence of `length` tokens has positions in the model. */
+  checkLength(length: number): void {
+    if (length > this.options.contextLength && this.bounded) {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `session: ${length} tokens are more than the model's ${this.options.contextLength} positions`,
+      );
+    }
+  }
+
+  /** Pages for the tokens [from, to) of a step. */
+  reserve(sequence: SequenceState, from: number, to: number): void {
+    this.checkLength(to);
+    for (const [i, pool] of this.pagePools.entries()) pool.reserve(sequence.slot, sequence.pages[i]!, from, to);
+  }
+
+  /** Keeps the committed state with the logits of its next token; the oldest of three is dropped. */
+  async checkpoint(sequence: SequenceState, logits: Tensor<'float32'>): Promise<void> {
+    const { read } = await this.readRow(sequence);
+    while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
+    const slot = this.states.take();
+    this.states.copy(read, slot);
+    const { length } = sequence;
+    const pages = this.pagePools.map((pool, i) => pool.share(sequence.pages[i]!, length));
+    sequence.checkpoints.push({ length, slot, pages, logits });
+    sequence.logits = logits;
+  }
+
+  /** Back to a checkpoint, or to nothing; later checkpoints are dropped. */
+  rewind(sequence: SequenceState, checkpoint: Checkpoint | undefined): void {
+    while (sequence.checkpoints.length > 0 && sequence.checkpoints.at(-1) !== checkpoint) {
+      this.drop(sequence.checkpoints.pop()!);
+    }
+    for (const [i, pool] of this.pagePools.entries()) {
+      pool.restore(sequence.slot, sequence.pages[i]!, checkpoint?.pages[i]);
+    }
+    if (checkpoint !== undefined) this.states.copy(checkpoint.slot, sequence.halves[0]);
+    this.writeRow(sequence, checkpoint?.length ?? 0);
+    sequence.logits = checkpoint?.logits;
+  }
+
+  private dropOldest(sequence: SequenceState): void {
+    const checkpoint = sequence.checkpoints.shift()!;
+    if (sequence.logits === checkpoint.logits) sequence.logits = undefined;
+    this.drop(checkpoint);
+  }
+
+  private drop(checkpoint: Checkpoint): void {
+    this.states.give(checkpoint.slot);
+    checkpoint.logits.dispose();
+    for (const [i, pool] of this.pagePools.entries()) pool.release(checkpoint.pages[i]!);
+  }
+
+  /** The constant part of a sequence's state, and its keys and values that grow with the tokens. */
+  bytesOf(sequence: SequenceState): { stateBytes: number; kvBytes: number } {
+    const kvBytes = this.pagePools.reduce((bytes, pool, i) => bytes + pool.growingBytes(sequence.pages[i]!), 0);
+    return { stateBytes: this.stateBytes, kvBytes };
+  }
+
+  dispose(): void {
+    this.states.dispose(this.layout);
+    for (const pool of this.pagePools) pool.dispose();
+    for (const tensor of [this.table, this.stopIds]) tensor.dispose();
+    this.sampling.dispose();
+  }
+}

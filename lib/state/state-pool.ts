@@ -1,0 +1,64 @@
+// The constant-size states of a model: a slot-major pool, one contiguous row a state. Slots are handed out and given back
+// here; which of them a sequence reads and writes stands in the step table on the device.
+import { addon, checked } from '../binding/load';
+import { linattnError } from '../errors';
+import type { StateLayout } from '../layers/layer';
+import { copySlots } from '../ops/copy-slots';
+import { type DeviceName, deviceIndex } from '../tensor/device';
+import { Tensor } from '../tensor/tensor';
+
+export class StatePool {
+  private readonly tensor: Tensor<'float32'>;
+  private readonly free: number[];
+
+  constructor(
+    layout: StateLayout,
+    slots: number,
+    private readonly device: DeviceName,
+  ) {
+    this.tensor = Tensor.make({ dtype: 'float32', shape: [slots, layout.elements], device }, true, true);
+    this.free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
+    layout.bind(this.tensor);
+  }
+
+  /** Takes the memory now: rejects with ERR_OUT_OF_MEMORY when there is not enough. */
+  async reserveMemory(): Promise<void> {
+    const first = this.tensor.view([1], 0, 1);
+    await first.read().finally(() => first.dispose());
+  }
+
+  get slotBytes(): number {
+    return this.tensor.shape[1]! * 4;
+  }
+
+  /** A slot whose content is undefined. ERR_OUT_OF_MEMORY when all are taken. */
+  take(): number {
+    const slot = this.free.pop();
+    if (slot === undefined) {
+      throw linattnError(
+        'ERR_OUT_OF_MEMORY',
+        `state: all ${this.tensor.shape[0]} states are in use; raise maxSequences`,
+      );
+    }
+    checked(addon.charge(deviceIndex(this.device), this.slotBytes));
+    return slot;
+  }
+
+  give(slot: number): void {
+    this.free.push(slot);
+    checked(addon.charge(deviceIndex(this.device), -this.slotBytes));
+  }
+
+  /** Enqueues a copy of one state to another slot. */
+  copy(from: number, to: number): void {
+    const slots = (slot: number) => Tensor.from([slot], { dtype: 'int32', shape: [1], device: this.device });
+    const [source, target] = [slots(from), slots(to)];
+    const copied = copySlots({ pool: this.tensor, from: source, to: target });
+    for (const tensor of [source, target, copied]) tensor.dispose();
+  }
+
+  dispose(layout: StateLayout): void {
+    for (const part of layout.parts) part.tensor.dispose();
+    this.tensor.dispose();
+  }
+}

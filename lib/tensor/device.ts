@@ -1,0 +1,122 @@
+// The devices of this process, and recorded command lists.
+import { addon, checked, request } from '../binding/load';
+import { LinattnError } from '../errors';
+
+export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
+
+const found = addon.devices();
+
+/** Index of a device of this process. Throws ERR_DEVICE with the reason when it is missing. */
+export function deviceIndex(name: DeviceName): number {
+  if (name === 'cpu') return 0;
+  const wanted = name === 'cuda' ? 'cuda:0' : name;
+  const index = found.findIndex((device) => device.name === wanted);
+  if (index < 0) throw new LinattnError('ERR_DEVICE', `device: ${name} is not available: ${missing(name)}`);
+  return index;
+}
+
+const missing = (name: string): string =>
+  /^cuda(:\d+)?$/.test(name) ? 'this build has no CUDA backend' : "the names are 'cpu', 'cuda' and 'cuda:N'";
+
+/** A recorded command list. */
+export interface Graph extends Disposable {
+  /** Enqueues the recorded commands again, with one call. */
+  replay(): void;
+  dispose(): void;
+}
+
+export interface Device {
+  readonly name: DeviceName;
+  /** Processor, instruction level and threads. */
+  readonly description: string;
+  /** Why the device cannot be used; absent when it can. */
+  readonly unavailable?: string;
+  /** Bytes: of live tensors, of these and what is kept for reuse, and of the whole device. */
+  memory(): { readonly used: number; readonly reserved: number; readonly total: number };
+  /** Records the commands that `fn` (synchronous) enqueues instead of running them. Experimental. */
+  capture(fn: () => void): Graph;
+}
+
+class RecordedGraph implements Graph {
+  constructor(private handle: number) {}
+
+  replay(): void {
+    if (this.handle === 0) throw new LinattnError('ERR_DISPOSED', 'replay: the graph is disposed');
+    checked(addon.replay(this.handle));
+  }
+
+  dispose(): void {
+    if (this.handle !== 0) addon.destroyGraph(this.handle);
+    this.handle = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function capture(device: number, fn: () => void): Graph {
+  checked(addon.captureBegin(device));
+  let keep = false;
+  let graph = 0;
+  try {
+    const result: unknown = fn();
+    if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
+      throw new LinattnError('ERR_ARGUMENT', 'capture: fn must be synchronous, it returned a promise');
+    }
+    keep = true;
+  } finally {
+    graph = addon.captureEnd(keep);
+  }
+  return new RecordedGraph(checked(graph));
+}
+
+function memory(device: number): { used: number; reserved: number; total: number } {
+  checked(addon.memory(device));
+  const [used, reserved, total] = addon.record;
+  return { used: used!, reserved: reserved!, total: total! };
+}
+
+/** Every device that linattn knows here, also those it cannot use. */
+export function devices(): readonly Device[] {
+  const present = addon.devices().map(
+    (device, index): Device => ({
+      name: device.name as DeviceName,
+      description: device.description,
+      memory: () => memory(index),
+      capture: (fn) => capture(index, fn),
+    }),
+  );
+  if (present.length > 1) return present;
+  const absent = (): never => {
+    throw new LinattnError('ERR_DEVICE', `device: cuda is not available: ${missing('cuda')}`);
+  };
+  return [
+    ...present,
+    { name: 'cuda', description: 'NVIDIA GPU', unavailable: missing('cuda'), memory: absent, capture: absent },
+  ];
+}
+
+/** @internal resolves when every command enqueued so far is done */
+export const fence = (name: DeviceName): Promise<void> => request((number) => addon.fence(deviceIndex(name), number));
+
+/** @internal of the whole process: live tensors, waiting commands, op commands run on the device since the start */
+export function counters(name: DeviceName): { tensors: number; waiting: number; commands: number } {
+  checked(addon.counters(deviceIndex(name)));
+  const [tensors, waiting, commands] = addon.record;
+  return { tensors: tensors!, waiting: waiting!, commands: commands! };
+}
+
+/** @internal level and threads of the cpu device */
+export function cpu(): { level: string; threads: number } {
+  const { level, threads } = addon.devices()[0]!;
+  return { level: level!, threads: threads! };
+}
+
+/** @internal threads of the cpu device, which the whole process shares: the last call wins */
+export function setThreads(threads: number): void {
+  if (!Number.isSafeInteger(threads) || threads < 1 || threads > 1024) {
+    throw new LinattnError('ERR_ARGUMENT', `threads must be a whole number from 1 to 1024, got ${threads}`);
+  }
+  checked(addon.setThreads(threads));
+}

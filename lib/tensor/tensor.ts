@@ -1,0 +1,169 @@
+// Typed tensors: a handle, a shape and a dtype; the memory lives on the device and is bound when a command first uses it.
+import { addon, checked, request } from '../binding/load';
+import { LinattnError } from '../errors';
+import { type DeviceName, deviceIndex } from './device';
+import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, newArray } from './dtype';
+import { escaped, join, leave } from './scope';
+
+const collected = new FinalizationRegistry<number>((id) => addon.release(id));
+
+export type Shape = readonly number[];
+
+const elements = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
+
+function checkShape(shape: Shape): void {
+  if (shape.length > 5 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    throw new LinattnError(
+      'ERR_SHAPE',
+      `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.join(', ')}]`,
+    );
+  }
+}
+
+/**
+ * An array on a device. Ops enqueue and return at once; `read()` resolves when the commands before it are done, and
+ * rejects with the error of the first command that failed on the way to this tensor.
+ */
+export class Tensor<D extends DType = DType> implements Disposable {
+  readonly dtype: D;
+  readonly shape: Shape;
+  readonly device: DeviceName;
+  /** @internal handle of the addon; 0 once disposed, and before the op that makes it has run */
+  id: number;
+  private registered = false;
+
+  /** @internal */
+  constructor(id: number, dtype: D, shape: Shape, device: DeviceName) {
+    this.id = id;
+    this.dtype = dtype;
+    this.shape = shape;
+    this.device = device;
+    if (id !== 0) this.adopt(id);
+  }
+
+  /** @internal called when the addon has made the handle */
+  adopt(id: number): void {
+    this.id = id;
+    if (!join(this)) this.keep();
+  }
+
+  /** @internal outside every scope: freed by dispose, or at last by the garbage collector */
+  keep(): void {
+    if (this.registered || this.id === 0) return;
+    this.registered = true;
+    collected.register(this, this.id, this);
+  }
+
+  /**
+   * A copy of `data` on the device. Numbers are converted to `dtype`; a typed array must be the one of `dtype`.
+   * @throws LinattnError ERR_SHAPE when the sizes do not match, ERR_DTYPE when the typed array is of another kind
+   */
+  static from<D extends DType>(
+    data: DTypes[D] | readonly number[],
+    options: { dtype: D; shape: Shape; device?: DeviceName },
+  ): Tensor<D> {
+    const { dtype, shape } = options;
+    checkShape(shape);
+    if (data.length !== elements(shape)) {
+      throw new LinattnError(
+        'ERR_SHAPE',
+        `Tensor.from: [${shape.join(', ')}] needs ${elements(shape)} values, got ${data.length}`,
+      );
+    }
+    const array = ArrayBuffer.isView(data) ? data : arrayFrom(dtype, data as readonly number[]);
+    const expected = Object.prototype.toString.call(newArray(dtype, 0));
+    const got = Object.prototype.toString.call(array);
+    if (got !== expected) {
+      throw new LinattnError(
+        'ERR_DTYPE',
+        `Tensor.from: ${dtype} data must be ${expected.slice(8, -1)}, got ${got.slice(8, -1)}`,
+      );
+    }
+    const tensor = Tensor.make(options, false, false);
+    if (array.byteLength > 0) tensor.write(array as DTypes[D]);
+    return tensor;
+  }
+
+  /** A tensor of zeros. */
+  static zeros<D extends DType>(options: { dtype: D; shape: Shape; device?: DeviceName }): Tensor<D> {
+    return Tensor.make(options, true, false);
+  }
+
+  /** @internal `transactional`: a pool whose writes count only once committed; a failed command does not taint it */
+  static make<D extends DType>(
+    options: { dtype: D; shape: Shape; device?: DeviceName },
+    zeroed: boolean,
+    transactional: boolean,
+  ): Tensor<D> {
+    const { dtype, shape, device = 'cpu' } = options;
+    checkShape(shape);
+    const record = addon.record;
+    record[0] = deviceIndex(device);
+    record[1] = zeroed ? 1 : 0;
+    record[2] = transactional ? 1 : 0;
+    record[3] = dtypeNumber(dtype);
+    record[4] = shape.length;
+    for (let i = 0; i < shape.length; i++) record[5 + i] = shape[i]!;
+    return new Tensor(checked(addon.create()), dtype, shape.slice(), device);
+  }
+
+  get byteLength(): number {
+    return elements(this.shape) * dtypeBytes(this.dtype);
+  }
+
+  /**
+   * @internal Part of this tensor's memory as a tensor: `offset` and `stride` (of the first dimension) in elements of
+   * the view's dtype.
+   */
+  view<E extends DType = D>(shape: Shape, offset: number, stride: number, dtype?: E): Tensor<E> {
+    const record = addon.record;
+    const kind = (dtype ?? this.dtype) as E;
+    record[0] = this.live();
+    record[1] = offset;
+    record[2] = stride;
+    record[3] = dtypeNumber(kind);
+    record[4] = shape.length;
+    for (let i = 0; i < shape.length; i++) record[5 + i] = shape[i]!;
+    return new Tensor<E>(checked(addon.view()), kind, shape, this.device);
+  }
+
+  /** @internal enqueues a copy of `data` to `offset` (elements) */
+  write(data: DTypes[D], offset = 0): void {
+    checked(addon.write(this.live(), offset * dtypeBytes(this.dtype), data));
+  }
+
+  /** The values, in row-major order. */
+  async read(): Promise<DTypes[D]> {
+    const target = newArray(this.dtype, elements(this.shape));
+    const id = this.live();
+    await request((number) => addon.read(id, number, target));
+    return target;
+  }
+
+  /** @internal resolves when the commands so far are done; rejects with this tensor's error */
+  async wait(): Promise<void> {
+    const id = this.live();
+    await request((number) => addon.wait(id, number));
+  }
+
+  /** @internal the handle, or ERR_DISPOSED */
+  live(): number {
+    if (this.id === 0) throw new LinattnError('ERR_DISPOSED', 'a tensor is used after its dispose()');
+    return this.id;
+  }
+
+  /** Frees the memory once the commands that use it are done. Idempotent. */
+  dispose(): void {
+    if (this.id === 0) return;
+    if (this.registered) collected.unregister(this);
+    leave(this);
+    addon.release(this.id);
+    this.id = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+escaped.keep = (tensor) => (tensor as Tensor).keep();

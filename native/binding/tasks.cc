@@ -1,0 +1,211 @@
+#include "binding/tasks.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "cpu/cpu-device.h"
+
+namespace linattn::binding {
+namespace {
+
+constexpr size_t kFilePiece = size_t{8} << 20;
+
+std::shared_ptr<const Error> as_error(const Error& error) { return std::make_shared<Error>(error.code, error.what()); }
+
+struct Write final : Task {
+  double id = 0;
+  size_t offset = 0, bytes = 0;
+  std::unique_ptr<char[]> data;
+  void run(Device& device, TensorTable& table) override {
+    TensorEntry& entry = table.entry(id);
+    try {
+      bind(entry, device);
+      device.copy_in(static_cast<char*>(resolve(entry).data) + offset, data.get(), bytes);
+      if (bytes == entry.storage->bytes) entry.storage->taint.reset();
+    } catch (const Error& error) {
+      entry.storage->taint = as_error(error);
+    }
+  }
+};
+
+struct Read final : Task {
+  double id = 0, request = 0;
+  bool with_data = false;
+  std::shared_ptr<Completions> completions;
+  void run(Device& device, TensorTable& table) override {
+    Completion completion;
+    completion.request = request;
+    TensorEntry& entry = table.entry(id);
+    completion.error = entry.storage->taint;
+    if (!completion.error && with_data) {
+      try {
+        bind(entry, device);
+        const Tensor tensor = resolve(entry);
+        completion.bytes = entry.bytes();
+        completion.data = std::make_unique_for_overwrite<char[]>(completion.bytes);
+        const size_t rows = tensor.contiguous() ? 1 : static_cast<size_t>(tensor.shape[0]);
+        const size_t row_bytes = completion.bytes / std::max<size_t>(rows, 1);
+        for (size_t row = 0; row < rows; row++) {
+          device.copy_out(
+              completion.data.get() + row * row_bytes,
+              static_cast<char*>(tensor.data) + row * static_cast<size_t>(tensor.stride0) * dtype_bytes(tensor.dtype),
+              row_bytes);
+        }
+      } catch (const Error& error) {
+        completion.error = as_error(error);
+      } catch (const std::bad_alloc&) {
+        completion.error = std::make_shared<Error>("ERR_OUT_OF_MEMORY", "read: no host memory left");
+      }
+    }
+    completions->finish(std::move(completion));
+  }
+};
+
+struct Fence final : Task {
+  double request = 0;
+  std::shared_ptr<Completions> completions;
+  void run(Device&, TensorTable&) override {
+    Completion completion;
+    completion.request = request;
+    completions->finish(std::move(completion));
+  }
+};
+
+struct FromFile final : Task {
+  double id = 0;
+  std::shared_ptr<File> file;
+  uint64_t offset = 0;
+  std::shared_ptr<Environment> environment;
+  void run(Device& device, TensorTable& table) override {
+    TensorEntry& entry = table.entry(id);
+    try {
+      bind(entry, device);
+      auto* to = static_cast<char*>(resolve(entry).data);
+      const size_t bytes = entry.bytes();
+      for (size_t at = 0; at < bytes && !environment->ended.load(std::memory_order_acquire); at += kFilePiece) {
+        file->read(to + at, offset + at, std::min(kFilePiece, bytes - at));
+      }
+    } catch (const Error& error) {
+      entry.storage->taint = as_error(error);
+    }
+  }
+};
+
+struct GraphTask final : Task {
+  enum class What { kCompile, kReplay, kDestroy } what = What::kCompile;
+  std::shared_ptr<Graph> graph;
+  bool always() const override { return what != What::kReplay; }
+  void run(Device& device, TensorTable& table) override {
+    if (what == What::kCompile) {
+      try {
+        graph->compile(device, table);
+      } catch (const Error&) {
+        // No arena: each tensor asks for memory at its first use, and the failure shows there by name.
+      }
+    }
+    if (what == What::kReplay) graph->replay(device);
+    if (what == What::kDestroy) graph->destroy(device, table);
+  }
+};
+
+struct Threads final : Task {
+  int threads = 1;
+  void run(Device& device, TensorTable&) override { static_cast<cpu::CpuDevice&>(device).set_threads(threads); }
+};
+
+std::unique_ptr<Task> graph_task(std::shared_ptr<Graph> graph, GraphTask::What what) {
+  auto task = std::make_unique<GraphTask>();
+  task->graph = std::move(graph);
+  task->what = what;
+  return task;
+}
+
+}  // namespace
+
+File::File(const std::string& path) : path_(path) {
+  descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  struct stat info{};
+  if (descriptor_ < 0 || fstat(descriptor_, &info) != 0) {
+    const std::string reason = std::strerror(errno);
+    if (descriptor_ >= 0) close(descriptor_);
+    throw Error("ERR_FILE", path + ": " + reason);
+  }
+  size_ = static_cast<uint64_t>(info.st_size);
+}
+
+File::~File() { close(descriptor_); }
+
+void File::read(void* to, uint64_t offset, size_t bytes) const {
+  for (size_t done = 0; done < bytes;) {
+    const ssize_t got =
+        pread(descriptor_, static_cast<char*>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw Error("ERR_FILE", path_ + ": " + std::strerror(errno));
+    if (got == 0) {
+      throw Error("ERR_FILE", path_ + ": ends at byte " + std::to_string(offset + done) + ", expected " +
+                                  std::to_string(offset + bytes));
+    }
+    done += static_cast<size_t>(got);
+  }
+}
+
+std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data, size_t bytes) {
+  auto task = std::make_unique<Write>();
+  task->id = id;
+  task->offset = byte_offset;
+  task->bytes = bytes;
+  task->data = std::make_unique_for_overwrite<char[]>(bytes);
+  if (bytes > 0) std::memcpy(task->data.get(), data, bytes);
+  return task;
+}
+
+std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::shared_ptr<Completions> completions) {
+  auto task = std::make_unique<Read>();
+  task->id = id;
+  task->request = request;
+  task->with_data = with_data;
+  task->completions = std::move(completions);
+  return task;
+}
+
+std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions) {
+  auto task = std::make_unique<Fence>();
+  task->request = request;
+  task->completions = std::move(completions);
+  return task;
+}
+
+std::unique_ptr<Task> file_task(double id, std::shared_ptr<File> file, uint64_t offset,
+                                std::shared_ptr<Environment> environment) {
+  auto task = std::make_unique<FromFile>();
+  task->id = id;
+  task->file = std::move(file);
+  task->offset = offset;
+  task->environment = std::move(environment);
+  return task;
+}
+
+std::unique_ptr<Task> compile_task(std::shared_ptr<Graph> graph) {
+  return graph_task(std::move(graph), GraphTask::What::kCompile);
+}
+
+std::unique_ptr<Task> replay_task(std::shared_ptr<Graph> graph) {
+  return graph_task(std::move(graph), GraphTask::What::kReplay);
+}
+
+std::unique_ptr<Task> destroy_task(std::shared_ptr<Graph> graph) {
+  return graph_task(std::move(graph), GraphTask::What::kDestroy);
+}
+
+std::unique_ptr<Task> threads_task(int threads) {
+  auto task = std::make_unique<Threads>();
+  task->threads = threads;
+  return task;
+}
+
+}  // namespace linattn::binding

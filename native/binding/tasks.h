@@ -1,0 +1,40 @@
+// What the binding asks of a queue besides ops: read, write, wait, load from a file, graphs.
+#pragma once
+#include <memory>
+
+#include "binding/completions.h"
+#include "core/graph.h"
+#include "core/queue.h"
+
+namespace linattn::binding {
+
+// An open file, read with pread on the queue's thread: a file cut short meanwhile is an error, never a signal.
+class File {
+ public:
+  explicit File(const std::string& path);
+  ~File();
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  uint64_t size() const { return size_; }
+  const std::string& path() const { return path_; }
+  // Reads exactly `bytes`; throws ERR_FILE.
+  void read(void* to, uint64_t offset, size_t bytes) const;
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+};
+
+std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data, size_t bytes);
+// Completes `request` with the tensor's data, packed, or without data when `with_data` is false (a wait).
+std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::shared_ptr<Completions> completions);
+std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions);
+std::unique_ptr<Task> file_task(double id, std::shared_ptr<File> file, uint64_t offset,
+                                std::shared_ptr<Environment> environment);
+std::unique_ptr<Task> compile_task(std::shared_ptr<Graph> graph);
+std::unique_ptr<Task> replay_task(std::shared_ptr<Graph> graph);
+std::unique_ptr<Task> destroy_task(std::shared_ptr<Graph> graph);
+std::unique_ptr<Task> threads_task(int threads);
+
+}  // namespace linattn::binding

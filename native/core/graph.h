@@ -1,0 +1,36 @@
+// A list of recorded commands that runs again with one call. Tensors made while recording live in the graph's own
+// arena, so their addresses never move while it lives.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "core/queue.h"
+
+namespace linattn {
+
+class Graph {
+ public:
+  explicit Graph(std::shared_ptr<Environment> owner) : owner_(std::move(owner)) {}
+
+  // Recording, on the JavaScript thread.
+  void op(int index, const double* fields, size_t count);
+  void made(double id) { made_.push_back(id); }
+  // True when the handle was made in this recording: its memory is free again from here on.
+  bool release(double id);
+
+  // Queue thread.
+  void compile(Device& device, TensorTable& table);
+  void replay(Device& device);
+  void destroy(Device& device, TensorTable& table);
+
+ private:
+  std::shared_ptr<Environment> owner_;
+  std::vector<double> records_;                      // op records with header, as in the queue
+  std::vector<std::pair<size_t, double>> releases_;  // offset into records_ before which a made tensor ends
+  std::vector<double> made_;
+  std::vector<double> held_;
+  void* arena_ = nullptr;
+  size_t arena_bytes_ = 0;
+};
+
+}  // namespace linattn

@@ -1,0 +1,52 @@
+// Every op that exists: one include and one line each. The order is the op's number.
+#pragma once
+#include "ops/activation.h"
+#include "ops/add.h"
+#include "ops/begin-step.h"
+#include "ops/causal-conv.h"
+#include "ops/commit-step.h"
+#include "ops/convert.h"
+#include "ops/copy-slots.h"
+#include "ops/count-nan.h"
+#include "ops/delta-gates.h"
+#include "ops/embedding.h"
+#include "ops/end-step.h"
+#include "ops/gated-activation.h"
+#include "ops/gather-rows.h"
+#include "ops/l2-norm.h"
+#include "ops/layer-norm.h"
+#include "ops/linear-attention.h"
+#include "ops/machine-peak.h"
+#include "ops/mark-seen.h"
+#include "ops/matmul.h"
+#include "ops/pack-weight.h"
+#include "ops/rms-norm.h"
+#include "ops/rope.h"
+#include "ops/sample.h"
+#include "ops/softmax-attention.h"
+
+#define LINATTN_OPS(X) \
+  X(Activation)        \
+  X(Add)               \
+  X(BeginStep)         \
+  X(CausalConv)        \
+  X(CommitStep)        \
+  X(Convert)           \
+  X(CopySlots)         \
+  X(CountNan)          \
+  X(DeltaGates)        \
+  X(Embedding)         \
+  X(EndStep)           \
+  X(GatedActivation)   \
+  X(GatherRows)        \
+  X(L2Norm)            \
+  X(LayerNorm)         \
+  X(LinearAttention)   \
+  X(MachinePeak)       \
+  X(MarkSeen)          \
+  X(Matmul)            \
+  X(PackWeight)        \
+  X(RmsNorm)           \
+  X(Rope)              \
+  X(Sample)            \
+  X(SoftmaxAttention)

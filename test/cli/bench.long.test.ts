@@ -1,0 +1,39 @@
+// linattn bench as a process: what it prints adds up.
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
+
+const main = path.join(__dirname, '../../dist/cli/main.js');
+
+test('--json holds shares of peaks measured in the same run', () => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [main, 'bench', '--quick', '--json', '--op', 'GDN out'],
+    {
+      encoding: 'utf8',
+      timeout: 120_000,
+    },
+  );
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const { machine, ops } = JSON.parse(stdout);
+  expect(machine).toContain('linattn');
+  expect(ops.map((row: { name: string }) => row.name)).toEqual([
+    expect.stringContaining('matmul float32 GDN out'),
+    expect.stringContaining('matmul bfloat16 GDN out'),
+  ]);
+  for (const { rate, ceiling, share, microseconds, runs } of ops) {
+    expect(runs).toBe(3);
+    expect(microseconds).toBeGreaterThan(0);
+    expect(share).toBeGreaterThan(0);
+    expect(share).toBeLessThan(1.5);
+    expect(share / (rate / ceiling)).toBeGreaterThan(0.3);
+  }
+}, 120_000);
+
+test('a device that is not there is exit 1', () => {
+  const { status, stdout } = spawnSync(process.execPath, [main, 'bench', '--no-ops', '--json', '--device', 'cuda'], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout).error.code).toBe('ERR_DEVICE');
+}, 120_000);

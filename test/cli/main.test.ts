@@ -1,0 +1,163 @@
+// The command line as a process: dist/cli/main.js (npm run build) with a tiny model.
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { tinyModelFolder } from '../support/tiny-model';
+
+const main = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
+let model: string;
+beforeAll(() => {
+  model = tinyModelFolder();
+});
+afterAll(() => rmSync(model, { recursive: true }));
+
+const linattn = (args: string[], input = '') =>
+  spawnSync(process.execPath, [main, ...args], {
+    input,
+    encoding: 'utf8',
+    env: { ...process.env, LINATTN_MODEL: model },
+  });
+const json = (args: string[], input?: string) => {
+  const { status, stdout, stderr } = linattn([...args, '--json'], input);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  return JSON.parse(stdout);
+};
+const greedy = ['-t', '0', '--ignore-eos'];
+
+test('generates the same text as text, as an object and as events', () => {
+  const args = ['generate', '-p', 'Hello', '-n', '8', ...greedy];
+  const text = linattn(args);
+  expect(text).toMatchObject({ status: 0, stderr: '' });
+  const result = json(args);
+  expect(result).toMatchObject({
+    text: text.stdout,
+    finishReason: 'length',
+    usage: { promptTokens: 5, completionTokens: 8 },
+  });
+  expect(result.tokens).toHaveLength(8);
+  const events = linattn([...args, '--jsonl'])
+    .stdout.trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(events.at(-1)).toMatchObject({ event: 'result', text: result.text, tokens: result.tokens });
+  const tokens = events.filter(({ event }) => event === 'token');
+  expect(tokens.map(({ token }) => token)).toEqual(result.tokens);
+  expect(tokens.map((chunk) => chunk.text).join('')).toBe(result.text);
+});
+
+test('the same seed gives the same text', () => {
+  const run = (seed: string) => json(['generate', '-p', 'Hello', '-n', '20', '-t', '1', '--seed', seed]).tokens;
+  expect(run('7')).toEqual(run('7'));
+  expect(run('7')).not.toEqual(run('8'));
+});
+
+test('a document on standard input goes before the prompt', () => {
+  const { usage } = json(['generate', '-p', 'In short:', '-n', '1', ...greedy], 'A long document.\n');
+  expect(usage.promptTokens).toBe('A long document.\n\nIn short:'.length);
+});
+
+test('--max-tokens 0 only reads the prompt; --chat applies the template', () => {
+  const { text, tokens, usage } = json(['generate', '--chat', '-p', 'Hi', '-n', '0']);
+  expect({ text, tokens }).toEqual({ text: '', tokens: [] });
+  expect(usage).toMatchObject({ promptTokens: 'user: Hi\nassistant: '.length, completionTokens: 0 });
+});
+
+test('--stop ends the text before it', () => {
+  const args = ['generate', '-p', 'Hello', '-n', '12', ...greedy];
+  const { text } = json(args);
+  const stop = text.slice(3, 5);
+  expect(json([...args, '--stop', stop])).toMatchObject({
+    text: text.slice(0, text.indexOf(stop)),
+    finishReason: 'stop',
+  });
+});
+
+test.each([
+  ['a missing model', ['-p', 'x', '-m', '/nowhere'], 'ERR_FILE', /nowhere/],
+  ['a missing prompt file', ['-f', '/nowhere.txt'], 'ERR_FILE', /nowhere\.txt .*ENOENT/],
+  ['a missing device', ['-p', 'x', '--device', 'cuda:77'], 'ERR_DEVICE', /cuda:77/],
+])('%s is exit code 1 and an error object', (_, args, code, message) => {
+  const { status, stdout, stderr } = linattn(['generate', ...args, '--json']);
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toEqual({ error: { code, message: expect.stringMatching(message) } });
+  expect(stderr).toContain(code);
+});
+
+test('a usage error is exit code 2', () => {
+  expect(linattn(['generate', '--prmpt', 'x'])).toMatchObject({ status: 2, stdout: '' });
+});
+
+test('a damaged tokenizer.json is ERR_TOKENIZER', () => {
+  const broken = tinyModelFolder();
+  writeFileSync(join(broken, 'tokenizer.json'), '{');
+  expect(JSON.parse(linattn(['generate', '-p', 'x', '-m', broken, '--json']).stdout)).toMatchObject({
+    error: { code: 'ERR_TOKENIZER' },
+  });
+  rmSync(broken, { recursive: true });
+});
+
+test('info lists the cpu and the model', () => {
+  expect(json(['info'])).toMatchObject({
+    devices: expect.arrayContaining([expect.objectContaining({ name: 'cpu' })]),
+    model: { folder: model, family: 'qwen3_5', vocabularySize: 256 },
+  });
+});
+
+test('tokenize counts bytes', () => {
+  expect(linattn(['tokenize', '--count', '-p', 'f\u00fcr'])).toMatchObject({ status: 0, stdout: '4\n' });
+});
+
+test('chat answers each line', () => {
+  const { status, stdout } = linattn(['chat', '-n', '3', ...greedy], 'Hello\nAgain\n');
+  expect(status).toBe(0);
+  expect(stdout.split('\n').length).toBeGreaterThanOrEqual(3);
+});
+
+test('help and version work without a model, and quickly fail nowhere', () => {
+  expect(execFileSync(process.execPath, [main, '--help'], { encoding: 'utf8' })).toContain('generate');
+});
+
+describe('in a shell', () => {
+  const shell = (script: string) =>
+    spawnSync('bash', ['-c', script], {
+      encoding: 'utf8',
+      env: { ...process.env, LINATTN_MODEL: model, NODE: process.execPath, MAIN: main },
+    });
+
+  test('a reader that goes away ends it quietly', () => {
+    const { stdout, stderr } = shell(
+      '"$NODE" "$MAIN" generate -p Hello -n 5000 --ignore-eos -t 1 --jsonl < /dev/null | head -c 10 > /dev/null; echo $PIPESTATUS',
+    );
+    expect({ stdout, stderr }).toEqual({ stdout: '0\n', stderr: '' });
+  });
+
+  test.each([
+    ['INT', 130],
+    ['TERM', 143],
+  ])('SIG%s is exit code %i', (signal, code) => {
+    // A background process of a shell without job control ignores SIGINT, so a subshell waits in the foreground.
+    const script = `(sleep 1.5; kill -${signal} $(cat "$PIDFILE")) & bash -c 'echo $$ > "$PIDFILE"; exec "$NODE" "$MAIN" generate -p Hello -n 1000000 --ignore-eos -t 1' < /dev/null > /dev/null; echo $?`;
+    expect(shell(`PIDFILE=$(mktemp); export PIDFILE; ${script}; rm "$PIDFILE"`).stdout).toBe(`${code}\n`);
+  });
+});
+
+test('an interrupt in the middle of the prompt gives valid JSON within a second', async () => {
+  const child = spawn(process.execPath, [main, 'generate', '--jsonl', '-n', '5'], {
+    env: { ...process.env, LINATTN_MODEL: model },
+  });
+  child.stdin.end('The keeper wrote one line each night. '.repeat(5000));
+  let out = '';
+  let interruptedAt = 0;
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text;
+    if (interruptedAt === 0 && /"event":"prefill","done":[1-9]/.test(out)) {
+      interruptedAt = performance.now();
+      child.kill('SIGINT');
+    }
+  });
+  const ended = await new Promise((resolve) => child.on('close', (code, signal) => resolve({ code, signal })));
+  expect(performance.now() - interruptedAt).toBeLessThan(1000);
+  expect(ended).toEqual({ code: null, signal: 'SIGINT' });
+  const last = JSON.parse(out.trimEnd().split('\n').at(-1)!);
+  expect(last).toMatchObject({ event: 'result', text: '', finishReason: 'cancelled' });
+});

@@ -1,0 +1,13 @@
+// What a process sees that uses the compiled library: it ends by itself, and worker threads come and go.
+import { runProgram } from '../support/programs';
+import { terminateWorkers } from '../support/terminated-workers';
+
+test('a script that disposes nothing stays until its generation has ended, and ends within a second', async () => {
+  const { printed, endedAt } = await runProgram<{ tokens: number; at: number }>('never-dispose');
+  expect(printed.tokens).toBe(20);
+  expect(endedAt - printed.at).toBeLessThan(1000);
+});
+
+test('ten workers terminated in mid-prefill leave no tensor, no command and no byte', async () => {
+  await terminateWorkers(10);
+});

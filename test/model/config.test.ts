@@ -1,0 +1,82 @@
+// Configs are read field by field: what is not understood is refused by name.
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Config, type JsonObject } from '../../lib/model/config';
+import { familyOf } from '../../lib/model/families';
+
+const golden = (name: string): JsonObject =>
+  JSON.parse(readFileSync(path.join(__dirname, '../golden', name, 'config.json'), 'utf8'));
+const read = (fields: JsonObject) => {
+  const config = new Config('config.json', fields);
+  return familyOf(config).read(config);
+};
+const refusal = (fields: JsonObject): { code?: string; message?: string } => {
+  try {
+    read(fields);
+  } catch (error) {
+    return error as Error;
+  }
+  return {};
+};
+
+describe.each(['qwen3_5/tied', 'qwen3_5/multimodal', 'gated_deltanet/hybrid', 'gated_deltanet/ungated'])(
+  '%s',
+  (name) => {
+    test('is read', () => {
+      const plan = read(golden(name));
+      expect(name).toContain(plan.family);
+      expect(plan.stopIds.length).toBeGreaterThan(0);
+    });
+
+    test.each([
+      ['an unknown field', { new_gate_kind: 'x' }, /unknown fields: new_gate_kind/],
+      ['an unknown family', { model_type: 'retnet2' }, /model_type "retnet2" is not one of/],
+      ['no family', { model_type: undefined }, /model_type must be a string, got nothing/],
+    ])('with %s is refused', (_, change, message) => {
+      expect(refusal({ ...golden(name), ...change })).toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED',
+        message: expect.stringMatching(message),
+      });
+    });
+  },
+);
+
+test.each<[string, JsonObject, RegExp]>([
+  ['qwen3_5/tied', { num_hidden_layers: 0 }, /num_hidden_layers must be a whole number > 0, got 0/],
+  ['qwen3_5/tied', { layer_types: ['linear_attention'] }, /layer_types must be 4 of/],
+  ['qwen3_5/tied', { num_key_value_heads: 3 }, /num_key_value_heads must be a divisor of num_attention_heads = 4/],
+  ['qwen3_5/tied', { linear_num_value_heads: 6 }, /linear_num_value_heads must be a multiple/],
+  ['qwen3_5/tied', { linear_key_head_dim: 12 }, /linear_key_head_dim must be a multiple of 8/],
+  ['qwen3_5/tied', { attn_output_gate: false }, /attn_output_gate must be true, got false/],
+  ['qwen3_5/tied', { hidden_act: 'gelu' }, /hidden_act must be "silu", got "gelu"/],
+  [
+    'qwen3_5/tied',
+    { rope_parameters: { rope_type: 'yarn', rope_theta: 1e7 } },
+    /rope_type must be "default", got "yarn"/,
+  ],
+  ['qwen3_5/tied', { rope_parameters: { rope_theta: 1e7, partial_rotary_factor: 0.03 } }, /partial_rotary_factor/],
+  ['gated_deltanet/hybrid', { hidden_act: 'relu' }, /hidden_act must be "swish" or "silu"/],
+  ['gated_deltanet/hybrid', { attnres_block_size: 4 }, /attnres_block_size must be absent/],
+  ['gated_deltanet/hybrid', { attn: { layers: [1], num_heads: 4, dilation: 2 } }, /attn: unknown fields: dilation/],
+  ['gated_deltanet/hybrid', { attn: { num_heads: 4 } }, /attn: layers must be a list/],
+])('%s with %j is refused by name', (name, change, message) => {
+  expect(refusal({ ...golden(name), ...change })).toMatchObject({
+    code: 'ERR_MODEL_UNSUPPORTED',
+    message: expect.stringMatching(message),
+  });
+});
+
+describe('a folder', () => {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'linattn-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test.each([
+    ['without config.json', undefined, 'ERR_FILE'],
+    ['whose config.json is not JSON', '{', 'ERR_MODEL_UNSUPPORTED'],
+    ['whose config.json is a list', '[]', 'ERR_MODEL_UNSUPPORTED'],
+  ])('%s is refused', async (_, content, code) => {
+    if (content !== undefined) writeFileSync(path.join(folder, 'config.json'), content);
+    await expect(Config.read(folder)).rejects.toMatchObject({ code, message: expect.stringContaining('config.json') });
+  });
+});

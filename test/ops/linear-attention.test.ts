@@ -1,0 +1,279 @@
+// The laws of linearAttention, bit by bit, and what it refuses. Values: linear-attention-reference.test.ts.
+import * as fc from 'fast-check';
+import { type LinearAttention, linearAttention, linearAttentionCost } from '../../lib/ops/linear-attention';
+import { nd } from '../../lib/ops/reference';
+import { sequences } from '../../lib/ops/sequences';
+import { cpu, setThreads } from '../../lib/tensor/device';
+import type { DType } from '../../lib/tensor/dtype';
+import { Tensor } from '../../lib/tensor/tensor';
+import { readNd, tensorOf } from '../support/arrays';
+import { bitsOf, type Case, type CaseOptions, makeCase, part, pools, runCase } from '../support/linear-attention';
+
+const bitsOfCase = ({ out, denominator, state, keySum }: ReturnType<typeof runCase>) =>
+  bitsOf([out, denominator, state, keySum]);
+
+const anyCase: fc.Arbitrary<CaseOptions> = fc
+  .record({
+    rule: fc.constantFrom('additive' as const, 'delta' as const, 'lowRank' as const),
+    decay: fc.constantFrom('none' as const, 'head' as const, 'token' as const, 'channel' as const, 'value' as const),
+    heads: fc.constantFrom([1, 1, 1] as const, [2, 1, 2] as const, [4, 2, 1] as const),
+    K: fc.constantFrom(8, 24, 64, 136),
+    V: fc.constantFrom(8, 16, 40),
+    dtype: fc.constantFrom('float32' as const, 'bfloat16' as const, 'float16' as const),
+    sums: fc.boolean(),
+    seed: fc.integer({ min: 1, max: 1000 }),
+  })
+  .map(({ sums, ...x }) => {
+    const rule = x.decay === 'value' ? 'additive' : x.rule;
+    const normalize = sums && rule === 'additive' && x.decay !== 'value' ? { eps: 1e-6 } : undefined;
+    return { ...x, rule, ...(normalize && { normalize }) };
+  });
+
+/** The same tokens in slices that end at `cuts`, one call each. */
+async function sliced(x: Case, cuts: readonly number[]): Promise<Buffer> {
+  const T = x.options.T;
+  const edges = [0, ...cuts.filter((cut) => cut > 0 && cut < T), T].sort((a, b) => a - b);
+  const pool = pools(x);
+  const made = edges.slice(1).map((edge, i) => runCase(part(x, edges[i]!, edge - edges[i]!), pool));
+  return bitsOf([...made.map(({ out }) => out), pool.state, pool.keySum]);
+}
+
+describe('the same bits', () => {
+  test('law: for any split of a sequence, also token by token', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        anyCase,
+        fc.integer({ min: 1, max: 70 }),
+        fc.array(fc.integer({ min: 1, max: 69 }), { maxLength: 5 }),
+        async (options, T, cuts) => {
+          const x = makeCase({ ...options, lengths: [T] });
+          const whole = await bitsOfCase(runCase(x));
+          expect((await sliced(x, cuts)).equals(whole)).toBe(true);
+          expect((await sliced(x, [...Array(Math.min(T, 20)).keys()])).equals(whole)).toBe(true);
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+
+  test('law: whatever else is in the batch', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        anyCase,
+        fc.array(fc.integer({ min: 0, max: 20 }), { minLength: 2, maxLength: 5 }),
+        async (options, lengths) => {
+          const x = makeCase({ ...options, lengths });
+          const together = await bitsOfCase(runCase(x));
+          const T = x.options.T;
+          const pool = pools(x);
+          let from = 0;
+          const outs = lengths.map((length, n) => {
+            const one = part({ ...x, options: { ...x.options, T } }, from, length);
+            from += length;
+            const slots = { readSlots: [x.call.readSlots[n]!], writeSlots: [x.call.writeSlots[n]!] };
+            return runCase({ ...one, call: { ...one.call, ...slots } }, pool).out;
+          });
+          expect((await bitsOf([...outs, pool.state, pool.keySum])).equals(together)).toBe(true);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
+
+  test('law: with any number of threads', async () => {
+    const before = cpu().threads;
+    try {
+      for (const [i, heads] of (
+        [
+          [1, 1, 1],
+          [4, 2, 2],
+          [3, 3, 1],
+        ] as const
+      ).entries()) {
+        const x = makeCase({ heads, K: 64, V: 136, lengths: [40, 3], seed: i });
+        setThreads(1);
+        const one = await bitsOfCase(runCase(x));
+        for (const threads of [2, 3, 5]) {
+          setThreads(threads);
+          expect((await bitsOfCase(runCase(x))).equals(one)).toBe(true);
+        }
+      }
+    } finally {
+      setThreads(before);
+    }
+  });
+
+  test('for states forked by one read slot as for copies of it', async () => {
+    const x = makeCase({ lengths: [3, 7], slots: 4 });
+    x.call.readSlots = [1, 1];
+    const forked = await readNd(runCase(x).out!);
+    const state = x.call.state!;
+    const size = state.data.length / 4;
+    const copied = makeCase({ lengths: [3, 7], slots: 4 });
+    copied.call.state!.data.copyWithin(0, size, 2 * size);
+    expect(await readNd(runCase(copied).out!)).toEqual(forked);
+  });
+
+  test('for strided inputs and states as for packed ones', async () => {
+    const x = makeCase({ heads: [2, 1, 2], K: 16, V: 24, lengths: [9], seed: 5 });
+    const { q, k, v, rule, decay } = x.call;
+    const [T, width] = [9, 2 * 16 + 16 + 2 * 24];
+    const fused = nd([T, width + 5]);
+    [q!, k!, v!].reduce((at, array) => {
+      const row = array.data.length / T;
+      for (let t = 0; t < T; t++) fused.data.set(array.data.subarray(t * row, (t + 1) * row), t * (width + 5) + at);
+      return at + row;
+    }, 0);
+    const all = tensorOf(fused, 'float32');
+    const size = 2 * 24 * 16;
+    const pool = Tensor.zeros({ dtype: 'float32', shape: [3, size + 32] });
+    const view = (count: number, w: number, offset: number) => all.view([T, count, w], offset, width + 5);
+    const state = pool.view([3, 2, 24, 16], 16, size + 32);
+    const { out } = linearAttention({
+      q: view(2, 16, 0),
+      k: view(1, 16, 32),
+      v: view(2, 24, 48),
+      rule: { name: 'delta', beta: tensorOf((rule as { beta: typeof fused }).beta, 'float32') },
+      decay: { per: 'token', g: tensorOf(decay!.g, 'float32') },
+      scale: x.call.scale,
+      state,
+      sequences: sequences([T], { readSlots: [-1], writeSlots: [2] }),
+    });
+    x.call.readSlots = [-1];
+    const packed = runCase(x);
+    expect((await bitsOf([out])).equals(await bitsOf([packed.out]))).toBe(true);
+    const held = (await readNd(pool)).data;
+    const end = (await readNd(packed.state!)).data.subarray(size, 2 * size);
+    expect(held.subarray(2 * (size + 32) + 16, 3 * (size + 32) - 16)).toEqual(end);
+    expect(held.subarray(0, 2 * (size + 32) + 16).every((y) => y === 0)).toBe(true);
+    expect(held.subarray(3 * (size + 32) - 16).every((y) => y === 0)).toBe(true);
+  });
+});
+
+describe('checkpoints', () => {
+  const slotBits = async (pool: Tensor | undefined, slot: number): Promise<Float64Array> => {
+    const { shape, data } = await readNd(pool!);
+    return data.slice((data.length / shape[0]!) * slot, (data.length / shape[0]!) * (slot + 1));
+  };
+
+  test('hold the state of a run that ends there, at absolute positions', async () => {
+    for (const rule of ['additive', 'delta', 'lowRank'] as const) {
+      const normalize = rule === 'additive' ? { normalize: { eps: 1e-6 } } : {};
+      const x = makeCase({ rule, ...normalize, lengths: [200], slots: 6 });
+      x.call.positions = [40]; // 64 after 24 tokens, then 128, and 192, which is skipped
+      x.call.checkpoints = { every: 64, slots: [3, 4, -1] };
+      const made = runCase(x);
+      for (const [slot, length] of [
+        [3, 24],
+        [4, 88],
+      ] as const) {
+        const cut = runCase(part(x, 0, length), pools(x));
+        for (const name of ['state', 'keySum'] as const) {
+          if (made[name]) expect(await slotBits(made[name], slot)).toEqual(await slotBits(cut[name], 1));
+        }
+      }
+      expect(await slotBits(made.state, 5)).toEqual(await slotBits(pools(x).state, 5));
+    }
+  });
+
+  test('after every token of short rows, row by row', async () => {
+    const x = makeCase({ lengths: [2, 3], slots: 10 });
+    x.call.checkpoints = { every: 1, slots: [4, 5, 6, 7, 8] };
+    const made = runCase(x);
+    expect(await slotBits(made.state, 5)).toEqual(await slotBits(made.state, 2));
+    expect(await slotBits(made.state, 8)).toEqual(await slotBits(made.state, 3));
+    const one = part(x, 0, 1);
+    const first = runCase({ ...one, call: { ...one.call, readSlots: [0], writeSlots: [2] } }, pools(x));
+    expect(await slotBits(made.state, 4)).toEqual(await slotBits(first.state, 2));
+  });
+});
+
+describe('refuses', () => {
+  const zeros = (...shape: number[]) => Tensor.zeros({ dtype: 'float32', shape });
+  const of = (dtype: DType, ...shape: number[]) => Tensor.zeros({ dtype, shape });
+  const base = (): LinearAttention & { q?: Tensor } => ({
+    q: zeros(4, 2, 8),
+    k: zeros(4, 2, 8),
+    v: zeros(4, 2, 16),
+    rule: { name: 'additive' },
+    state: zeros(3, 2, 16, 8),
+    sequences: sequences([4]),
+  });
+  const delta = { rule: { name: 'delta' as const, beta: zeros(4, 2) } };
+  const absent = { k: undefined, v: undefined };
+  const ints = (values: number[]) => Tensor.from(values, { dtype: 'int32', shape: [values.length] });
+  const checkpoints = (every: number, slots: number[]) => ({ checkpoints: { every, slots: ints(slots) } });
+  const run = (change: object) => linearAttention({ ...base(), ...change } as LinearAttention & { q: Tensor });
+
+  test.each<[string, object, string, RegExp]>([
+    ['k alone', { v: undefined }, 'ERR_ARGUMENT', /k and v go together/],
+    ['nothing', { ...absent, q: undefined }, 'ERR_ARGUMENT', /q, or k and v, must be given/],
+    ['nothing to do', { q: undefined, state: undefined }, 'ERR_ARGUMENT', /nothing to compute/],
+    ['no state to read', { ...absent, state: undefined }, 'ERR_ARGUMENT', /there must be a state to read/],
+    ['a rule to read', { ...absent, ...delta }, 'ERR_ARGUMENT', /without k and v the rule must be 'additive'/],
+    ['whole numbers', { q: of('int32', 4, 2, 8) }, 'ERR_DTYPE', /q must be float32 or/],
+    ['two dtypes', { k: of('bfloat16', 4, 2, 8) }, 'ERR_DTYPE', /k must be float32, got bfloat16/],
+    ['another rank', { k: zeros(4, 16) }, 'ERR_SHAPE', /k must be \[T, Hk, K\], got \[4, 16\]/],
+    ['another T', { v: zeros(5, 2, 16) }, 'ERR_SHAPE', /v must be \[T, Hv, V\] = \[4, 2, 16\], got \[5, 2, 16\]/],
+    ['heads that do not divide', { k: zeros(4, 3, 8) }, 'ERR_SHAPE', /of Hk and Hv one must divide the other/],
+    ['q heads that do not divide', { q: zeros(4, 3, 8) }, 'ERR_SHAPE', /of Hq and H one must divide .* got 3 and 2/],
+    ['K = 12', { q: zeros(4, 2, 12), k: zeros(4, 2, 12) }, 'ERR_UNSUPPORTED', /K must be a multiple of 8 .* got 12/],
+    ['V = 520', { v: zeros(4, 2, 520) }, 'ERR_UNSUPPORTED', /V must be a multiple of 8 from 8 to 512/],
+    ['another beta', { rule: { name: 'delta', beta: zeros(4, 1) } }, 'ERR_SHAPE', /rule.beta must be \[T, H\]/],
+    ['another a', { rule: { name: 'lowRank', a: zeros(4, 2, 9), b: zeros(4, 2, 8) } }, 'ERR_SHAPE', /rule.a/],
+    ['an unknown rule', { rule: { name: 'gated' } }, 'ERR_ARGUMENT', /rule must be .* got 'gated'/],
+    ['an unknown decay', { decay: { per: 'row', g: zeros(2) } }, 'ERR_ARGUMENT', /decay.per must be/],
+    ['another g', { decay: { per: 'channel', g: zeros(4, 2, 16) } }, 'ERR_SHAPE', /decay.g must be \[T, H, K\]/],
+    ['g of 16 bits', { decay: { per: 'token', g: of('bfloat16', 4, 2) } }, 'ERR_DTYPE', /decay.g must be float32/],
+    [
+      'decayed values of a delta rule',
+      { ...delta, decay: { per: 'value', g: zeros(4, 2, 16) } },
+      'ERR_ARGUMENT',
+      /value/,
+    ],
+    [
+      'a scale with normalize',
+      { normalize: { eps: 0 }, scale: 2, keySum: zeros(3, 2, 8) },
+      'ERR_ARGUMENT',
+      /must be 1/,
+    ],
+    ['no keySum', { normalize: { eps: 0 } }, 'ERR_ARGUMENT', /normalize with a state needs its keySum/],
+    ['a lone keySum', { state: undefined, keySum: zeros(3, 2, 8) }, 'ERR_ARGUMENT', /keySum goes with a state/],
+    ['sums of a delta rule', { ...delta, denominator: true }, 'ERR_ARGUMENT', /need the rule 'additive'/],
+    ['a negative eps', { normalize: { eps: -1 }, keySum: zeros(3, 2, 8) }, 'ERR_ARGUMENT', /eps must be 0 or more/],
+    ['another state', { state: zeros(3, 2, 8, 16) }, 'ERR_SHAPE', /state must be \[slots, H, V, K\] = \[3, 2, 16, 8\]/],
+    ['a state of 16 bits', { state: of('bfloat16', 3, 2, 16, 8) }, 'ERR_UNSUPPORTED', /state must be float32/],
+    ['a scale that is no number', { scale: Number.NaN }, 'ERR_ARGUMENT', /scale must be a number/],
+    ['checkpoints every 32', checkpoints(32, [2]), 'ERR_ARGUMENT', /every must be a multiple of 64, or 1/],
+    ['checkpoints of no state', { state: undefined, ...checkpoints(64, []) }, 'ERR_ARGUMENT', /need a state/],
+  ])('%s', (_, change, code, message) => {
+    expect(() => run(change)).toThrow(
+      expect.objectContaining({ code, op: 'linearAttention', message: expect.stringMatching(message) }),
+    );
+  });
+
+  test.each<[string, object, RegExp]>([
+    ['a slot that is not there', { readSlots: [3], writeSlots: [-1] }, /readSlots\[0\] must be in \[-1, 3\), got 3/],
+    [
+      'a checkpoint in the slot of the end',
+      checkpoints(1, [1, 2, -1, 0]),
+      /checkpoints.slots\[3\]: slot 0 is written twice/,
+    ],
+    ['too few checkpoints', checkpoints(1, [1]), /must have an entry for each of the 4 positions, got 1/],
+    ['a checkpoint over a state that is read', { writeSlots: [1], ...checkpoints(1, [0, -1, -1, -1]) }, /checkpoints/],
+  ])('when it runs: %s', async (_, change, message) => {
+    const { checkpoints: kept, ...slots } = change as { checkpoints?: object };
+    const made = run({ ...(kept && { checkpoints: kept }), sequences: sequences([4], slots) });
+    await expect(made.out.read()).rejects.toMatchObject({
+      code: 'ERR_ARGUMENT',
+      op: 'linearAttention',
+      message: expect.stringMatching(message),
+    });
+  });
+});
+
+test('cost counts each state once in and once out', () => {
+  const sizes = { N: 1, Hq: 16, Hk: 16, Hv: 16, K: 128, V: 128, rule: 'delta', decay: 'token', width: 4 } as const;
+  expect(linearAttentionCost({ ...sizes, T: 1 }).bytes).toBe(2 * 4 * 16 * 128 * 128 + 4 * (4 * 16 * 128 + 16 + 16));
+  expect(linearAttentionCost({ ...sizes, T: 512 }).flops).toBe(512 * 16 * 128 * 128 * 7);
+});

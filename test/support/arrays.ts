@@ -1,0 +1,74 @@
+// Random arrays, their way to a device and back, and the one measure of error.
+import type { NdArray } from '../../lib/ops/reference';
+import { nd } from '../../lib/ops/reference';
+import { arrayFrom, type DType, fromBFloat16, fromFloat16, toBFloat16, toFloat16 } from '../../lib/tensor/dtype';
+import { Tensor } from '../../lib/tensor/tensor';
+
+/** A generator of numbers that depend on the seed alone (mulberry32). */
+export function seeded(seed: number) {
+  let state = seed >>> 0;
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let x = state;
+    x = Math.imul(x ^ (x >>> 15), x | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  };
+  const gauss = (): number => Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next());
+  const fill = (shape: readonly number[], value: () => number): NdArray => {
+    const array = nd(shape);
+    for (let i = 0; i < array.data.length; i++) array.data[i] = value();
+    return array;
+  };
+  return {
+    uniform: (shape: readonly number[], low = 0, high = 1) => fill(shape, () => low + (high - low) * next()),
+    normal: (shape: readonly number[], std = 1) => fill(shape, () => std * gauss()),
+    /** A whole number in [0, below). */
+    int: (below: number) => Math.floor(next() * below),
+  };
+}
+
+/** The values as a tensor of `dtype` holds them. */
+export function rounded(array: NdArray, dtype: DType): NdArray {
+  const round = {
+    float32: Math.fround,
+    bfloat16: (x: number) => fromBFloat16(toBFloat16(x)),
+    float16: (x: number) => fromFloat16(toFloat16(x)),
+  }[dtype as 'float32'];
+  return { shape: array.shape, data: round === undefined ? array.data.slice() : array.data.map(round) };
+}
+
+export function tensorOf<D extends DType>(array: NdArray, dtype: D): Tensor<D> {
+  return Tensor.from(arrayFrom(dtype, Array.from(array.data)), { dtype, shape: array.shape });
+}
+
+export async function readNd(tensor: Tensor): Promise<NdArray> {
+  const values = await tensor.read();
+  const number = { bfloat16: fromBFloat16, float16: fromFloat16 }[tensor.dtype as 'bfloat16'] ?? Number;
+  return { shape: tensor.shape, data: Float64Array.from(values as ArrayLike<number>, (x) => number(x)) };
+}
+
+/** norm(actual - expected) / norm(expected); NaN anywhere counts as infinite, 0 / 0 as 0. */
+export function relativeError(actual: NdArray, expected: NdArray): number {
+  if (actual.data.length !== expected.data.length) {
+    throw new RangeError(`[${actual.shape.join(', ')}] against [${expected.shape.join(', ')}]`);
+  }
+  let difference = 0;
+  let size = 0;
+  for (let i = 0; i < expected.data.length; i++) {
+    const d = actual.data[i]! - expected.data[i]!;
+    if (Number.isNaN(d) && !(Number.isNaN(actual.data[i]!) && Number.isNaN(expected.data[i]!))) return Infinity;
+    if (Number.isNaN(d)) continue;
+    difference += d * d;
+    size += expected.data[i]! ** 2;
+  }
+  if (difference === 0) return 0;
+  return Math.sqrt(difference / size);
+}
+
+/** Relative size of the last place of a dtype: half of it is the largest rounding error. */
+export const ulp: Record<'float32' | 'bfloat16' | 'float16', number> = {
+  float32: 2 ** -23,
+  bfloat16: 2 ** -7,
+  float16: 2 ** -10,
+};

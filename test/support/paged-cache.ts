@@ -1,0 +1,148 @@
+// A key-value cache for the tests of softmaxAttention: pages in random order, every value that is not a token's is NaN.
+import { type NdArray, nd } from '../../lib/ops/reference';
+import { packedSequences } from '../../lib/ops/sequences';
+import {
+  type SoftmaxAttentionInput,
+  type SoftmaxAttentionOutput,
+  softmaxAttention,
+  softmaxAttentionReference,
+} from '../../lib/ops/softmax-attention';
+import type { DType } from '../../lib/tensor/dtype';
+import { Tensor } from '../../lib/tensor/tensor';
+import { rounded, seeded, tensorOf } from './arrays';
+
+export interface Shape {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly width: number;
+  readonly pageTokens: number;
+  readonly tablePages: number;
+  readonly window?: number;
+  readonly sinks?: boolean;
+  readonly alibi?: boolean;
+  readonly dtype?: 'float32' | 'bfloat16' | 'float16';
+  readonly cacheDtype?: 'float32' | 'bfloat16' | 'float16';
+}
+
+/** Tokens of one sequence, as the tensors of `dtype` hold them. */
+export type Prompt = Record<'q' | 'k' | 'v', NdArray>;
+
+export function promptOf(shape: Shape, tokens: number, seed: number): Prompt {
+  const { normal } = seeded(seed);
+  const dtype = shape.dtype ?? 'float32';
+  const make = (heads: number, std: number) => rounded(normal([tokens, heads, shape.width], std), dtype);
+  return { q: make(shape.heads, 1.5), k: make(shape.kvHeads, 1), v: make(shape.kvHeads, 1) };
+}
+
+/** Tokens [from, to) of a prompt. */
+export function slice(prompt: Prompt, from: number, to: number): Prompt {
+  const cut = ({ shape: [, heads, width], data }: NdArray) =>
+    nd([to - from, heads!, width!], data.subarray(from * heads! * width!, to * heads! * width!));
+  return { q: cut(prompt.q), k: cut(prompt.k), v: cut(prompt.v) };
+}
+
+/** Some tokens of the sequence in table row `row`, after `position` in the cache. */
+export interface Piece {
+  readonly row: number;
+  readonly position: number;
+  readonly prompt: Prompt;
+}
+
+export class PagedCache {
+  readonly pageTable: number[][];
+  readonly pages: Tensor;
+  readonly expectedPages: NdArray;
+  readonly sinks: NdArray | undefined;
+  readonly alibiSlopes: NdArray | undefined;
+
+  constructor(
+    readonly shape: Shape,
+    rows: number,
+  ) {
+    const { heads, kvHeads, width, pageTokens, tablePages } = shape;
+    const count = rows * tablePages + 1;
+    const { int } = seeded(count);
+    const order = Array.from({ length: count }, (_, i) => i);
+    for (let i = count - 1; i > 0; i--) {
+      const other = int(i + 1);
+      [order[i], order[other]] = [order[other]!, order[i]!];
+    }
+    this.pageTable = Array.from({ length: rows }, (_, row) => order.slice(row * tablePages, (row + 1) * tablePages));
+    this.expectedPages = nd([count, 2, pageTokens, kvHeads, width]);
+    this.expectedPages.data.fill(Number.NaN);
+    // A pool, as a model has it: a failed command does not taint it.
+    const dtype = shape.cacheDtype ?? 'float32';
+    this.pages = Tensor.make({ dtype, shape: this.expectedPages.shape }, false, true);
+    const filled = tensorOf(this.expectedPages, dtype);
+    this.written = filled.read().then((values) => this.pages.write(values));
+    this.sinks = shape.sinks
+      ? nd(
+          [heads],
+          Array.from({ length: heads }, (_, h) => h / 2 - 1),
+        )
+      : undefined;
+    this.alibiSlopes = shape.alibi
+      ? nd(
+          [heads],
+          Array.from({ length: heads }, (_, h) => Math.fround(0.03 * (h + 1))),
+        )
+      : undefined;
+  }
+  readonly written: Promise<void>;
+
+  private packed(pieces: readonly Piece[]) {
+    const join = (name: 'q' | 'k' | 'v') => {
+      const parts = pieces.map(({ prompt }) => prompt[name]);
+      const tokens = parts.reduce((sum, part) => sum + part.shape[0]!, 0);
+      return nd(
+        [tokens, ...parts[0]!.shape.slice(1)],
+        parts.flatMap((part) => [...part.data]),
+      );
+    };
+    return { q: join('q'), k: join('k'), v: join('v') };
+  }
+
+  /** One call of the op for the pieces; row -1 is dropped. */
+  attend(pieces: readonly Piece[]): SoftmaxAttentionOutput<DType> {
+    return softmaxAttention(this.input(pieces));
+  }
+
+  input(pieces: readonly Piece[]): SoftmaxAttentionInput<DType> {
+    const { dtype = 'float32', width, window = 0, tablePages } = this.shape;
+    const { q, k, v } = this.packed(pieces);
+    const float32 = (array: NdArray | undefined) => array && tensorOf(array, 'float32');
+    return {
+      q: tensorOf(q, dtype) as Tensor,
+      k: tensorOf(k, dtype),
+      v: tensorOf(v, dtype),
+      pages: this.pages,
+      pageTable: Tensor.from(this.pageTable.flat(), { dtype: 'int32', shape: [this.pageTable.length, tablePages] }),
+      tableRows: Tensor.from(
+        pieces.map(({ row }) => row),
+        { dtype: 'int32', shape: [pieces.length] },
+      ),
+      sequences: packedSequences(
+        pieces.map(({ prompt }) => prompt.q.shape[0]!),
+        { positions: pieces.map(({ position }) => position) },
+      ),
+      scale: width ** -0.5,
+      window,
+      sinks: float32(this.sinks),
+      alibiSlopes: float32(this.alibiSlopes),
+      rowStatistics: true,
+    };
+  }
+
+  /** What `attend` must return; updates expectedPages. With Math.fround: as a plain float32 formula has it. */
+  expected(pieces: readonly Piece[], round: (x: number) => number = (x) => x) {
+    const { width, window = 0, cacheDtype = 'float32' } = this.shape;
+    const offsets = [0];
+    for (const { prompt } of pieces) offsets.push(offsets.at(-1)! + prompt.q.shape[0]!);
+    return softmaxAttentionReference(
+      { ...this.packed(pieces), pages: this.expectedPages, sinks: this.sinks, alibiSlopes: this.alibiSlopes },
+      { offsets, positions: pieces.map(({ position }) => position) },
+      { pageTable: this.pageTable, tableRows: pieces.map(({ row }) => row) },
+      { scale: width ** -0.5, window, store: (x) => rounded(nd([1], [x]), cacheDtype).data[0]!, round },
+    );
+  }
+}
