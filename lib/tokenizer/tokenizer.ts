@@ -1,9 +1,9 @@
 // The tokenizer of a model: text to ids (long text in a worker, known beginnings not again), ids to text, chat template.
 import { linattnError } from '../errors';
 import { ChatTemplate, type Message } from './chat-template';
-import { EncodedTexts } from './encoded-texts';
+import { EncodedTexts, type KnownStart } from './encoded-texts';
 import { Encoder, join, pieceEnds } from './encoder';
-import { EncoderThread } from './encoder-thread';
+import { type EncodedPieces, EncoderThread } from './encoder-thread';
 import { TextStream, type TextStreamOptions } from './text-stream';
 import { TokenText } from './token-text';
 import { specialTokens } from './tokenizer-config';
@@ -101,17 +101,14 @@ export class TextTokenizer implements Tokenizer {
     return this.#keep(text, known, await this.#thread.encode(text, start, ends, { signal, onProgress: report }));
   }
 
-  #keep(
-    text: string,
-    known: { ends: readonly number[]; idEnds: readonly number[]; ids: Int32Array },
-    rest: { ids: Int32Array; ends: readonly number[]; counts: readonly number[] },
-  ): Int32Array {
-    const ids = join([known.ids, rest.ids]);
-    const idEnds = [...known.idEnds];
-    for (const count of rest.counts) idEnds.push((idEnds.at(-1) ?? 0) + count);
-    const isLong = text.length > inlineLength;
-    if (isLong && !this.#isDisposed) this.#texts.add({ text, ends: [...known.ends, ...rest.ends], idEnds, ids });
-    return isLong ? ids.slice() : ids; // the kept ids are ours
+  #keep(text: string, known: KnownStart, rest: EncodedPieces): Int32Array {
+    const ids = [...known.ids, rest.ids];
+    if (text.length > inlineLength && !this.#isDisposed) {
+      const idEnds = [...known.idEnds];
+      for (const count of rest.counts) idEnds.push((idEnds.at(-1) ?? 0) + count);
+      this.#texts.add({ text, ends: [...known.ends, ...rest.ends], idEnds, ids });
+    }
+    return join(ids);
   }
 
   /** The text of ids; special tokens are left out (Hugging Face: skip_special_tokens=True, without clean-up of spaces). */
