@@ -1,6 +1,6 @@
 // linattn generate: continues a prompt, as long as it may be.
 import type { Command } from 'commander';
-import type { GenerateResult, Input, Message, Model, Progress } from '../index';
+import type { GenerateResult, Message, Model, Progress, Session } from '../index';
 import type { Context } from './context';
 import {
   addModelFlags,
@@ -14,12 +14,14 @@ import {
 } from './flags';
 import { type GenerationOutput, generationOutput, summary } from './output';
 import { ProgressDisplay } from './progress';
-import { addPromptFlags, type PromptFlags, readPrompt } from './prompt';
+import { addPromptFlags, gapAfter, type PromptFlags, readPrompt } from './prompt';
 
 interface Flags extends ModelFlags, SamplingFlags, ReportFlags, PromptFlags {
   chat?: boolean;
   system?: string;
   echo?: boolean;
+  state?: string;
+  saveState?: string;
 }
 
 const examples = `
@@ -27,22 +29,30 @@ Examples:
   linattn generate -p 'Once upon a time'
   linattn generate -f report.txt -p 'In short:' -n 200
   cat report.txt | linattn generate --chat -p 'Summarize.' --json | jq -r .text
+  linattn generate -f report.txt -n 0 --save-state report.state
+  linattn generate --state report.state -p 'In short:'
 
 Standard input is read unless it is a terminal or --prompt-file names a file; a document goes before the prompt of -p.
-The prompt is continued as it is; --chat makes it a message and applies the chat template of the model.`;
+The prompt is continued as it is; --chat makes it a message and applies the chat template of the model. With --state the
+prompt goes behind what the state has read, after a blank line.`;
 
 export function generateCommand(program: Command, context: Context): void {
   const command = program.command('generate').description('continue a prompt');
   addPromptFlags(command)
     .option('--chat', 'apply the chat template of the model: the prompt is a message of the user')
     .option('--system <text>', 'message of the system before it (implies --chat)')
-    .option('--echo', 'give out the prompt before the text');
+    .option('--echo', 'give out the prompt before the text')
+    .option('--state <file>', 'go on from a state that --save-state has saved with the same model')
+    .option('--save-state <file>', 'save the state after the last token');
   addSamplingFlags(addModelFlags(command))
     .option('--json', 'one JSON object: text, tokens, finishReason, usage')
     .option('--jsonl', 'a line of JSON for each event, the last one the result');
   addReportFlags(command).addHelpText('after', examples);
   command.action(async (flags: Flags) => {
     if (flags.json && flags.jsonl) command.error("error: options '--json' and '--jsonl' exclude each other");
+    if (flags.state !== undefined && isChat(flags)) {
+      command.error("error: options '--state' and '--chat' exclude each other");
+    }
     const noPrompt = () => command.error('error: no prompt: give -p, --prompt-file or a document on standard input');
     await generate(flags, context, noPrompt);
   });
@@ -81,16 +91,13 @@ async function generateWith(
   output: GenerationOutput,
   progress: ProgressDisplay,
 ): Promise<GenerateResult> {
-  const messages: Message[] = [
-    ...(flags.system === undefined ? [] : [{ role: 'system', content: flags.system } as const]),
-    { role: 'user', content: prompt },
-  ];
-  const input: Input = isChat(flags) ? { messages } : { prompt };
+  const { signal } = interrupts;
+  const session = flags.state === undefined ? model.createSession() : await sessionFrom(model, flags.state, signal);
+  const input = inputOf(model, session, prompt, flags);
   // Encoded here for the progress of a long text; the tokenizer knows it when the generation asks again.
-  const text = isChat(flags) ? model.tokenizer.applyChatTemplate(messages) : prompt;
   const onProgress = (state: Progress) => progress.show('tokenize', state);
-  await model.tokenizer.encode(text, { signal: interrupts.signal, onProgress });
-  const generation = model.generate({
+  await model.tokenizer.encode(textOf(model, input), { signal, onProgress });
+  const generation = session.generate({
     ...input,
     ...generateOptions(flags),
     onPrefillProgress(state) {
@@ -101,13 +108,40 @@ async function generateWith(
   // An interruption leaves the loop, in the middle of the prompt too: the result is what there is, 'cancelled'.
   const iterator = generation[Symbol.asyncIterator]();
   const leave = () => void iterator.return?.();
-  if (interrupts.signal.aborted) leave();
-  else interrupts.signal.addEventListener('abort', leave, { once: true });
+  if (signal.aborted) leave();
+  else signal.addEventListener('abort', leave, { once: true });
   for (let next = await iterator.next(); !next.done; next = await iterator.next()) {
     progress.clear();
     output.token(next.value);
   }
-  return generation.result;
+  const result = await generation.result;
+  if (flags.saveState !== undefined && !signal.aborted) {
+    const snapshot = await session.snapshot();
+    await snapshot.save(flags.saveState, { signal });
+  }
+  return result;
+}
+
+async function sessionFrom(model: Model, file: string, signal: AbortSignal): Promise<Session> {
+  const from = await model.loadSnapshot(file, { signal });
+  return model.createSession({ from });
+}
+
+type TextInput = { prompt: string } | { messages: readonly Message[] } | { append: string };
+
+function inputOf(model: Model, session: Session, prompt: string, flags: Flags): TextInput {
+  if (flags.state !== undefined) {
+    const read = model.tokenizer.decode(session.tokens().subarray(-8));
+    return { append: gapAfter(read) + prompt };
+  }
+  if (!isChat(flags)) return { prompt };
+  const system = flags.system === undefined ? [] : [{ role: 'system', content: flags.system } as const];
+  return { messages: [...system, { role: 'user', content: prompt }] };
+}
+
+function textOf({ tokenizer }: Model, input: TextInput): string {
+  if ('messages' in input) return tokenizer.applyChatTemplate(input.messages);
+  return 'append' in input ? input.append : input.prompt;
 }
 
 const isChat = (flags: Flags) => flags.chat === true || flags.system !== undefined;

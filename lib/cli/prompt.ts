@@ -25,9 +25,12 @@ export async function readPrompt(flags: PromptFlags, context: Context): Promise<
   const document = await readDocument(flags.promptFile, context);
   const { prompt } = flags;
   if (prompt === undefined || !document) return prompt ?? (document || undefined);
-  const gap = document.endsWith('\n\n') ? '' : document.endsWith('\n') ? '\n' : '\n\n';
-  return document + gap + prompt;
+  return document + gapAfter(document) + prompt;
 }
+
+/** What parts a document from a prompt behind it: a blank line, as far as the document does not end with one. */
+export const gapAfter = (document: string): string =>
+  document.endsWith('\n\n') ? '' : document.endsWith('\n') ? '\n' : '\n\n';
 
 async function readDocument(file: string | undefined, { stdin, interrupts }: Context): Promise<string | undefined> {
   if (file === undefined && stdin.isTTY) return undefined;

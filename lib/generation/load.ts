@@ -5,6 +5,7 @@ import { linattnError } from '../errors';
 import { Config, readJson } from '../model/config';
 import { familyOf } from '../model/families';
 import type { Plan } from '../model/families/family';
+import { fingerprint } from '../model/fingerprint';
 import { readCheckpoint, type StoredTensor } from '../model/safetensors';
 import { WeightCheck, WeightLoader } from '../model/weights';
 import type { Sampling } from '../ops/sampling-table';
@@ -29,6 +30,8 @@ export interface LoadOptions {
   threads?: number;
   /** Sequences held at once. Default 16. */
   maxSequences?: number;
+  /** Snapshots held at once. Default: as many as sequences. */
+  maxSnapshots?: number;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -46,10 +49,12 @@ const dtypes = ['auto', 'float32', 'float16', 'bfloat16', 'int8'] as const;
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
   const { model: folder = defaultModel, dtype = 'auto', maxSequences = 16, signal } = options;
+  const { maxSnapshots = maxSequences } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
   check(dtypes.includes(dtype), `dtype must be ${dtypes.join(', ')}, got ${dtype}`);
-  const sequencesFit = Number.isSafeInteger(maxSequences) && maxSequences >= 1 && maxSequences <= 4096;
-  check(sequencesFit, `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
+  const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
+  check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
+  check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
   const device = chooseDevice(options.device);
   if (options.threads !== undefined) setThreads(options.threads);
   signal?.throwIfAborted();
@@ -64,7 +69,9 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   const tokenizer = await openTokenizer(folder, signal);
   try {
     const stored = await readCheckpoint(folder);
-    return await assemble({ options, folder, device, maxSequences, plan, defaults, tokenizer, stored });
+    const mark = await fingerprint(config.fields, stored);
+    const counts = { maxSequences, maxSnapshots };
+    return await assemble({ options, folder, device, counts, plan, defaults, tokenizer, stored, mark });
   } catch (error) {
     tokenizer?.dispose();
     throw error;
@@ -118,13 +125,15 @@ async function assemble(parts: {
   options: LoadOptions;
   folder: string;
   device: DeviceName;
-  maxSequences: number;
+  counts: { readonly maxSequences: number; readonly maxSnapshots: number };
   plan: Plan;
   defaults: GenerationDefaults;
   tokenizer: TextTokenizer | undefined;
   stored: ReadonlyMap<string, StoredTensor>;
+  /** The fingerprint. */
+  mark: string;
 }): Promise<Model> {
-  const { options, folder, device, maxSequences, plan, defaults, tokenizer, stored } = parts;
+  const { options, folder, device, counts, plan, defaults, tokenizer, stored, mark } = parts;
   const { signal, onProgress } = options;
   const checkPass = new WeightCheck(folder, stored);
   await plan.build(checkPass);
@@ -150,7 +159,8 @@ async function assemble(parts: {
       .memory();
     const sizes = {
       device,
-      sequences: maxSequences,
+      sequences: counts.maxSequences,
+      snapshots: counts.maxSnapshots,
       vocabularySize: network.vocabularySize,
       contextLength: plan.contextLength,
       stepTokens: sliceTokens,
@@ -163,13 +173,16 @@ async function assemble(parts: {
       throw error;
     });
     const scheduler = new Scheduler(network, store, device);
-    const core = new ModelCore(folder, scheduler, network.vocabularySize, tokenizer, defaults);
+    const { vocabularySize } = network;
+    const identity = { family: plan.family, dtype, fingerprint: mark };
+    const limit = counts.maxSnapshots;
+    const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
     const info = {
       family: plan.family,
       device,
       dtype,
       parameters: checkPass.parameters,
-      vocabularySize: network.vocabularySize,
+      vocabularySize,
       stateBytes: store.stateBytes,
       kvBytesPerToken,
     };

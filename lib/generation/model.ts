@@ -4,8 +4,11 @@ import type { DeviceName } from '../tensor/device';
 import type { Tokenizer } from '../tokenizer/tokenizer';
 import { type Generation, GenerationStream } from './generation';
 import type { GenerateOptions, Input } from './input';
+import { loadSnapshot, type SnapshotSource } from './load-snapshot';
 import type { ModelCore } from './model-core';
-import { ModelSession, type Session } from './session';
+import { ModelSession } from './model-session';
+import type { Session, SessionStart } from './session';
+import { ModelSnapshot, type Snapshot } from './snapshot';
 
 export interface ModelInfo {
   readonly family: string;
@@ -24,11 +27,17 @@ export interface Model extends AsyncDisposable {
   readonly info: ModelInfo;
   /** Throws ERR_TOKENIZER when the folder has no tokenizer.json. */
   readonly tokenizer: Tokenizer;
-  /** A new sequence. ERR_OUT_OF_MEMORY when maxSequences are open. */
-  createSession(): Session;
+  /** A new sequence, empty or at a snapshot of this model. ERR_OUT_OF_MEMORY when maxSequences are open. */
+  createSession(options?: { from?: Snapshot }): Session;
   /** One request, on a session of its own. Concurrent calls are batched. */
   generate(options: Input & GenerateOptions): Generation;
-  /** Aborts what runs, disposes the sessions, resolves when the device has let go. Idempotent. */
+  /**
+   * Reads what `snapshot.save` or `serialize` made, here or in another process, by the same model: config and weights.
+   * @throws LinattnError ERR_SNAPSHOT_CORRUPT, ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_MODEL, ERR_SNAPSHOT_DTYPE, ERR_FILE,
+   *   ERR_OUT_OF_MEMORY; signal.reason
+   */
+  loadSnapshot(source: SnapshotSource, options?: { signal?: AbortSignal }): Promise<Snapshot>;
+  /** Aborts what runs, disposes the sessions and snapshots, resolves when the device has let go. Idempotent. */
   dispose(): Promise<void>;
 }
 
@@ -47,11 +56,30 @@ export class LoadedModel implements Model {
     return this.core.needTokenizer('tokenizer');
   }
 
-  createSession(): ModelSession {
-    if (this.disposing !== undefined) throw linattnError('ERR_DISPOSED', 'createSession: the model was disposed');
-    const session = new ModelSession(this.core, (ended) => this.sessions.delete(ended));
+  createSession({ from }: { from?: Snapshot } = {}): ModelSession {
+    this.checkUsable('createSession');
+    if (from !== undefined && !(from instanceof ModelSnapshot && from.core === this.core)) {
+      throw linattnError('ERR_SNAPSHOT_MODEL', 'createSession: from must be a snapshot of this model');
+    }
+    return this.open(from?.content('createSession'));
+  }
+
+  private open(start: SessionStart | undefined): ModelSession {
+    const session = new ModelSession(this.core, start, {
+      open: (other) => this.open(other),
+      ended: () => this.sessions.delete(session),
+    });
     this.sessions.add(session);
     return session;
+  }
+
+  private checkUsable(call: string): void {
+    if (this.disposing !== undefined) throw linattnError('ERR_DISPOSED', `${call}: the model was disposed`);
+  }
+
+  async loadSnapshot(source: SnapshotSource, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
+    this.checkUsable('loadSnapshot');
+    return this.core.during(signal, (either) => loadSnapshot(this.core, source, either));
   }
 
   generate(options: Input & GenerateOptions): Generation {
@@ -68,6 +96,7 @@ export class LoadedModel implements Model {
   dispose(): Promise<void> {
     this.disposing ??= (async () => {
       await Promise.all([...this.sessions].map((session) => session.dispose()));
+      await this.core.end();
       await this.release();
     })();
     return this.disposing;

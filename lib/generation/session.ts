@@ -1,20 +1,16 @@
-// A session: one sequence, the tokens it stands for, and what reads and writes them. One prefill or generation at a time.
-import { linattnError } from '../errors';
-import type { SequenceState } from '../state/sequence-store';
-import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
-import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
-import type { ModelCore } from './model-core';
-import { StopMatcher } from './stop';
-import { TextOutput } from './text-output';
-import { joined, TokenList } from './token-list';
-import { tokensOf } from './tokens-of';
+// The public face of a session, and what it is made from.
+import type { Checkpoint } from '../state/sequence-store';
+import type { Generation } from './generation';
+import type { GenerateOptions, Input, PrefillOptions } from './input';
+import type { Snapshot } from './snapshot';
+import type { TokenList } from './token-list';
 import type { PrefillUsage } from './usage';
 
 /** One sequence and its state. One prefill or generation at a time; a second is ERR_BUSY. */
 export interface Session extends AsyncDisposable {
   /** Tokens that the state stands for. The last token of a generation is pending: the next call reads it first. */
   readonly length: number;
-  /** Those tokens. */
+  /** Those tokens. ERR_UNSUPPORTED when the session began with a snapshot that kept only their hash. */
   tokens(): Int32Array;
   /** Reads a context, or what comes next; tokens that the state stands for are not read again. */
   prefill(input: Input, options?: PrefillOptions): Promise<PrefillUsage>;
@@ -22,270 +18,22 @@ export interface Session extends AsyncDisposable {
   generate(options?: (Input | object) & GenerateOptions): Generation;
   /** Of the next token, [vocabularySize]; a pending token is read first. */
   logits(): Promise<Float32Array>;
+  /** Another session that goes on from here on its own; a pending token is read first. ERR_OUT_OF_MEMORY */
+  fork(): Promise<Session>;
+  /** What the session stands for, kept; a pending token is read first. ERR_OUT_OF_MEMORY when maxSnapshots are held. */
+  snapshot(): Promise<Snapshot>;
   /** Waits for the work in flight, which is aborted, and frees the state. Idempotent. */
   dispose(): Promise<void>;
 }
 
-const now = (): number => performance.now();
+/** What a session starts with: a checkpoint and the tokens it stands for. */
+export interface SessionStart {
+  readonly checkpoint: Checkpoint;
+  readonly history: TokenList;
+}
 
-export class ModelSession implements Session {
-  private readonly sequence: SequenceState;
-  private readonly history = new TokenList();
-  private pending: number | undefined;
-  private working: Promise<unknown> | undefined;
-  private readonly ended = new AbortController();
-  private disposing: Promise<void> | undefined;
-
-  constructor(
-    private readonly core: ModelCore,
-    private readonly onDispose: (session: ModelSession) => void,
-  ) {
-    this.sequence = core.scheduler.store.open();
-  }
-
-  get length(): number {
-    return this.history.length;
-  }
-
-  tokens(): Int32Array {
-    return this.history.toArray();
-  }
-
-  /** Takes the session for one call. */
-  private claim(call: string): void {
-    if (this.disposing !== undefined) throw linattnError('ERR_DISPOSED', `${call}: the session was disposed`);
-    if (this.working !== undefined) throw linattnError('ERR_BUSY', `${call}: the session is busy with another call`);
-  }
-
-  private async exclusive<T>(work: Promise<T>): Promise<T> {
-    this.working = work;
-    try {
-      return await work;
-    } finally {
-      this.working = undefined;
-    }
-  }
-
-  private signals(signal: AbortSignal | undefined, ...more: AbortSignal[]): AbortSignal {
-    return AbortSignal.any([this.ended.signal, ...(signal ? [signal] : []), ...more]);
-  }
-
-  async prefill(input: Input, options: PrefillOptions = {}): Promise<PrefillUsage> {
-    this.claim('prefill');
-    const given = inputOf('prefill', input);
-    if (given === undefined)
-      throw linattnError('ERR_ARGUMENT', 'prefill: give one of prompt, messages, tokens, append');
-    const signal = this.signals(options.signal);
-    return this.exclusive(this.read('prefill', given, signal, options.onPrefillProgress));
-  }
-
-  async logits(): Promise<Float32Array> {
-    this.claim('logits');
-    return this.exclusive(
-      (async () => {
-        if (this.pending !== undefined || this.sequence.logits === undefined) {
-          if (this.history.length === 0 && this.pending === undefined) {
-            throw linattnError('ERR_ARGUMENT', 'logits: the session has read nothing yet');
-          }
-          await this.catchUp(this.signals(undefined));
-        }
-        return this.sequence.logits!.read();
-      })(),
-    );
-  }
-
-  generate(options: (Input | object) & GenerateOptions = {}): Generation {
-    this.claim('generate');
-    const input = inputOf('generate', options as Partial<Record<string, unknown>>);
-    const maxTokens = maxTokensOf(options);
-    const sampling = samplingOf(options, this.core.generationDefaults.sampling);
-    const stop = new StopMatcher(options.stop);
-    if (options.stop !== undefined && this.core.tokenizer === undefined) this.core.needTokenizer('generate');
-    const left = new AbortController();
-    const signal = this.signals(options.signal, left.signal);
-    const run = async (emit: (chunk: Chunk) => void): Promise<GenerateResult> => {
-      const started = now();
-      signal.throwIfAborted();
-      const read = await this.orLeft(left.signal, () =>
-        input === undefined ? this.resume(signal) : this.read('generate', input, signal, options.onPrefillProgress),
-      );
-      return this.write(emit, { ...options, maxTokens }, sampling, stop, signal, left.signal, read, started);
-    };
-    return new GenerationStream(
-      (emit) => this.exclusive(run(emit)),
-      () => left.abort(),
-    );
-  }
-
-  /** undefined when the caller left the loop meanwhile. */
-  private async orLeft<T>(left: AbortSignal, work: () => Promise<T>): Promise<T | undefined> {
-    try {
-      return await work();
-    } catch (error) {
-      if (left.aborted && !this.ended.signal.aborted) return undefined;
-      throw error;
-    }
-  }
-
-  /** Goes on from the state: nothing to read but the pending token. */
-  private async resume(signal: AbortSignal): Promise<PrefillUsage> {
-    const start = now();
-    const cachedTokens = this.history.length;
-    if (this.history.length === 0 && this.pending === undefined) {
-      throw linattnError(
-        'ERR_ARGUMENT',
-        'generate: the session has read nothing yet: give prompt, messages, tokens or append',
-      );
-    }
-    if (this.pending !== undefined || this.sequence.logits === undefined) await this.catchUp(signal);
-    return { promptTokens: this.history.length, cachedTokens, tokenizeMs: 0, prefillMs: now() - start };
-  }
-
-  /** Reads the pending token, or where the logits are gone the tokens after the last checkpoint. */
-  private async catchUp(signal: AbortSignal): Promise<void> {
-    await this.readTokens(this.withPending(), signal, undefined);
-  }
-
-  private withPending(): Int32Array {
-    const held = this.history.toArray();
-    return this.pending === undefined ? held : joined(held, Int32Array.of(this.pending));
-  }
-
-  /** Makes the state stand for the whole input, with the logits of the next token. */
-  private async read(
-    call: string,
-    input: Input,
-    signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
-  ): Promise<PrefillUsage> {
-    const start = now();
-    const target = await tokensOf(this.core, call, input, this.withPending(), signal);
-    const tokenized = now();
-    if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
-    const cachedTokens = await this.readTokens(target, signal, onProgress);
-    return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
-  }
-
-  /** Goes back to the longest state inside the common prefix and reads the rest. Returns the tokens not read. */
-  private async readTokens(
-    target: Int32Array,
-    signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
-  ): Promise<number> {
-    const { scheduler } = this.core;
-    const { sequence, history } = this;
-    scheduler.store.checkLength(target.length);
-    const common = history.commonPrefix(target);
-    const stays = common === history.length && (common < target.length || sequence.logits !== undefined);
-    if (!stays) {
-      const usable = sequence.checkpoints.filter((checkpoint) => checkpoint.length <= common);
-      scheduler.store.rewind(sequence, usable.at(-1));
-      history.truncate(sequence.length);
-      this.pending = undefined;
-    }
-    const cached = history.length;
-    const report = (done: number) => onProgress?.({ done: cached + done, total: target.length, cached });
-    report(0);
-    const rest = target.subarray(cached);
-    if (rest.length === 0) {
-      this.pending = undefined;
-      return cached;
-    }
-    const read = (done: number) => {
-      this.pending = undefined;
-      history.push(target.subarray(history.length, cached + done));
-      report(done);
-    };
-    await scheduler.prefill({ sequence, tokens: rest, signal, onProgress: read });
-    return cached;
-  }
-
-  /** Samples tokens until something says stop. */
-  private async write(
-    emit: (chunk: Chunk) => void,
-    options: GenerateOptions & { maxTokens: number },
-    sampling: ReturnType<typeof samplingOf>,
-    stop: StopMatcher,
-    signal: AbortSignal,
-    left: AbortSignal,
-    read: PrefillUsage | undefined,
-    started: number,
-  ): Promise<GenerateResult> {
-    const { scheduler, tokenizer, generationDefaults } = this.core;
-    const { store } = scheduler;
-    const { sequence } = this;
-    const { maxTokens } = options;
-    const stopIds = options.ignoreEos ? [] : generationDefaults.stopIds;
-    const text = new TextOutput(tokenizer, stop);
-    const tokens: number[] = [];
-    let firstAt = 0;
-    let finishReason: GenerateResult['finishReason'] = 'length';
-    const accept = (token: number, logprob: number): boolean => {
-      tokens.push(token);
-      if (tokens.length === 1) firstAt = now();
-      const isStop = stopIds.includes(token);
-      const done = isStop || tokens.length >= maxTokens;
-      const shown = text.push(token, isStop, done);
-      if (isStop || text.stopped) finishReason = 'stop';
-      emit({ text: shown, token, logprob });
-      if (left.aborted && !done && !text.stopped) {
-        finishReason = 'cancelled';
-        return false;
-      }
-      return !done && !text.stopped;
-    };
-    if (read !== undefined && maxTokens > 0) {
-      store.sampling.set(sequence.slot, sampling);
-      store.setStopIds(sequence, stopIds);
-      store.setRow(sequence, 'live', 1, maxTokens);
-      if ((sampling.repetitionPenalty ?? 1) !== 1) store.sampling.setSeen(sequence.slot, this.history.toArray());
-      const before = this.history.length;
-      const [token, logprob] = await scheduler.first(sequence);
-      this.pending = token;
-      try {
-        if (accept(token, logprob)) await scheduler.decode({ sequence, signal, accept });
-      } catch (error) {
-        if (!left.aborted || this.ended.signal.aborted || options.signal?.aborted) throw error;
-        finishReason = 'cancelled';
-      } finally {
-        await this.settle(before, tokens);
-      }
-    } else if (read === undefined) {
-      finishReason = 'cancelled';
-    }
-    const end = now();
-    const decodeMs = tokens.length > 0 ? end - firstAt : 0;
-    const usage = {
-      ...(read ?? { promptTokens: this.history.length, cachedTokens: 0, tokenizeMs: 0, prefillMs: end - started }),
-      completionTokens: tokens.length,
-      decodeMs,
-      timeToFirstTokenMs: tokens.length > 0 ? firstAt - started : 0,
-      tokensPerSecond: tokens.length > 1 && decodeMs > 0 ? ((tokens.length - 1) * 1000) / decodeMs : 0,
-      ...this.core.bytesOf(sequence),
-    };
-    return { text: text.all, tokens: Int32Array.from(tokens), finishReason, usage };
-  }
-
-  /** After a generation: the device says how many of its tokens count; the one after them is pending. */
-  private async settle(before: number, tokens: readonly number[]): Promise<void> {
-    const { length } = await this.core.scheduler.store.readRow(this.sequence);
-    const consumed = length - before;
-    this.sequence.length = length;
-    this.history.push(tokens.slice(0, consumed));
-    this.pending = tokens[consumed];
-  }
-
-  dispose(): Promise<void> {
-    this.disposing ??= (async () => {
-      this.ended.abort(linattnError('ERR_DISPOSED', 'the session was disposed'));
-      await this.working?.catch(() => undefined);
-      this.core.scheduler.store.close(this.sequence);
-      this.onDispose(this);
-    })();
-    return this.disposing;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.dispose();
-  }
+/** What a session needs of its model. */
+export interface SessionOwner {
+  open(start: SessionStart | undefined): Session;
+  ended(): void;
 }

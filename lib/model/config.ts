@@ -49,7 +49,7 @@ export class Config {
   constructor(
     /** What error messages call it: the file, with the path inside it. */
     readonly where: string,
-    private readonly fields: JsonObject,
+    readonly fields: JsonObject,
   ) {}
 
   static async read(folder: string): Promise<Config> {

@@ -1,15 +1,18 @@
 // Pages of keys and values for the softmax layers of one group, shared by all sequences, and each sequence's page table.
-// Pages are counted: a checkpoint holds the pages it needs, and a page is free when nobody holds it. A windowed group's
-// table is a ring, so that its memory does not grow with the tokens.
+// Pages are counted: a checkpoint holds the pages it needs, a page is free when nobody holds it, and one that others hold
+// too is copied before it is written. A windowed group's table is a ring, so that its memory does not grow with the tokens.
 import { addon, checked } from '../binding/load';
 import { linattnError } from '../errors';
 import { type KvGroup, pageTokens } from '../layers/layer';
 import { type DeviceName, deviceIndex } from '../tensor/device';
-import { type DType, dtypeBytes } from '../tensor/dtype';
+import { type DType, type DTypes, dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
+import { copySlot } from './copy-slot';
 
 export interface PagePoolOptions {
   readonly sequences: number;
+  /** Checkpoints of all sequences, and snapshots. */
+  readonly checkpoints: number;
   /** Most tokens of a step. */
   readonly stepTokens: number;
   /** Positions of a sequence. */
@@ -31,14 +34,14 @@ export class PagePool {
   private readonly table: Tensor<'int32'>;
   private readonly tablePages: number;
   private readonly free: number[];
-  private readonly holders: Uint16Array;
+  private readonly holders: Uint32Array;
   private readonly pageBytes: number;
 
   constructor(
-    private readonly group: KvGroup,
+    readonly group: KvGroup,
     private readonly options: PagePoolOptions,
   ) {
-    const { sequences, stepTokens, contextLength, capacityTokens, dtype, device } = options;
+    const { sequences, checkpoints, stepTokens, contextLength, capacityTokens, dtype, device } = options;
     const whole = Math.ceil(contextLength / pageTokens);
     const ring = Math.ceil((group.window + stepTokens) / pageTokens) + 2;
     this.tablePages = group.window > 0 ? Math.min(whole, ring) : whole;
@@ -48,18 +51,16 @@ export class PagePool {
         `attention: page tables for ${sequences} sequences of ${contextLength} positions; lower maxSequences`,
       );
     }
-    // A sequence and its checkpoints: two windows besides its own ring.
-    const perSequence = this.tablePages + 2 * (Math.ceil(group.window / pageTokens) + 1);
-    const count =
-      group.window > 0
-        ? sequences * perSequence
-        : Math.min(sequences * this.tablePages, Math.ceil(capacityTokens / pageTokens));
+    // A checkpoint holds its window, or at least a last page of its own.
+    const perCheckpoint = group.window > 0 ? Math.ceil(group.window / pageTokens) + 1 : this.tablePages;
+    const most = sequences * (this.tablePages + 1) + checkpoints * perCheckpoint;
+    const count = group.window > 0 ? most : Math.min(most, Math.ceil(capacityTokens / pageTokens));
     this.pageBytes = group.pageElements * dtypeBytes(dtype);
     this.pages = Tensor.make({ dtype, shape: [count, group.pageElements], device }, true, true);
     this.table = Tensor.make({ dtype: 'int32', shape: [sequences, this.tablePages], device }, false, true);
     this.table.write(new Int32Array(sequences * this.tablePages).fill(-1));
     this.free = Array.from({ length: count }, (_, i) => count - 1 - i);
-    this.holders = new Uint16Array(count);
+    this.holders = new Uint32Array(count);
     group.bind(this.pages, this.table);
   }
 
@@ -69,35 +70,46 @@ export class PagePool {
     await first.read().finally(() => first.dispose());
   }
 
+  get dtype(): DType {
+    return this.options.dtype;
+  }
+
   /** No pages yet. */
   empty(): HeldPages {
     return new Int32Array(this.tablePages).fill(-1);
   }
 
   /**
-   * Before a step that writes positions [from, to): gives `sequence` the pages it needs. When pages run out nothing has
-   * changed that matters, and ERR_OUT_OF_MEMORY is thrown before anything is enqueued.
+   * Before a step that writes positions [from, to): gives `sequence` the pages it needs, and pages of its own in place of
+   * shared ones. ERR_OUT_OF_MEMORY when pages run out, and then nothing has changed.
    */
   reserve(sequence: number, held: HeldPages, from: number, to: number): void {
-    let firstChanged = this.tablePages;
-    let lastChanged = -1;
+    const wanted: { entry: number; copied: boolean }[] = [];
     for (let logical = Math.floor(from / pageTokens); logical * pageTokens < to; logical++) {
       const entry = logical % this.tablePages;
-      // The page that holds `from` is kept where it has tokens already; any other is new.
-      const keeps = logical * pageTokens < from && held[entry]! >= 0;
-      if (keeps) continue;
-      const page = this.free.pop();
-      if (page === undefined) throw this.exhausted();
+      // Only the page that holds `from` may have tokens that stay.
+      const copied = logical * pageTokens < from && held[entry]! >= 0;
+      if (!copied || this.holders[held[entry]!]! > 1) wanted.push({ entry, copied });
+    }
+    if (wanted.length === 0) return;
+    if (wanted.length > this.free.length) throw this.exhausted();
+    for (const { entry, copied } of wanted) {
+      const page = this.take();
+      if (copied) copySlot(this.pages, held[entry]!, page);
       if (held[entry]! >= 0) this.drop(held[entry]!);
-      this.holders[page] = 1;
       held[entry] = page;
-      checked(addon.charge(deviceIndex(this.options.device), this.pageBytes));
-      firstChanged = Math.min(firstChanged, entry);
-      lastChanged = Math.max(lastChanged, entry);
     }
-    if (lastChanged >= 0) {
-      this.table.write(held.slice(firstChanged, lastChanged + 1), sequence * this.tablePages + firstChanged);
-    }
+    const entries = wanted.map(({ entry }) => entry);
+    const [first, last] = [Math.min(...entries), Math.max(...entries)];
+    this.table.write(held.slice(first, last + 1), sequence * this.tablePages + first);
+  }
+
+  private take(): number {
+    const page = this.free.pop();
+    if (page === undefined) throw this.exhausted();
+    this.holders[page] = 1;
+    checked(addon.charge(deviceIndex(this.options.device), this.pageBytes));
+    return page;
   }
 
   private exhausted(): Error {
@@ -108,19 +120,50 @@ export class PagePool {
     );
   }
 
-  /** What a checkpoint at `length` tokens must hold: the pages whose tokens are still visible. */
+  /** The pages whose tokens are still visible after `length` tokens, counted from the start of the sequence. */
+  visible(length: number): { readonly first: number; readonly end: number } {
+    const { window } = this.group;
+    const start = window > 0 ? Math.max(0, length - window) : 0;
+    return { first: Math.floor(start / pageTokens), end: Math.ceil(length / pageTokens) };
+  }
+
+  /** The physical page of a page counted from the start of the sequence; -1 when `held` has none. */
+  pageOf(held: HeldPages, logical: number): number {
+    return held[logical % this.tablePages]!;
+  }
+
+  /** What a checkpoint at `length` tokens must hold. */
   share(held: HeldPages, length: number): HeldPages {
     const shared = this.empty();
-    const { window } = this.group;
-    const first = window > 0 ? Math.max(0, length - window) : 0;
-    for (let logical = Math.floor(first / pageTokens); logical * pageTokens < length; logical++) {
-      const entry = logical % this.tablePages;
-      const page = held[entry]!;
+    const { first, end } = this.visible(length);
+    for (let logical = first; logical < end; logical++) {
+      const page = this.pageOf(held, logical);
       if (page < 0) continue;
-      shared[entry] = page;
+      shared[logical % this.tablePages] = page;
       this.holders[page]!++;
     }
     return shared;
+  }
+
+  /** New pages for a checkpoint at `length` tokens. ERR_OUT_OF_MEMORY when there are not enough. */
+  allocate(length: number): HeldPages {
+    const held = this.empty();
+    const { first, end } = this.visible(length);
+    if (end - first > Math.min(this.free.length, this.tablePages)) throw this.exhausted();
+    for (let logical = first; logical < end; logical++) held[logical % this.tablePages] = this.take();
+    return held;
+  }
+
+  /** What a page holds, [pageElements] in the order of the group's parts. */
+  async readPage(page: number): Promise<DTypes[DType]> {
+    const { pageElements } = this.group;
+    const view = this.pages.view([pageElements], page * pageElements, 1);
+    return view.read().finally(() => view.dispose());
+  }
+
+  /** Enqueues the write of a page. */
+  writePage(page: number, content: DTypes[DType]): void {
+    this.pages.write(content, page * this.group.pageElements);
   }
 
   /** `sequence` goes back to what a checkpoint holds (or to nothing): `held` becomes its pages. */
@@ -143,10 +186,14 @@ export class PagePool {
     return (this.group.window / pageTokens) * this.pageBytes;
   }
 
+  /** Bytes of the pages in `held`. */
+  bytesOf(held: HeldPages): number {
+    return held.reduce((bytes, page) => bytes + (page >= 0 ? this.pageBytes : 0), 0);
+  }
+
   /** Bytes of the pages in `held` when they grow with the tokens; 0 with a window. */
   growingBytes(held: HeldPages): number {
-    if (this.group.window > 0) return 0;
-    return held.reduce((bytes, page) => bytes + (page >= 0 ? this.pageBytes : 0), 0);
+    return this.group.window > 0 ? 0 : this.bytesOf(held);
   }
 
   private drop(page: number): void {

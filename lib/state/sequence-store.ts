@@ -15,13 +15,15 @@ export const checkpointsKept = 2;
 /** Stop ids a sequence can have. */
 export const maxStopIds = 16;
 
-/** A state that a sequence can go back to. */
+/** A state that sequences can go back to or start from; snapshots hold one too. */
 export interface Checkpoint {
   readonly length: number;
   readonly slot: number;
   readonly pages: readonly HeldPages[];
   /** Of the next token, [1, vocabulary]. */
   readonly logits: Tensor<'float32'>;
+  /** Sequences and snapshots that hold it; freed when nobody does. */
+  holders: number;
 }
 
 /** One sequence. */
@@ -41,6 +43,7 @@ export interface SequenceState {
 export interface StoreOptions {
   readonly device: DeviceName;
   readonly sequences: number;
+  readonly snapshots: number;
   readonly vocabularySize: number;
   readonly contextLength: number;
   readonly stepTokens: number;
@@ -54,26 +57,36 @@ export class SequenceStore {
   /** int32 [sequences, maxStopIds] */
   readonly stopIds: Tensor<'int32'>;
   readonly sampling: SamplingTables;
-  private readonly states: StatePool;
-  private readonly pagePools: readonly PagePool[];
+  readonly states: StatePool;
+  readonly pagePools: readonly PagePool[];
   private readonly free: number[];
   /** Some layer keeps every token, so the positions have an end. */
   private readonly bounded: boolean;
 
   constructor(
-    private readonly layout: StateLayout,
+    readonly layout: StateLayout,
     kv: KvLayout,
     private readonly options: StoreOptions,
   ) {
     const { device, sequences, vocabularySize, contextLength, stepTokens, kvDType, kvCapacityTokens } = options;
-    this.states = new StatePool(layout, sequences * (2 + checkpointsKept), device);
-    const pages = { sequences, stepTokens, contextLength, capacityTokens: kvCapacityTokens, dtype: kvDType, device };
+    const checkpoints = sequences * checkpointsKept + options.snapshots;
+    this.states = new StatePool(layout, sequences * 2 + checkpoints, device);
+    const sizes = { sequences, checkpoints, stepTokens, contextLength };
+    const pages = { ...sizes, capacityTokens: kvCapacityTokens, dtype: kvDType, device };
     this.bounded = kv.groups.some((group) => group.window === 0);
     this.pagePools = kv.groups.map((group) => new PagePool(group, pages));
     this.table = Tensor.make({ dtype: 'int32', shape: [sequences, stepRowInts], device }, true, true);
     this.stopIds = Tensor.make({ dtype: 'int32', shape: [sequences, maxStopIds], device }, true, true);
     this.sampling = new SamplingTables({ slots: sequences, vocabularySize, device });
     this.free = Array.from({ length: sequences }, (_, i) => sequences - 1 - i);
+  }
+
+  get device(): DeviceName {
+    return this.options.device;
+  }
+
+  get vocabularySize(): number {
+    return this.options.vocabularySize;
   }
 
   /** Bytes of one sequence that do not depend on its length: its state and the windows of its softmax layers. */
@@ -87,8 +100,8 @@ export class SequenceStore {
     for (const pool of this.pagePools) await pool.reserveMemory();
   }
 
-  /** A new, empty sequence. ERR_OUT_OF_MEMORY when `sequences` are open. */
-  open(): SequenceState {
+  /** A new sequence, empty or at a checkpoint, which it then holds too. ERR_OUT_OF_MEMORY when `sequences` are open. */
+  open(from?: Checkpoint): SequenceState {
     const slot = this.free.pop();
     if (slot === undefined) {
       throw linattnError(
@@ -105,7 +118,12 @@ export class SequenceStore {
       checkpoints: [],
     };
     this.table.write(new Int32Array(stepRowInts), slot * stepRowInts);
-    this.writeRow(sequence, 0);
+    if (from === undefined) {
+      this.writeRow(sequence, 0);
+    } else {
+      sequence.checkpoints.push(this.hold(from));
+      this.rewind(sequence, from);
+    }
     return sequence;
   }
 
@@ -174,14 +192,35 @@ export class SequenceStore {
     this.states.copy(read, slot);
     const { length } = sequence;
     const pages = this.pagePools.map((pool, i) => pool.share(sequence.pages[i]!, length));
-    sequence.checkpoints.push({ length, slot, pages, logits });
+    sequence.checkpoints.push({ length, slot, pages, logits, holders: 1 });
     sequence.logits = logits;
+  }
+
+  /** A checkpoint whose state and pages are still to be written; `logits` becomes its own. ERR_OUT_OF_MEMORY */
+  emptyCheckpoint(length: number, logits: Tensor<'float32'>): Checkpoint {
+    this.checkLength(length);
+    const slot = this.states.take();
+    const pages: HeldPages[] = [];
+    try {
+      for (const pool of this.pagePools) pages.push(pool.allocate(length));
+    } catch (error) {
+      this.states.give(slot);
+      for (const [i, held] of pages.entries()) this.pagePools[i]!.release(held);
+      throw error;
+    }
+    return { length, slot, pages, logits, holders: 1 };
+  }
+
+  /** One more holder of a checkpoint. */
+  hold(checkpoint: Checkpoint): Checkpoint {
+    checkpoint.holders++;
+    return checkpoint;
   }
 
   /** Back to a checkpoint, or to nothing; later checkpoints are dropped. */
   rewind(sequence: SequenceState, checkpoint: Checkpoint | undefined): void {
     while (sequence.checkpoints.length > 0 && sequence.checkpoints.at(-1) !== checkpoint) {
-      this.drop(sequence.checkpoints.pop()!);
+      this.release(sequence.checkpoints.pop()!);
     }
     for (const [i, pool] of this.pagePools.entries()) {
       pool.restore(sequence.slot, sequence.pages[i]!, checkpoint?.pages[i]);
@@ -194,13 +233,22 @@ export class SequenceStore {
   private dropOldest(sequence: SequenceState): void {
     const checkpoint = sequence.checkpoints.shift()!;
     if (sequence.logits === checkpoint.logits) sequence.logits = undefined;
-    this.drop(checkpoint);
+    this.release(checkpoint);
   }
 
-  private drop(checkpoint: Checkpoint): void {
+  /** One holder less. */
+  release(checkpoint: Checkpoint): void {
+    checkpoint.holders--;
+    if (checkpoint.holders > 0) return;
     this.states.give(checkpoint.slot);
     checkpoint.logits.dispose();
     for (const [i, pool] of this.pagePools.entries()) pool.release(checkpoint.pages[i]!);
+  }
+
+  /** Bytes of a checkpoint: its state, its pages, and the logits of its next token. */
+  checkpointBytes(checkpoint: Checkpoint): number {
+    const pages = this.pagePools.reduce((bytes, pool, i) => bytes + pool.bytesOf(checkpoint.pages[i]!), 0);
+    return this.states.slotBytes + pages + checkpoint.logits.byteLength;
   }
 
   /** The constant part of a sequence's state, and its keys and values that grow with the tokens. */

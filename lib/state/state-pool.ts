@@ -3,9 +3,9 @@
 import { addon, checked } from '../binding/load';
 import { linattnError } from '../errors';
 import type { StateLayout } from '../layers/layer';
-import { copySlots } from '../ops/copy-slots';
 import { type DeviceName, deviceIndex } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
+import { copySlot } from './copy-slot';
 
 export class StatePool {
   private readonly tensor: Tensor<'float32'>;
@@ -51,10 +51,19 @@ export class StatePool {
 
   /** Enqueues a copy of one state to another slot. */
   copy(from: number, to: number): void {
-    const slots = (slot: number) => Tensor.from([slot], { dtype: 'int32', shape: [1], device: this.device });
-    const [source, target] = [slots(from), slots(to)];
-    const copied = copySlots({ pool: this.tensor, from: source, to: target });
-    for (const tensor of [source, target, copied]) tensor.dispose();
+    copySlot(this.tensor, from, to);
+  }
+
+  /** The row of a slot, [elements]. */
+  async read(slot: number): Promise<Float32Array> {
+    const elements = this.tensor.shape[1]!;
+    const row = this.tensor.view([elements], slot * elements, 1);
+    return row.read().finally(() => row.dispose());
+  }
+
+  /** Enqueues the write of a whole row. */
+  write(slot: number, row: Float32Array): void {
+    this.tensor.write(row, slot * this.tensor.shape[1]!);
   }
 
   dispose(layout: StateLayout): void {

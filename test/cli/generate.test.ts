@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { Interrupts } from '../../lib/cli/signals';
 import { LinattnError } from '../../lib/errors';
-import { call, Collector, fakeModel, usage } from '../support/cli';
+import { Collector, call, fakeModel, usage } from '../support/cli';
 
 const tokens = [100, 101];
 const ok = { exitCode: 0 };
@@ -37,6 +37,17 @@ test('a terminal sees progress of tokenizing and prefill', async () => {
   expect(err).toContain('tokenize [');
   expect(err).toContain('prefill [');
   expect(err).toContain('7/7');
+});
+
+test('--state goes on behind what the state has read, --save-state saves after the text', async () => {
+  const model = fakeModel(['Hi']);
+  const args = ['generate', '--state', 'some\n', '-p', 'Why?', '--save-state', 'next'];
+  expect(await call(args, { model })).toMatchObject({ outcome: ok, out: 'Hi' });
+  expect(model.asked).toMatchObject([{ append: '\nWhy?' }]);
+  expect(model.saved).toEqual(['next']);
+  const { outcome, err } = await call(['generate', '--state', 'a', '--chat', '-p', 'b'], { model });
+  expect(outcome).toEqual({ exitCode: 2 });
+  expect(err).toContain("'--state' and '--chat'");
 });
 
 test('--json is one object', async () => {

@@ -161,3 +161,15 @@ test('an interrupt in the middle of the prompt gives valid JSON within a second'
   const last = JSON.parse(out.trimEnd().split('\n').at(-1)!);
   expect(last).toMatchObject({ event: 'result', text: '', finishReason: 'cancelled' });
 });
+
+test('a state that one process saves goes on in another', () => {
+  const file = join(model, 'saved.state');
+  const whole = json(['generate', '-p', 'Hello\n\nworld', '-n', '12', ...greedy]);
+  expect(json(['generate', '-p', 'Hello', '-n', '0', '--save-state', file]).tokens).toEqual([]);
+  const rest = json(['generate', '--state', file, '-p', 'world', '-n', '12', ...greedy]);
+  expect(rest.tokens).toEqual(whole.tokens);
+  expect(rest.usage).toMatchObject({ promptTokens: 12, cachedTokens: 5 });
+  const missing = linattn(['generate', '--state', join(model, 'absent'), '-p', 'a', '--json']);
+  expect(missing.status).toBe(1);
+  expect(JSON.parse(missing.stdout)).toMatchObject({ error: { code: 'ERR_FILE' } });
+});

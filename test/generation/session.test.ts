@@ -3,7 +3,7 @@
 import { LinattnError } from '../../lib/errors';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
-import type { ModelSession } from '../../lib/generation/session';
+import type { ModelSession } from '../../lib/generation/model-session';
 import { seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
 import { insideOf } from '../support/network';

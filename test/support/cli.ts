@@ -3,8 +3,8 @@ import { Readable, Writable } from 'node:stream';
 import type { Context, Library } from '../../lib/cli/context';
 import { type Outcome, run } from '../../lib/cli/run';
 import { Interrupts } from '../../lib/cli/signals';
-import type { Chunk, GenerateOptions, GenerateResult, Input, LoadOptions, Model, Usage } from '../../lib/index';
 import { LinattnError } from '../../lib/errors';
+import type { Chunk, GenerateOptions, GenerateResult, Input, LoadOptions, Model, Usage } from '../../lib/index';
 
 export class Collector extends Writable {
   text = '';
@@ -25,6 +25,8 @@ export const usage: Usage = {
 export interface FakeModel extends Model {
   readonly loaded: LoadOptions[];
   readonly asked: (Input & GenerateOptions)[];
+  /** Files that states were saved to. */
+  readonly saved: string[];
   readonly disposed: { count: number };
 }
 
@@ -34,6 +36,7 @@ export interface FakeModel extends Model {
  */
 export function fakeModel(texts: readonly string[], wait: (i: number) => Promise<void> | void = () => {}): FakeModel {
   const asked: (Input & GenerateOptions)[] = [];
+  const saved: string[] = [];
   const disposed = { count: 0 };
   const generate = (options: Input & GenerateOptions) => {
     asked.push(options);
@@ -97,13 +100,18 @@ export function fakeModel(texts: readonly string[], wait: (i: number) => Promise
         return messages.map(({ role, content }) => `<${role}>${content}`).join('');
       },
     },
-    createSession: () => ({ generate }),
+    createSession: ({ from }: { from?: string } = {}) => ({
+      generate,
+      tokens: () => Int32Array.from(`read from ${from}`, (char) => char.codePointAt(0)!),
+      snapshot: async () => ({ save: async (file: string) => void saved.push(file) }),
+    }),
+    loadSnapshot: async (file: string) => file,
     generate,
     dispose: async () => {
       disposed.count++;
     },
   };
-  return Object.assign(model, { asked, disposed, loaded: [] }) as unknown as FakeModel;
+  return Object.assign(model, { asked, saved, disposed, loaded: [] }) as unknown as FakeModel;
 }
 
 export interface Ran {
