@@ -30,7 +30,7 @@ export interface LoadOptions {
   threads?: number;
   /** Sequences held at once. Default 16. */
   maxSequences?: number;
-  /** Snapshots held at once. Default: as many as sequences. */
+  /** Snapshots held at once. Default: as many as sequences, and at least 4. */
   maxSnapshots?: number;
   signal?: AbortSignal;
   /** In bytes of the weights. */
@@ -49,7 +49,7 @@ const dtypes = ['auto', 'float32', 'float16', 'bfloat16', 'int8'] as const;
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
   const { model: folder = defaultModel, dtype = 'auto', maxSequences = 16, signal } = options;
-  const { maxSnapshots = maxSequences } = options;
+  const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
   check(dtypes.includes(dtype), `dtype must be ${dtypes.join(', ')}, got ${dtype}`);
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;

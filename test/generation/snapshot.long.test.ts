@@ -50,10 +50,12 @@ test('a process that is killed while it saves leaves a whole state or none', asy
   for (let i = 0; i < 20; i++) {
     rmSync(file, { force: true });
     const child = spawn(process.execPath, [program, file], { stdio: ['ignore', 'pipe', 'inherit'] });
-    if (i > 0) await once(child.stdout, 'data');
+    const exited = once(child, 'exit');
+    if (i > 0) await Promise.race([once(child.stdout, 'data'), exited]);
     await new Promise((resolve) => setTimeout(resolve, i === 0 ? 200 : random.int(60)));
     child.kill('SIGKILL');
-    await once(child, 'exit');
+    await exited;
+    expect(child.signalCode).toBe('SIGKILL');
     if (!existsSync(file)) continue;
     const snapshot = await model.loadSnapshot(file);
     lengths.add(snapshot.length);

@@ -3,7 +3,7 @@ const path = require('node:path');
 const { load } = require(path.join(__dirname, '..', '..', '..'));
 
 async function main() {
-  const model = await load({ maxSequences: 1 });
+  const model = await load({ maxSequences: 1, maxSnapshots: 2 });
   const session = model.createSession();
   const snapshots = [];
   for (const append of ['It was a dark and stormy night.', ' The rain fell in torrents.']) {
