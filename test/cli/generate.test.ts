@@ -39,17 +39,6 @@ test('a terminal sees progress of tokenizing and prefill', async () => {
   expect(err).toContain('7/7');
 });
 
-test('--state goes on behind what the state has read, --save-state saves after the text', async () => {
-  const model = fakeModel(['Hi']);
-  const args = ['generate', '--state', 'some\n', '-p', 'Why?', '--save-state', 'next'];
-  expect(await call(args, { model })).toMatchObject({ outcome: ok, out: 'Hi' });
-  expect(model.asked).toMatchObject([{ append: '\nWhy?' }]);
-  expect(model.saved).toEqual(['next']);
-  const { outcome, err } = await call(['generate', '--state', 'a', '--chat', '-p', 'b'], { model });
-  expect(outcome).toEqual({ exitCode: 2 });
-  expect(err).toContain("'--state' and '--chat'");
-});
-
 test('--json is one object', async () => {
   const { out } = await call(['generate', '-p', 'a', '--json'], { model: fakeModel(['Hel', 'lo']) });
   expect(JSON.parse(out)).toEqual({ text: 'Hello', tokens, finishReason: 'length', usage });
