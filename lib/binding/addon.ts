@@ -11,7 +11,7 @@ export interface Addon {
   run(): number;
   create(): number;
   view(): number;
-  release(id: number): number;
+  release(count: number): number;
   write(id: number, byteOffset: number, data: ArrayBufferView): number;
   read(id: number, request: number, target: ArrayBufferView): number;
   wait(id: number, request: number): number;

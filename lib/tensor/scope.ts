@@ -8,8 +8,13 @@ interface Owned {
 
 const scopes: Set<Owned>[] = [];
 
-/** How a tensor that leaves the last scope is handed to the garbage collector; set by tensor.ts. */
-export const escaped: { keep: (owned: Owned) => void } = { keep: () => undefined };
+/** What tensor.ts does for scopes. */
+export const owner = {
+  /** A tensor that leaves the last scope is handed to the garbage collector. */
+  keep: (_owned: Owned): void => undefined,
+  /** What a scope owned is freed at once. */
+  disposeAll: (_owned: Iterable<Owned>): void => undefined,
+};
 
 /** The current scope takes a new tensor; false when there is none. */
 export function join(owned: Owned): boolean {
@@ -37,7 +42,7 @@ function* ownedIn(value: unknown): Generator<Owned> {
 
 /**
  * Runs `fn` and frees the tensors made in it, but those it returns: alone, or in an array or plain object.
- * `fn` is synchronous: a promise is an error (ERR_ARGUMENT), since what it makes later would escaped.
+ * `fn` is synchronous: a promise is an error (ERR_ARGUMENT), since what it makes later would escape.
  */
 export function scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
   const own = new Set<Owned>();
@@ -52,8 +57,8 @@ export function scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): 
     return result;
   } finally {
     scopes.pop();
-    for (const owned of own) owned.dispose();
-    for (const owned of kept) if (!join(owned)) escaped.keep(owned);
+    owner.disposeAll(own);
+    for (const owned of kept) if (!join(owned)) owner.keep(owned);
   }
 }
 
@@ -68,9 +73,7 @@ export function allOrNone<T>(fn: () => T): T {
     return result;
   } finally {
     scopes.pop();
-    for (const owned of own) {
-      if (failed) owned.dispose();
-      else if (!join(owned)) escaped.keep(owned);
-    }
+    if (failed) owner.disposeAll(own);
+    else for (const owned of own) if (!join(owned)) owner.keep(owned);
   }
 }

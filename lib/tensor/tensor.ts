@@ -3,9 +3,12 @@ import { addon, checked, request } from '../binding/load';
 import { LinattnError } from '../errors';
 import { type DeviceName, deviceIndex } from './device';
 import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, newArray } from './dtype';
-import { escaped, join, leave } from './scope';
+import { join, leave, owner } from './scope';
 
-const collected = new FinalizationRegistry<number>((id) => addon.release(id));
+const collected = new FinalizationRegistry<number>((id) => {
+  addon.record[0] = id;
+  addon.release(1);
+});
 
 export type Shape = readonly number[];
 
@@ -157,8 +160,24 @@ export class Tensor<D extends DType = DType> implements Disposable {
     if (this.id === 0) return;
     if (this.registered) collected.unregister(this);
     leave(this);
-    addon.release(this.id);
+    addon.record[0] = this.id;
+    addon.release(1);
     this.id = 0;
+  }
+
+  /** @internal dispose() of tensors that a scope owned, in one call for as many as the record holds */
+  static disposeAll(tensors: Iterable<Tensor>): void {
+    const { record } = addon;
+    let count = 0;
+    for (const tensor of tensors) {
+      if (tensor.id === 0) continue;
+      record[count++] = tensor.id;
+      tensor.id = 0;
+      if (count < record.length) continue;
+      addon.release(count);
+      count = 0;
+    }
+    if (count > 0) addon.release(count);
   }
 
   [Symbol.dispose](): void {
@@ -166,4 +185,5 @@ export class Tensor<D extends DType = DType> implements Disposable {
   }
 }
 
-escaped.keep = (tensor) => (tensor as Tensor).keep();
+owner.keep = (tensor) => (tensor as Tensor).keep();
+owner.disposeAll = (tensors) => Tensor.disposeAll(tensors as Iterable<Tensor>);

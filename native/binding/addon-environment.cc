@@ -185,18 +185,29 @@ Napi::Value AddonEnvironment::view(const Info& info) {
   });
 }
 
+// release(count): the handles in record[0..count).
 Napi::Value AddonEnvironment::release(const Info& info) {
   return guard(info, [&] {
-    const double id = info[0].As<Napi::Number>();
-    TensorEntry& entry = runtime_->table().live(id, environment_->id);
-    entry.disposed = true;
-    const bool counted = entry.storage->handles == 1 && !entry.storage->transactional;
-    account(info.Env(), -static_cast<int64_t>(counted ? entry.storage->bytes : 0));
-    if (recording_ && recording_->release(id)) return 0.0;
+    const auto count = static_cast<size_t>(info[0].As<Napi::Number>().Int64Value());
+    int64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+      TensorEntry& entry = runtime_->table().live(fields_[i], environment_->id);
+      entry.disposed = true;
+      const bool counted = entry.storage->handles == 1 && !entry.storage->transactional;
+      if (counted) bytes += static_cast<int64_t>(entry.storage->bytes);
+    }
+    account(info.Env(), -bytes);
     if (recording_) {
-      late_releases_.push_back(id);
-    } else {
-      entry.device->queue->release(environment_, id);
+      for (size_t i = 0; i < count; i++) {
+        if (!recording_->release(fields_[i])) late_releases_.push_back(fields_[i]);
+      }
+      return 0.0;
+    }
+    // Mostly all are on one device, and its queue takes them as one command.
+    for (size_t from = 0, to = 0; from < count; from = to) {
+      Queue* queue = runtime_->table().entry(fields_[from]).device->queue;
+      while (to < count && runtime_->table().entry(fields_[to]).device->queue == queue) to++;
+      queue->release(environment_, fields_ + from, to - from);
     }
     return 0.0;
   });

@@ -31,7 +31,7 @@ Napi::Value AddonEnvironment::capture_end(const Info& info) {
     recording_.reset();
     Queue& queue = *recording_device_->queue;
     queue.task(environment_, compile_task(graph));
-    for (const double id : late_releases_) queue.release(environment_, id);
+    queue.release(environment_, late_releases_.data(), late_releases_.size());
     late_releases_.clear();
     if (!info[0].ToBoolean()) {
       queue.task(environment_, destroy_task(graph));

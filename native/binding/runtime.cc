@@ -37,7 +37,7 @@ void Runtime::leave(const std::shared_ptr<Environment>& environment) {
   environment->ended.store(true, std::memory_order_release);
   for (const auto& queue : queues_) queue->settle();
   for (const double id : table_.live_of(environment->id)) {
-    table_.entry(id).device->queue->release(environment, id);
+    table_.entry(id).device->queue->release(environment, &id, 1);
   }
   for (const auto& queue : queues_) queue->forget(environment);
 }

@@ -56,7 +56,9 @@ void Queue::op(const std::shared_ptr<Environment>& environment, int index, const
   push(environment, index, fields, count);
 }
 
-void Queue::release(const std::shared_ptr<Environment>& environment, double id) { push(environment, kRelease, &id, 1); }
+void Queue::release(const std::shared_ptr<Environment>& environment, const double* ids, size_t count) {
+  if (count > 0) push(environment, kRelease, ids, count);
+}
 
 void Queue::task(const std::shared_ptr<Environment>& environment, std::unique_ptr<Task> task) {
   double payload[2];
@@ -76,7 +78,7 @@ void Queue::execute(const double* record) {
   const double* payload = record + kHeader;
   if (what == kRelease) {
     std::lock_guard lock(running_);
-    table_.drop(payload[0]);
+    for (const double* id = payload; id < record + static_cast<size_t>(record[0]); id++) table_.drop(*id);
     return;
   }
   const auto known = known_.find(static_cast<int32_t>(record[2]));

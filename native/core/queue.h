@@ -35,7 +35,7 @@ class Queue {
   ~Queue();
 
   void op(const std::shared_ptr<Environment>& environment, int index, const double* fields, size_t count);
-  void release(const std::shared_ptr<Environment>& environment, double id);
+  void release(const std::shared_ptr<Environment>& environment, const double* ids, size_t count);
   void task(const std::shared_ptr<Environment>& environment, std::unique_ptr<Task> task);
 
   // Waits for the command in flight; called after `ended` is set, so that no further command of it runs.
