@@ -1,0 +1,20 @@
+// V8 knows what tensors hold, forgotten ones are freed, and freeing them never waits for the device.
+import { runProgram } from '../support/programs';
+
+const mib = 2 ** 20;
+
+test('tensors are freed by dispose or by the garbage collector, which waits for no command', async () => {
+  const { printed } = await runProgram<
+    Record<'held' | 'disposed' | 'forgotten' | 'behind' | 'collected' | 'working', number>
+  >('collected', [], ['--expose-gc']);
+  expect(printed).toMatchObject({ held: 64 * mib, disposed: 0, forgotten: 0 });
+  // The product was still running when the collector was done with 64 tensors, whose frees wait behind it.
+  expect(printed.behind).toBeGreaterThan(64 * mib);
+  expect(printed.collected).toBeLessThan(printed.working);
+});
+
+test('a service that disposes nothing does not fill the memory: V8 is told what tensors hold', async () => {
+  const { made, most } = (await runProgram<{ made: number; most: number }>('collected')).printed;
+  expect(made).toBe(200 * 16 * mib);
+  expect(most).toBeLessThan(made / 4);
+});
