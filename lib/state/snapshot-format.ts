@@ -106,20 +106,37 @@ export class FramedReader {
     throw this.corrupt('more bytes follow its end');
   }
 
-  /** Lets go of the source. */
+  /** Lets go of the source; one that has not answered when the signal came is not waited for. */
   async close(): Promise<void> {
-    await this.source.return?.();
+    const closed = this.source.return?.();
+    if (this.signal?.aborted) closed?.catch(() => undefined);
+    else await closed;
   }
 
   private async next(): Promise<boolean> {
-    this.signal?.throwIfAborted();
-    const { done, value } = await this.source.next();
+    const { done, value } = await this.orAborted(() => this.source.next());
     if (done) return false;
     if (!ArrayBuffer.isView(value)) {
       throw linattnError('ERR_ARGUMENT', `${this.name}: the source must give Uint8Array chunks, got ${typeof value}`);
     }
     this.chunk = bytesOf(value as ArrayBufferView);
     return true;
+  }
+
+  private async orAborted<T>(work: () => Promise<T>): Promise<T> {
+    const { signal } = this;
+    if (signal === undefined) return work();
+    signal.throwIfAborted();
+    let abort = () => {};
+    const aborted = new Promise<never>((_, reject) => {
+      abort = () => reject(signal.reason);
+    });
+    signal.addEventListener('abort', abort);
+    try {
+      return await Promise.race([work(), aborted]);
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
   }
 
   /** Memory is taken as bytes arrive, whatever a header promises. */

@@ -249,6 +249,23 @@ describe.each(names)('%s', (name) => {
     expect(await used()).toBe(before);
   });
 
+  test('a source that never answers is left when the signal comes, or when the model is disposed', async () => {
+    async function* silent(): AsyncGenerator<Uint8Array> {
+      yield new Uint8Array(3);
+      await new Promise(() => undefined);
+    }
+    const reason = new Error('enough');
+    const ended = new AbortController();
+    const loading = model.loadSnapshot(silent(), { signal: ended.signal });
+    setTimeout(() => ended.abort(reason), 10);
+    await expect(loading).rejects.toBe(reason);
+    const other = await load({ model: folder, maxSequences: 1 });
+    const stuck = other.loadSnapshot(silent());
+    stuck.catch(() => undefined);
+    await other.dispose();
+    await expect(stuck).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
+  });
+
   test('dispose of the model ends a save that is under way and disposes snapshots', async () => {
     const other = await load({ model: folder, maxSequences: 1 });
     const session = other.createSession();
