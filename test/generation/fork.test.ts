@@ -5,6 +5,7 @@ import type { Session } from '../../lib/generation/session';
 import { devices, fence } from '../../lib/tensor/device';
 import { seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
+import { insideOf } from '../support/network';
 
 const greedy = { temperature: 0, ignoreEos: true };
 const names = ['qwen3_5/grouped', 'gated_deltanet/hybrid'];
@@ -82,6 +83,28 @@ describe.each(names)('%s', (name) => {
     for (const fork of forks) await fork.dispose();
     expect(await used()).toBe(before);
     await origin.dispose();
+  });
+
+  test('a thousand forks of one prompt: no token of it is read again, and all write what one writes', async () => {
+    const crowded = await load({ model: folder, maxSequences: 1001 });
+    const { store } = insideOf(crowded).core.scheduler;
+    const origin = crowded.createSession();
+    await origin.prefill({ tokens: prompt });
+    const forks: Session[] = [];
+    while (forks.length < 1000) forks.push(await origin.fork());
+    const results = await Promise.all(forks.map((fork) => fork.generate({ maxTokens: 5, ...greedy }).result));
+    const page = store.pagePools.reduce((bytes, pool) => bytes + pool.group.pageElements * 4, 0);
+    const all = await used();
+    const { tokens } = await origin.generate({ maxTokens: 5, ...greedy }).result;
+    for (const result of results) {
+      expect(result.tokens).toEqual(tokens);
+      expect(result.usage.cachedTokens).toBe(330);
+    }
+    const { sequence } = forks[999] as unknown as { sequence: Parameters<typeof store.readRow>[0] };
+    expect((await store.readRow(sequence)).processed).toBeLessThanOrEqual(5);
+    for (const fork of forks) await fork.dispose();
+    expect(all - (await used())).toBeLessThanOrEqual(1000 * (2 * crowded.info.stateBytes + page));
+    await crowded.dispose();
   });
 
   test('an empty session has a fork but no snapshot', async () => {
