@@ -103,7 +103,8 @@ std::vector<double> TensorTable::live_of(int32_t environment) {
   std::lock_guard lock(mutex_);
   for (uint32_t index = 1; index < next_; index++) {
     TensorEntry& found = slot(index);
-    if (found.disposed || found.environment != environment) continue;
+    // In this order: `disposed` of another environment is its thread's to write.
+    if (found.environment != environment || found.disposed) continue;
     found.disposed = true;
     ids.push_back(static_cast<double>((static_cast<uint64_t>(found.generation) << kSlotBits) | index));
   }

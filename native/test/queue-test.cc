@@ -66,6 +66,10 @@ struct House {
   Queue queue{device, table};
   std::atomic<int> environments{0};
 
+  ~House() {
+    CHECK(table.count() == 0);
+    CHECK(device.live == 0);
+  }
   std::shared_ptr<Environment> enter() {
     auto environment = std::make_shared<Environment>();
     environment->id = ++environments;
@@ -73,10 +77,16 @@ struct House {
   }
 };
 
-// What one JavaScript thread does.
+// What one JavaScript thread does; what it still has at its end goes back.
 struct Caller {
   House& house;
   std::shared_ptr<Environment> environment = house.enter();
+
+  ~Caller() {
+    const auto left = house.table.live_of(environment->id);
+    house.queue.release(environment, left.data(), left.size());
+    fence();
+  }
 
   double make() {
     TensorSpec spec;
@@ -111,7 +121,7 @@ struct Caller {
   }
   void fence() {
     std::promise<void> done;
-    task([&](Device&, TensorTable&) { done.set_value(); });
+    task([&](Device&, TensorTable&) { done.set_value(); }, true);
     done.get_future().get();
   }
 };
