@@ -2,18 +2,15 @@
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { Session } from '../../lib/generation/session';
-import { devices, fence } from '../../lib/tensor/device';
 import { seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
+import { collectForgotten, used } from '../support/held';
 import { insideOf } from '../support/network';
 
 const greedy = { temperature: 0, ignoreEos: true };
 const names = ['qwen3_5/grouped', 'gated_deltanet/hybrid'];
-/** Frees are commands: what is used once all commands so far are done. */
-async function used(): Promise<number> {
-  await fence('cpu');
-  return devices()[0]!.memory().used;
-}
+
+beforeAll(collectForgotten);
 
 describe.each(names)('%s', (name) => {
   const { folder } = readGolden(name);

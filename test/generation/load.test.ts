@@ -5,13 +5,14 @@ import { LinattnError } from '../../lib/errors';
 import { type LoadOptions, load } from '../../lib/generation/load';
 import { cpu, setThreads } from '../../lib/tensor/device';
 import { readGolden } from '../support/golden';
-import { held, thrown } from '../support/held';
+import { collectForgotten, held, thrown } from '../support/held';
 import { editConfig, editWeights, modelFolder, removeModelFolders } from '../support/model-folder';
 
 const hybrid = 'gated_deltanet/hybrid';
 const goldenTokenizer = path.join(__dirname, '..', 'golden', 'tokenizer');
 const tokens = Int32Array.from({ length: 300 }, (_, i) => (i * 31) % 250);
 
+beforeAll(collectForgotten);
 afterAll(removeModelFolders);
 
 /** The error of a load, which must leave tensors and bytes as they were. */

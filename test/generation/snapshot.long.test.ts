@@ -6,9 +6,9 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { load } from '../../lib/generation/load';
-import { devices, fence } from '../../lib/tensor/device';
 import { seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
+import { collectForgotten, used } from '../support/held';
 import { runProgram } from '../support/programs';
 
 const fuzzSeconds = Number(process.env.LINATTN_FUZZ_SECONDS ?? 30);
@@ -75,8 +75,8 @@ test('bytes that lie are a typed error, and nothing is kept', async () => {
   const good = [await snapshot.serialize(), await snapshot.serialize({ tokens: 'hash', stateDtype: 'int8' })];
   snapshot.dispose();
   await session.dispose();
-  await fence('cpu');
-  const before = devices()[0]!.memory().used;
+  await collectForgotten();
+  const before = await used();
   const counts = { loaded: 0, refused: 0 };
   const end = performance.now() + fuzzSeconds * 1000;
   while (performance.now() < end) {
@@ -92,8 +92,7 @@ test('bytes that lie are a typed error, and nothing is kept', async () => {
     }
   }
   console.info(counts);
-  await fence('cpu');
-  expect(devices()[0]!.memory().used).toBe(before);
+  expect(await used()).toBe(before);
   expect(counts.refused).toBeGreaterThan(1000);
   await model.dispose();
 });

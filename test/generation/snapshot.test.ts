@@ -6,17 +6,14 @@ import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { Session } from '../../lib/generation/session';
 import { nd } from '../../lib/ops/reference';
-import { devices, fence } from '../../lib/tensor/device';
 import { relativeError, seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
+import { collectForgotten, used } from '../support/held';
 
 const names = ['qwen3_5/grouped', 'gated_deltanet/hybrid'];
 const vector = (values: Float32Array) => nd([values.length], Float64Array.from(values));
-/** Frees are commands: what is used once all commands so far are done. */
-async function used(): Promise<number> {
-  await fence('cpu');
-  return devices()[0]!.memory().used;
-}
+
+beforeAll(collectForgotten);
 
 describe.each(names)('%s', (name) => {
   const { folder } = readGolden(name);

@@ -2,7 +2,7 @@
 // and a window's memory does not grow.
 import { KvGroup } from '../../lib/layers/layer';
 import { PagePool } from '../../lib/state/page-pool';
-import { devices, fence } from '../../lib/tensor/device';
+import { collectForgotten, used } from '../support/held';
 
 const sizes = {
   sequences: 2,
@@ -20,10 +20,8 @@ function poolOf(window: number, capacityTokens: number): PagePool {
   return new PagePool(group, { ...sizes, capacityTokens });
 }
 const pages = (held: Int32Array) => [...held].filter((page) => page >= 0);
-const used = async () => {
-  await fence('cpu');
-  return devices()[0]!.memory().used;
-};
+
+beforeAll(collectForgotten);
 
 test('pages that are not there are an error before anything changes, and come back when they are given up', async () => {
   const pool = poolOf(0, 192);

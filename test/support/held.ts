@@ -1,4 +1,6 @@
 // What a process holds on the cpu device, and errors as values.
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { counters, devices, fence } from '../../lib/tensor/device';
 
 export interface Held {
@@ -6,10 +8,29 @@ export interface Held {
   used: number;
 }
 
-/** Once the commands so far are done. */
+/** Once the commands so far are done: frees are commands too. */
 export async function held(): Promise<Held> {
   await fence('cpu');
   return { tensors: counters('cpu').tensors, used: devices()[0]!.memory().used };
+}
+
+/** Bytes, once the commands so far are done. */
+export const used = async (): Promise<number> => (await held()).used;
+
+/**
+ * For a beforeAll: frees what earlier test files of this process left to the garbage collector, which would otherwise
+ * come back at any time and be taken for memory that the tests at hand gave back.
+ */
+export async function collectForgotten(): Promise<void> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  for (let last = -1, same = 0; same < 3; ) {
+    collect();
+    await new Promise((resolve) => setImmediate(resolve));
+    const { tensors } = await held();
+    same = tensors === last ? same + 1 : 0;
+    last = tensors;
+  }
 }
 
 /** What `action` threw or rejected with, or undefined. */
