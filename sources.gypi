@@ -9,6 +9,8 @@
       "native/binding/tasks.cc",
       "native/core/graph.cc",
       "native/core/op-table.cc",
+      "native/core/plugin-abi.cc",
+      "native/core/plugin-device.cc",
       "native/core/queue.cc",
       "native/core/tensor-table.cc",
       "native/cpu/allocator.cc",

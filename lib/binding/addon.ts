@@ -16,6 +16,8 @@ export interface Addon {
   read(id: number, request: number, target: ArrayBufferView): number;
   wait(id: number, request: number): number;
   fence(device: number, request: number): number;
+  timeBegin(device: number): number;
+  timeEnd(device: number, request: number, milliseconds: Float64Array): number;
   onComplete(callback: (request: number, code?: string, message?: string) => void): number;
   captureBegin(device: number): number;
   captureEnd(keep: boolean): number;
@@ -24,6 +26,8 @@ export interface Addon {
   openFile(path: string): number;
   loadFile(file: number, offset: number, id: number): number;
   closeFile(file: number): number;
+  /** Opens the CUDA backend in this file at the first call; why it has no device, or ''. */
+  openCuda(file: string): string;
   devices(): { name: string; description: string; level?: string; threads?: number }[];
   memory(device: number): number;
   charge(device: number, bytes: number): number;

@@ -3,7 +3,8 @@ import path from 'node:path';
 import { type ErrorCode, LinattnError } from '../errors';
 import type { Addon } from './addon';
 
-const file = path.join(__dirname, '..', '..', 'prebuilds', `${process.platform}-${process.arch}`, 'linattn.node');
+const folder = path.join(__dirname, '..', '..', 'prebuilds', `${process.platform}-${process.arch}`);
+const file = path.join(folder, 'linattn.node');
 
 function load(): Addon {
   let addon: Addon;
@@ -24,6 +25,13 @@ function load(): Addon {
 }
 
 export const addon = load();
+
+/** Where the CUDA backend is, beside the addon or as LINATTN_CUDA_LIBRARY says. */
+const cudaLibrary = (): string =>
+  path.resolve(process.env.LINATTN_CUDA_LIBRARY || path.join(folder, 'linattn-cuda.so'));
+
+/** Opens the CUDA backend unless it is open. Returns why there is no CUDA device, or '' when there is one. */
+export const openCuda = (): string => addon.openCuda(cudaLibrary());
 
 /** The error that the addon kept; its op is what stands before the first colon. */
 export function nativeError(error: { code?: string | undefined; message?: string | undefined }): LinattnError {

@@ -1,7 +1,7 @@
 // The whole-model cases of `linattn bench`: load, prefill, decode against the memory's speed, and the context law.
 import type { Model } from '../index';
 import { devices, fence } from '../tensor/device';
-import { median, type Yardstick } from './bench-timing';
+import { median, someTokens, type Yardstick } from './bench-timing';
 
 export interface ModelReport {
   readonly loadMs: number;
@@ -20,10 +20,6 @@ async function usedBytes(): Promise<number> {
   await fence('cpu');
   return devices()[0]!.memory().used;
 }
-
-/** Token ids of any vocabulary, not all the same. */
-const someTokens = (count: number, vocabulary: number, seed = 0): Int32Array =>
-  Int32Array.from({ length: count }, (_, i) => ((i + seed) * 7919) % vocabulary);
 
 export async function measureModel(
   open: () => Promise<Model>,

@@ -1,5 +1,5 @@
 // Recorded decode steps, one a batch size: a step is one write of the rows and one replay.
-import { type DeviceName, devices, type Graph } from '../tensor/device';
+import { type DeviceName, deviceOf, type Graph } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 
@@ -44,11 +44,9 @@ export class DecodeGraphs {
       { dtype: 'int32', shape: [size + 1], device },
     );
     let outputs: Outputs | undefined;
-    const graph = devices()
-      .find((one) => one.name === device)!
-      .capture(() => {
-        outputs = scope(() => ({ ...this.enqueue(rows, offsets) }));
-      });
+    const graph = deviceOf(device).capture(() => {
+      outputs = scope(() => ({ ...this.enqueue(rows, offsets) }));
+    });
     const recorded = { rows, offsets, graph, ...outputs! };
     this.recorded.set(size, recorded);
     return recorded;

@@ -1,5 +1,5 @@
 // machinePeak: what this machine can do at most, measured on the device's own threads: the yardstick of `linattn bench`.
-import type { DeviceName } from '../tensor/device';
+import { type DeviceName, defaultDevice } from '../tensor/device';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 
@@ -18,7 +18,7 @@ export type PeakKind = (typeof kinds)[number];
  */
 export function machinePeak(
   kind: PeakKind,
-  { values, device = 'cpu' }: { values?: Tensor<'float32'>; device?: DeviceName } = {},
+  { values, device = defaultDevice() }: { values?: Tensor<'float32'>; device?: DeviceName } = {},
 ): Tensor<'float32'> {
   op.check(kinds.includes(kind), `kind must be ${kinds.join(', ')}, got ${kind}`);
   op.check((kind === 'read') === (values !== undefined), 'values are for read, and only for it');

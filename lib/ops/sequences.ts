@@ -1,6 +1,6 @@
 // How the packed tokens of a step divide into sequences, and where the state of each is read and written.
 import { linattnError } from '../errors';
-import type { DeviceName } from '../tensor/device';
+import { type DeviceName, defaultDevice } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 
 export interface SequencesInit {
@@ -126,7 +126,7 @@ export function sequences(lengths: readonly number[], options: SequenceOptions =
   const N = lengths.length;
   checkInts('lengths', lengths, N, 0);
   const own = lengths.map((_, n) => n);
-  const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = 'cpu' } = options;
+  const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = defaultDevice() } = options;
   checkInts('readSlots', readSlots, N, -1);
   checkInts('writeSlots', writeSlots, N, -1);
   checkInts('positions', positions, N, 0);
@@ -151,7 +151,7 @@ export function packedSequences(lengths: readonly number[], options: SequenceOpt
   const offsets = [0];
   for (const length of lengths) offsets.push(offsets.at(-1)! + length);
   const ints = (values: readonly number[]) =>
-    Tensor.from(values, { dtype: 'int32', shape: [values.length], device: options.device ?? 'cpu' });
+    Tensor.from(values, { dtype: 'int32', shape: [values.length], device: options.device ?? defaultDevice() });
   const others = lengths.findIndex((length) => length !== 1);
   return new Sequences({
     rows: lengths.length,
@@ -166,5 +166,5 @@ export function packedSequences(lengths: readonly number[], options: SequenceOpt
 }
 
 /** `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero. */
-export const uniformSequences = (batch: number, length: number, device: DeviceName = 'cpu'): Sequences =>
+export const uniformSequences = (batch: number, length: number, device: DeviceName = defaultDevice()): Sequences =>
   packedSequences(new Array<number>(batch).fill(length), { device });

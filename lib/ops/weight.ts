@@ -1,7 +1,7 @@
 // Weight: the matrix of a linear layer, packed for products. Ops take it whole, never its tensors, so that its layout and
 // new dtypes are nobody else's business.
 import { linattnError } from '../errors';
-import type { DeviceName } from '../tensor/device';
+import { type DeviceName, defaultDevice } from '../tensor/device';
 import { dtypeBytes, dtypeNumber } from '../tensor/dtype';
 import { leave } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
@@ -55,7 +55,7 @@ export class Weight implements Disposable {
   static zeros(
     shape: readonly [number, number],
     dtype: WeightDType,
-    { group = 0, device = 'cpu' }: { group?: number; device?: DeviceName } = {},
+    { group = 0, device = defaultDevice() }: { group?: number; device?: DeviceName } = {},
   ): Weight {
     if (!weightDTypes.includes(dtype)) {
       throw linattnError('ERR_DTYPE', `Weight: dtype must be ${weightDTypes.join(' or ')}, got ${dtype}`);

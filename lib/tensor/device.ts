@@ -1,22 +1,38 @@
 // The devices of this process, and recorded command lists.
-import { addon, checked, request } from '../binding/load';
+import { addon, checked, openCuda, request } from '../binding/load';
 import { LinattnError } from '../errors';
 
 export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
-const found = addon.devices();
+/** Indices of devices that were asked for. */
+const indices = new Map<string, number>([['cpu', 0]]);
 
 /** Index of a device of this process. Throws ERR_DEVICE with the reason when it is missing. */
 export function deviceIndex(name: DeviceName): number {
-  if (name === 'cpu') return 0;
+  const known = indices.get(name);
+  if (known !== undefined) return known;
+  const wrong = (why: string) => new LinattnError('ERR_DEVICE', `device: ${name} is not available: ${why}`);
+  if (!/^cuda(:\d+)?$/.test(name)) throw wrong("the names are 'cpu', 'cuda' and 'cuda:N'");
+  const reason = openCuda();
   const wanted = name === 'cuda' ? 'cuda:0' : name;
+  const found = addon.devices();
   const index = found.findIndex((device) => device.name === wanted);
-  if (index < 0) throw new LinattnError('ERR_DEVICE', `device: ${name} is not available: ${missing(name)}`);
+  if (index < 0) throw wrong(reason || `there is none beyond ${found.at(-1)!.name}`);
+  indices.set(name, index);
   return index;
 }
 
-const missing = (name: string): string =>
-  /^cuda(:\d+)?$/.test(name) ? 'this build has no CUDA backend' : "the names are 'cpu', 'cuda' and 'cuda:N'";
+/** LINATTN_DEVICE when the process began: reading the environment is slow. */
+const asked = process.env.LINATTN_DEVICE || 'auto';
+
+/** Where tensors are made that name no device: LINATTN_DEVICE, or the cpu. */
+export const defaultDevice = (): DeviceName => (asked === 'auto' ? 'cpu' : (asked as DeviceName));
+
+/** The device of a model that names none: LINATTN_DEVICE, or the first CUDA device, or the cpu. */
+export const modelDevice = (): DeviceName => {
+  if (asked !== 'auto') return asked as DeviceName;
+  return devices().find((device) => device.name !== 'cpu' && device.unavailable === undefined)?.name ?? 'cpu';
+};
 
 /** A recorded command list. */
 export interface Graph extends Disposable {
@@ -79,6 +95,7 @@ function memory(device: number): { used: number; reserved: number; total: number
 
 /** Every device that linattn knows here, also those it cannot use. */
 export function devices(): readonly Device[] {
+  const reason = openCuda();
   const present = addon.devices().map(
     (device, index): Device => ({
       name: device.name as DeviceName,
@@ -89,16 +106,35 @@ export function devices(): readonly Device[] {
   );
   if (present.length > 1) return present;
   const absent = (): never => {
-    throw new LinattnError('ERR_DEVICE', `device: cuda is not available: ${missing('cuda')}`);
+    throw new LinattnError('ERR_DEVICE', `device: cuda is not available: ${reason}`);
   };
   return [
     ...present,
-    { name: 'cuda', description: 'NVIDIA GPU', unavailable: missing('cuda'), memory: absent, capture: absent },
+    { name: 'cuda', description: 'NVIDIA GPU', unavailable: reason, memory: absent, capture: absent },
   ];
+}
+
+/** The device of that name. Throws ERR_DEVICE with the reason when it is missing. */
+export function deviceOf(name: DeviceName): Device {
+  const index = deviceIndex(name);
+  return devices()[index]!;
 }
 
 /** @internal resolves when every command enqueued so far is done */
 export const fence = (name: DeviceName): Promise<void> => request((number) => addon.fence(deviceIndex(name), number));
+
+/**
+ * @internal milliseconds that the device takes for the commands that `enqueue` enqueues, by its own clock: CUDA events, or
+ * the queue's thread. One at a time on a device.
+ */
+export async function timed(name: DeviceName, enqueue: () => void | Promise<void>): Promise<number> {
+  const index = deviceIndex(name);
+  checked(addon.timeBegin(index));
+  await enqueue();
+  const milliseconds = new Float64Array(1);
+  await request((number) => addon.timeEnd(index, number, milliseconds));
+  return milliseconds[0]!;
+}
 
 /** @internal of the whole process: live tensors, waiting commands, op commands run on the device since the start */
 export function counters(name: DeviceName): { tensors: number; waiting: number; commands: number } {

@@ -1,7 +1,7 @@
 // Typed tensors: a handle, a shape and a dtype; the memory lives on the device and is bound when a command first uses it.
 import { addon, checked, request } from '../binding/load';
 import { LinattnError } from '../errors';
-import { type DeviceName, deviceIndex } from './device';
+import { type DeviceName, defaultDevice, deviceIndex } from './device';
 import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, newArray } from './dtype';
 import { join, leave, owner } from './scope';
 
@@ -98,7 +98,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
     zeroed: boolean,
     transactional: boolean,
   ): Tensor<D> {
-    const { dtype, shape, device = 'cpu' } = options;
+    const { dtype, shape, device = defaultDevice() } = options;
     checkShape(shape);
     const record = addon.record;
     record[0] = deviceIndex(device);

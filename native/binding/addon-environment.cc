@@ -28,6 +28,8 @@ AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
   add_function(env, exports, "read", &Self::read);
   add_function(env, exports, "wait", &Self::wait);
   add_function(env, exports, "fence", &Self::fence);
+  add_function(env, exports, "timeBegin", &Self::time_begin);
+  add_function(env, exports, "timeEnd", &Self::time_end);
   add_function(env, exports, "onComplete", &Self::on_complete);
   add_function(env, exports, "captureBegin", &Self::capture_begin);
   add_function(env, exports, "captureEnd", &Self::capture_end);
@@ -37,6 +39,7 @@ AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
   add_function(env, exports, "loadFile", &Self::load_file);
   add_function(env, exports, "closeFile", &Self::close_file);
   add_function(env, exports, "devices", &Self::devices);
+  add_function(env, exports, "openCuda", &Self::open_cuda);
   add_function(env, exports, "memory", &Self::memory);
   add_function(env, exports, "charge", &Self::charge);
   add_function(env, exports, "counters", &Self::counters);
@@ -51,7 +54,7 @@ void AddonEnvironment::close() {
   if (!runtime_) return;
   for (auto& [handle, graph] : graphs_) graph.first->queue->task(environment_, destroy_task(graph.second));
   graphs_.clear();
-  for (const auto& [device, bytes] : charged_) runtime_->devices()[static_cast<size_t>(device)]->charge(-bytes);
+  for (const auto& [device, bytes] : charged_) runtime_->device(static_cast<size_t>(device))->charge(-bytes);
   runtime_->leave(environment_);
   runtime_.reset();
 }
@@ -88,9 +91,9 @@ Napi::Value AddonEnvironment::last_error(const Info& info) {
 }
 
 Device& AddonEnvironment::device_at(double index) {
-  const auto& devices = runtime_->devices();
-  if (!(index >= 0) || index >= static_cast<double>(devices.size())) throw Error("ERR_DEVICE", "no such device");
-  return *devices[static_cast<size_t>(index)];
+  Device* device = index >= 0 ? runtime_->device(static_cast<size_t>(index)) : nullptr;
+  if (!device) throw Error("ERR_DEVICE", "no such device");
+  return *device;
 }
 
 TensorSpec AddonEnvironment::spec_at(const double* at) const {
@@ -260,6 +263,25 @@ Napi::Value AddonEnvironment::fence(const Info& info) {
     const double request = info[1].As<Napi::Number>();
     completions_->expect(info.Env(), request, Napi::Value());
     device.queue->task(environment_, fence_task(request, completions_));
+    return 0.0;
+  });
+}
+
+// timeBegin(device)
+Napi::Value AddonEnvironment::time_begin(const Info& info) {
+  return guard(info, [&] {
+    device_at(info[0].As<Napi::Number>()).queue->task(environment_, time_begin_task());
+    return 0.0;
+  });
+}
+
+// timeEnd(device, request, target)
+Napi::Value AddonEnvironment::time_end(const Info& info) {
+  return guard(info, [&] {
+    Device& device = device_at(info[0].As<Napi::Number>());
+    const double request = info[1].As<Napi::Number>();
+    completions_->expect(info.Env(), request, info[2]);
+    device.queue->task(environment_, time_end_task(request, completions_));
     return 0.0;
   });
 }

@@ -45,6 +45,8 @@ class AddonEnvironment {
   Napi::Value read(const Info& info);
   Napi::Value wait(const Info& info);
   Napi::Value fence(const Info& info);
+  Napi::Value time_begin(const Info& info);
+  Napi::Value time_end(const Info& info);
   Napi::Value on_complete(const Info& info);
   Napi::Value capture_begin(const Info& info);
   Napi::Value capture_end(const Info& info);
@@ -54,6 +56,7 @@ class AddonEnvironment {
   Napi::Value load_file(const Info& info);
   Napi::Value close_file(const Info& info);
   Napi::Value devices(const Info& info);
+  Napi::Value open_cuda(const Info& info);
   Napi::Value memory(const Info& info);
   Napi::Value charge(const Info& info);
   Napi::Value counters(const Info& info);

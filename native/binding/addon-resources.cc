@@ -93,19 +93,25 @@ Napi::Value AddonEnvironment::close_file(const Info& info) {
 }
 
 Napi::Value AddonEnvironment::devices(const Info& info) {
-  const auto& devices = runtime_->devices();
-  auto list = Napi::Array::New(info.Env(), devices.size());
-  for (uint32_t i = 0; i < devices.size(); i++) {
+  const auto count = static_cast<uint32_t>(runtime_->device_count());
+  auto list = Napi::Array::New(info.Env(), count);
+  for (uint32_t i = 0; i < count; i++) {
+    Device* found = runtime_->device(i);
     auto device = Napi::Object::New(info.Env());
-    device.Set("name", devices[i]->name());
-    device.Set("description", devices[i]->description());
-    if (const auto* cpu = dynamic_cast<cpu::CpuDevice*>(devices[i].get())) {
+    device.Set("name", found->name());
+    device.Set("description", found->description());
+    if (const auto* cpu = dynamic_cast<cpu::CpuDevice*>(found)) {
       device.Set("level", cpu::level_name(cpu->level()));
       device.Set("threads", cpu->threads());
     }
     list.Set(i, device);
   }
   return list;
+}
+
+// openCuda(file): why there is no cuda device, or an empty string.
+Napi::Value AddonEnvironment::open_cuda(const Info& info) {
+  return Napi::String::New(info.Env(), runtime_->open_cuda(info[0].As<Napi::String>().Utf8Value()));
 }
 
 // memory(device): record[0..2] = used, reserved, total.
@@ -145,7 +151,7 @@ Napi::Value AddonEnvironment::set_threads(const Info& info) {
   return guard(info, [&] {
     const int threads = info[0].As<Napi::Number>();
     if (threads < 1 || threads > 1024) throw Error("ERR_ARGUMENT", "threads must be from 1 to 1024");
-    runtime_->devices()[0]->queue->task(environment_, threads_task(threads));
+    runtime_->device(0)->queue->task(environment_, threads_task(threads));
     return 0.0;
   });
 }

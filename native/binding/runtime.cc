@@ -1,5 +1,6 @@
 #include "binding/runtime.h"
 
+#include "core/plugin-device.h"
 #include "cpu/cpu-device.h"
 
 namespace linattn {
@@ -16,15 +17,33 @@ std::shared_ptr<Runtime> Runtime::shared() {
   return runtime;
 }
 
-Runtime::Runtime() {
-  devices_.push_back(cpu::make_cpu_device());
-  for (size_t i = 0; i < devices_.size(); i++) {
-    devices_[i]->index = static_cast<int>(i);
-    queues_.push_back(std::make_unique<Queue>(*devices_[i], table_));
-  }
+Runtime::Runtime() { add(cpu::make_cpu_device()); }
+
+Runtime::~Runtime() {
+  for (auto& queue : queues_) queue.reset();
 }
 
-Runtime::~Runtime() { queues_.clear(); }
+void Runtime::add(std::unique_ptr<Device> device) {
+  const size_t index = device_count();
+  device->index = static_cast<int>(index);
+  queues_[index] = std::make_unique<Queue>(*device, table_);
+  devices_[index] = std::move(device);
+  count_.store(index + 1, std::memory_order_release);
+}
+
+Device* Runtime::device(size_t index) const { return index < device_count() ? devices_[index].get() : nullptr; }
+
+std::string Runtime::open_cuda(const std::string& file) {
+  std::lock_guard lock(mutex_);
+  if (cuda_opened_) return cuda_unavailable_;
+  cuda_opened_ = true;
+  PluginDevices found = open_plugin(file, "cuda");
+  cuda_unavailable_ = found.unavailable;
+  for (auto& device : found.devices) {
+    if (device_count() < kMostDevices) add(std::move(device));
+  }
+  return cuda_unavailable_;
+}
 
 std::shared_ptr<Environment> Runtime::enter() {
   std::lock_guard lock(mutex_);
@@ -35,11 +54,11 @@ std::shared_ptr<Environment> Runtime::enter() {
 
 void Runtime::leave(const std::shared_ptr<Environment>& environment) {
   environment->ended.store(true, std::memory_order_release);
-  for (const auto& queue : queues_) queue->settle();
+  for (size_t i = 0; i < device_count(); i++) queues_[i]->settle();
   for (const double id : table_.live_of(environment->id)) {
     table_.entry(id).device->queue->release(environment, &id, 1);
   }
-  for (const auto& queue : queues_) queue->forget(environment);
+  for (size_t i = 0; i < device_count(); i++) queues_[i]->forget(environment);
 }
 
 }  // namespace linattn

@@ -17,6 +17,19 @@ constexpr size_t kFilePiece = size_t{8} << 20;
 
 std::shared_ptr<const Error> as_error(const Error& error) { return std::make_shared<Error>(error.code, error.what()); }
 
+// Completes a request once everything before it has happened on the device.
+void deliver(Device& device, const std::shared_ptr<Completions>& completions, Completion completion) {
+  if (completion.error) {
+    completions->finish(std::move(completion));
+    return;
+  }
+  auto held = std::make_shared<Completion>(std::move(completion));  // a std::function must be copyable
+  device.after([completions, held](std::shared_ptr<const Error> error) {
+    if (error) held->error = std::move(error);
+    completions->finish(std::move(*held));
+  });
+}
+
 struct Write final : Task {
   double id = 0;
   size_t offset = 0, bytes = 0;
@@ -62,17 +75,44 @@ struct Read final : Task {
         completion.error = std::make_shared<Error>("ERR_OUT_OF_MEMORY", "read: no host memory left");
       }
     }
-    completions->finish(std::move(completion));
+    deliver(device, completions, std::move(completion));
   }
 };
 
 struct Fence final : Task {
   double request = 0;
   std::shared_ptr<Completions> completions;
-  void run(Device&, TensorTable&) override {
+  void run(Device& device, TensorTable&) override {
     Completion completion;
     completion.request = request;
-    completions->finish(std::move(completion));
+    deliver(device, completions, std::move(completion));
+  }
+};
+
+struct TimeBegin final : Task {
+  void run(Device& device, TensorTable&) override {
+    try {
+      device.time_begin();
+    } catch (const Error&) {
+      // The end says what is wrong with the device.
+    }
+  }
+};
+
+struct TimeEnd final : Task {
+  double request = 0;
+  std::shared_ptr<Completions> completions;
+  void run(Device& device, TensorTable&) override {
+    Completion completion;
+    completion.request = request;
+    completion.bytes = sizeof(double);
+    completion.data = std::make_unique<char[]>(sizeof(double));
+    try {
+      device.time_end(reinterpret_cast<double*>(completion.data.get()));
+    } catch (const Error& error) {
+      completion.error = as_error(error);
+    }
+    deliver(device, completions, std::move(completion));
   }
 };
 
@@ -87,9 +127,15 @@ struct FromFile final : Task {
       bind(entry, device);
       auto* to = static_cast<char*>(resolve(entry).data);
       const size_t bytes = entry.bytes();
+      std::unique_ptr<char[]> piece;
+      if (!device.host_memory()) piece = std::make_unique_for_overwrite<char[]>(std::min(kFilePiece, bytes));
       for (size_t at = 0; at < bytes && !environment->ended.load(std::memory_order_acquire); at += kFilePiece) {
-        file->read(to + at, offset + at, std::min(kFilePiece, bytes - at));
+        const size_t count = std::min(kFilePiece, bytes - at);
+        file->read(piece ? piece.get() : to + at, offset + at, count);
+        if (piece) device.copy_in(to + at, piece.get(), count);
       }
+    } catch (const std::bad_alloc&) {
+      entry.storage->taint = std::make_shared<Error>("ERR_OUT_OF_MEMORY", file->path() + ": no host memory left");
     } catch (const Error& error) {
       entry.storage->taint = as_error(error);
     }
@@ -108,7 +154,7 @@ struct GraphTask final : Task {
         // No arena: each tensor asks for memory at its first use, and the failure shows there by name.
       }
     }
-    if (what == What::kReplay) graph->replay(device);
+    if (what == What::kReplay) graph->replay(device, table);
     if (what == What::kDestroy) graph->destroy(device, table);
   }
 };
@@ -175,6 +221,15 @@ std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::
 
 std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions) {
   auto task = std::make_unique<Fence>();
+  task->request = request;
+  task->completions = std::move(completions);
+  return task;
+}
+
+std::unique_ptr<Task> time_begin_task() { return std::make_unique<TimeBegin>(); }
+
+std::unique_ptr<Task> time_end_task(double request, std::shared_ptr<Completions> completions) {
+  auto task = std::make_unique<TimeEnd>();
   task->request = request;
   task->completions = std::move(completions);
   return task;

@@ -30,6 +30,9 @@ std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data
 // Completes `request` with the tensor's data, packed, or without data when `with_data` is false (a wait).
 std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::shared_ptr<Completions> completions);
 std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions);
+// An interval of the device's own time; the end completes `request` with its milliseconds, one double.
+std::unique_ptr<Task> time_begin_task();
+std::unique_ptr<Task> time_end_task(double request, std::shared_ptr<Completions> completions);
 std::unique_ptr<Task> file_task(double id, std::shared_ptr<File> file, uint64_t offset,
                                 std::shared_ptr<Environment> environment);
 std::unique_ptr<Task> compile_task(std::shared_ptr<Graph> graph);

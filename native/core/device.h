@@ -4,7 +4,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
+
+#include "core/error.h"
 
 namespace linattn {
 
@@ -27,11 +31,27 @@ class Device {
   virtual MemoryUse memory() const = 0;
   // A pool's memory is mapped but counts as used only as far as its owner says so: adds `bytes` (may be negative).
   virtual void charge(int64_t bytes) = 0;
-  // Host memory to device and back; complete when they return.
+  // True when a device pointer is a host pointer too.
+  virtual bool host_memory() const = 0;
+  // `host` is free again when it returns.
   virtual void copy_in(void* device, const void* host, size_t bytes) = 0;
+  // `host` is filled once a later after() is done.
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;
+  // Calls `done`, once and from any thread, when everything before has happened; with the error that only shows then,
+  // if there is one. Where commands run as they are called: at once.
+  using Done = std::function<void(std::shared_ptr<const Error>)>;
+  virtual void after(Done done) = 0;
+  // A stretch of time as the device sees it, one at a time: `*milliseconds` is filled once a later after() is done.
+  virtual void time_begin() = 0;
+  virtual void time_end(double* milliseconds) = 0;
   // Runs the op struct of index `op` in op-list.h.
   virtual void run(int op, const void* fields) = 0;
+  // A device that can keep a list of commands as a graph of its own: what runs between the first two is recorded, not
+  // run. record_begin() is false where it cannot; record_end() is null when what ran cannot be recorded.
+  virtual bool record_begin() { return false; }
+  virtual void* record_end() { return nullptr; }
+  virtual void launch(void*) {}
+  virtual void destroy(void*) {}
 
   Queue* queue = nullptr;
   int index = 0;

@@ -115,7 +115,50 @@ void Graph::compile(Device& device, TensorTable& table) {
   }
 }
 
-void Graph::replay(Device& device) { device.queue->replay(records_, *owner_); }
+// False when the device keeps no graph of these commands.
+bool Graph::record(Device& device) {
+  try {
+    if (!device.record_begin()) {
+      recordable_ = false;
+      return false;
+    }
+    const uint64_t before = device.commands.load(std::memory_order_relaxed);
+    const bool all = device.queue->replay(records_, *owner_);
+    commands_ = device.commands.exchange(before, std::memory_order_relaxed) - before;
+    kept_ = device.record_end();
+    if (all && kept_) return true;
+  } catch (const Error&) {
+    // Run one by one, the commands show the failure by name.
+  }
+  recordable_ = false;
+  if (kept_) device.destroy(kept_);
+  kept_ = nullptr;
+  return false;
+}
+
+// False when the commands must run one by one: to taint what depends on a failed command.
+bool Graph::launch(Device& device, TensorTable& table) {
+  for (const double id : held_) {
+    if (table.entry(id).storage->taint) return false;
+  }
+  std::shared_ptr<const Error> failure;
+  try {
+    device.launch(kept_);
+    device.commands.fetch_add(commands_, std::memory_order_relaxed);
+  } catch (const Error& error) {
+    failure = std::make_shared<const Error>(error.code, error.what());
+  }
+  for (const double id : made_) table.entry(id).storage->taint = failure;
+  return true;
+}
+
+void Graph::replay(Device& device, TensorTable& table) {
+  if (kept_ || (warm_ && recordable_ && record(device))) {
+    bool launched = false;
+    if (!device.queue->once(*owner_, [&] { launched = launch(device, table); }) || launched) return;
+  }
+  warm_ = device.queue->replay(records_, *owner_);
+}
 
 void Graph::destroy(Device& device, TensorTable& table) {
   static const auto kGone =
@@ -126,6 +169,8 @@ void Graph::destroy(Device& device, TensorTable& table) {
     storage.data = nullptr;
     storage.taint = kGone;
   }
+  if (kept_) device.destroy(kept_);
+  kept_ = nullptr;
   for (const double id : held_) table.drop(id);
   for (const double id : made_) table.drop(id);
   if (arena_) device.free(arena_, arena_bytes_, true);

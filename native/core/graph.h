@@ -18,9 +18,10 @@ class Graph {
   // True when the handle was made in this recording: its memory is free again from here on.
   bool release(double id);
 
-  // Queue thread.
+  // Queue thread. The first replay runs the commands one by one (a device loads code and makes room meanwhile); the
+  // second one has the device keep them as a graph of its own, if it can, and from then on a replay is one launch.
   void compile(Device& device, TensorTable& table);
-  void replay(Device& device);
+  void replay(Device& device, TensorTable& table);
   void destroy(Device& device, TensorTable& table);
 
  private:
@@ -29,8 +30,15 @@ class Graph {
   std::vector<std::pair<size_t, double>> releases_;  // offset into records_ before which a made tensor ends
   std::vector<double> made_;
   std::vector<double> held_;
+  bool record(Device& device);
+  bool launch(Device& device, TensorTable& table);
+
   void* arena_ = nullptr;
   size_t arena_bytes_ = 0;
+  void* kept_ = nullptr;  // the device's graph
+  bool warm_ = false;     // every command ran once
+  bool recordable_ = true;
+  uint64_t commands_ = 0;
 };
 
 }  // namespace linattn

@@ -22,7 +22,7 @@ struct List {
 };
 
 template <int Index, class Op>
-void execute(const double* record, Device& device, TensorTable& table) {
+bool execute(const double* record, Device& device, TensorTable& table) {
   Unpack unpack(record, device, table);
   std::shared_ptr<const Error> error;
   try {
@@ -41,6 +41,7 @@ void execute(const double* record, Device& device, TensorTable& table) {
     error = std::make_shared<Error>("ERR_DEVICE", std::string(Op::kName) + ": " + e.what());
   }
   if (error) unpack.taint_written(error);
+  return !error;
 }
 
 template <int Index, class Op>

@@ -17,8 +17,9 @@ struct FieldInfo {
 struct OpInfo {
   const char* name;
   std::vector<FieldInfo> fields;
-  // `record`: one double a field. Never throws: a failure taints what the command would have written.
-  void (*execute)(const double* record, Device& device, TensorTable& table);
+  // `record`: one double a field. Never throws: a failure taints what the command would have written. False when the
+  // command did not run.
+  bool (*execute)(const double* record, Device& device, TensorTable& table);
 };
 
 const std::vector<OpInfo>& op_table();

@@ -94,13 +94,15 @@ void Queue::execute(const double* record) {
   op_table()[static_cast<size_t>(what)].execute(payload, device_, table_);
 }
 
-void Queue::replay(const std::vector<double>& records, const Environment& environment) {
+bool Queue::replay(const std::vector<double>& records, const Environment& environment) {
   const auto& ops = op_table();
+  bool all = true;
   for (size_t at = 0; at < records.size(); at += static_cast<size_t>(records[at])) {
     std::lock_guard lock(running_);
-    if (environment.ended.load(std::memory_order_acquire)) return;
-    ops[static_cast<size_t>(records[at + 1])].execute(&records[at + kHeader], device_, table_);
+    if (environment.ended.load(std::memory_order_acquire)) return false;
+    all = ops[static_cast<size_t>(records[at + 1])].execute(&records[at + kHeader], device_, table_) && all;
   }
+  return all;
 }
 
 void Queue::loop() {

@@ -44,8 +44,17 @@ class Queue {
   void forget(const std::shared_ptr<Environment>& environment);
   uint64_t waiting() const { return waiting_.load(std::memory_order_relaxed); }
 
-  // Runs commands of a graph one by one, on the queue's thread; stops when the environment ends.
-  void replay(const std::vector<double>& records, const Environment& environment);
+  // Runs commands of a graph one by one, on the queue's thread; stops when the environment ends. False when one of them
+  // did not run.
+  bool replay(const std::vector<double>& records, const Environment& environment);
+  // Runs `body` as one command on the queue's thread; false when the environment has ended.
+  template <class Body>
+  bool once(const Environment& environment, Body body) {
+    std::lock_guard lock(running_);
+    if (environment.ended.load(std::memory_order_acquire)) return false;
+    body();
+    return true;
+  }
 
  private:
   enum : int { kRelease = -1, kTask = -2 };

@@ -1,5 +1,6 @@
 // The cpu device: always there. Its queue's thread fans each command out over the thread pool.
 #pragma once
+#include <chrono>
 #include <memory>
 
 #include "core/device.h"
@@ -19,8 +20,14 @@ class CpuDevice final : public Device {
   void free(void* data, size_t bytes, bool counted) override { allocator_.free(data, bytes, counted); }
   void charge(int64_t bytes) override { allocator_.charge(bytes); }
   MemoryUse memory() const override;
+  bool host_memory() const override { return true; }
   void copy_in(void* device, const void* host, size_t bytes) override;
   void copy_out(void* host, const void* device, size_t bytes) override;
+  void after(Done done) override { done(nullptr); }
+  void time_begin() override { began_ = std::chrono::steady_clock::now(); }
+  void time_end(double* milliseconds) override {
+    *milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began_).count();
+  }
   void run(int op, const void* fields) override;
 
   Cpu& cpu() { return cpu_; }
@@ -36,6 +43,7 @@ class CpuDevice final : public Device {
   Cpu cpu_;
   Allocator allocator_;
   std::atomic<int> threads_;
+  std::chrono::steady_clock::time_point began_;
 };
 
 // Level from LINATTN_CPU, threads from LINATTN_THREADS or the cores; LINATTN_POISON=1 fills new memory with NaN.

@@ -12,7 +12,7 @@ const inTree = (extension: string) =>
   fs
     .readdirSync(path.join(root, 'native'), { recursive: true, encoding: 'utf8' })
     .map((file) => `native/${file.replaceAll(path.sep, '/')}`)
-    .filter((file) => file.endsWith(extension) && !file.startsWith('native/test/'))
+    .filter((file) => file.endsWith(extension) && !/^native\/(test|cuda\/emulator)\//.test(file))
     .sort();
 
 describe('sources.gypi', () => {

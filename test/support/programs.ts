@@ -7,11 +7,13 @@ export function runProgram<T>(
   name: string,
   args: readonly (string | number)[] = [],
   flags: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
 ): Promise<{ readonly printed: T; readonly endedAt: number }> {
   return new Promise((resolve, reject) => {
     const file = path.join(__dirname, 'programs', `${name}.js`);
     const child = spawn(process.execPath, [...flags, file, ...args.map(String)], {
       stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...process.env, ...env },
     });
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
