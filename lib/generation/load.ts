@@ -8,23 +8,27 @@ import type { Plan } from '../model/families/family';
 import { fingerprint } from '../model/fingerprint';
 import { readCheckpoint, type StoredTensor } from '../model/safetensors';
 import { WeightCheck, WeightLoader } from '../model/weights';
+import type { Float } from '../ops/float';
 import type { Sampling } from '../ops/sampling-table';
 import type { WeightDType } from '../ops/weight';
 import { SequenceStore } from '../state/sequence-store';
-import { type DeviceName, deviceIndex, devices, fence, setThreads } from '../tensor/device';
+import { type DeviceName, deviceOf, fence, modelDevice, setThreads } from '../tensor/device';
 import type { DType } from '../tensor/dtype';
 import { allOrNone } from '../tensor/scope';
 import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
-import { Scheduler, sliceTokens } from './scheduler';
+import { Scheduler, sliceTokensOf } from './scheduler';
 
 export interface LoadOptions {
   /** A folder; without one, the default model of the package. */
   model?: string;
   /** auto: the first CUDA device, else cpu. */
   device?: DeviceName | 'auto';
-  /** Of the weights; auto: as stored. Activations are float32, rounded to bfloat16 where they meet bfloat16 weights. */
+  /**
+   * Of the weights; auto: as stored. On the cpu activations are float32, rounded to bfloat16 where they meet
+   * bfloat16 weights; on a GPU bfloat16 or float16, unless the weights are float32.
+   */
   dtype?: 'auto' | WeightDType;
   /** Of the cpu device, which the process shares: the last call that names a number wins. */
   threads?: number;
@@ -82,13 +86,13 @@ function check(holds: boolean, message: string): void {
   if (!holds) throw linattnError('ERR_ARGUMENT', `load: ${message}`);
 }
 
-function chooseDevice(asked: DeviceName | 'auto' = 'auto'): DeviceName {
-  if (asked === 'auto') {
-    const gpu = devices().find((device) => device.name.startsWith('cuda') && device.unavailable === undefined);
-    return gpu?.name ?? 'cpu';
-  }
-  deviceIndex(asked);
-  return asked;
+const chooseDevice = (asked: DeviceName | 'auto' = 'auto'): DeviceName =>
+  deviceOf(asked === 'auto' ? modelDevice() : asked).name;
+
+/** Of the activations: what the cpu computes in, and what the tensor cores of a GPU take. */
+function activationsOf(device: DeviceName, weights: WeightDType): Float {
+  if (device === 'cpu' || weights === 'float32') return 'float32';
+  return weights === 'float16' ? 'float16' : 'bfloat16';
 }
 
 async function openTokenizer(folder: string, signal: AbortSignal | undefined): Promise<TextTokenizer | undefined> {
@@ -145,7 +149,13 @@ async function assemble(parts: {
     done += bytes;
     onProgress?.({ done: Math.min(done, checkPass.bytes), total: checkPass.bytes });
   };
-  const loader = new WeightLoader(stored, { device, dtype, signal, onBytes });
+  const loader = new WeightLoader(stored, {
+    device,
+    dtype,
+    activations: activationsOf(device, dtype),
+    signal,
+    onBytes,
+  });
   try {
     const network = await plan.build(loader);
     await loader.finish();
@@ -154,16 +164,14 @@ async function assemble(parts: {
     const kvBytesPerToken = network.kv.groups
       .filter((group) => group.window === 0)
       .reduce((bytes, group) => bytes + group.bytesPerToken(kvDType), 0);
-    const { total } = devices()
-      .find((one) => one.name === device)!
-      .memory();
+    const { total } = deviceOf(device).memory();
     const sizes = {
       device,
       sequences: counts.maxSequences,
       snapshots: counts.maxSnapshots,
       vocabularySize: network.vocabularySize,
       contextLength: plan.contextLength,
-      stepTokens: sliceTokens,
+      stepTokens: sliceTokensOf(device),
       kvDType,
       kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
     };

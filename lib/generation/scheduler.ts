@@ -16,8 +16,11 @@ import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { DecodeGraphs } from './decode-graphs';
 
-/** Tokens of a prefill slice; slices end on multiples of 64 of the absolute position except at the prompt's end. */
-export const sliceTokens = 512;
+/**
+ * Tokens of a prefill slice: enough to keep the device busy, few enough that an abort is soon seen. Slices end on multiples
+ * of 64 of the absolute position except at the prompt's end.
+ */
+export const sliceTokensOf = (device: DeviceName): number => (device === 'cpu' ? 512 : 4096);
 
 export interface PrefillJob {
   readonly sequence: SequenceState;
@@ -60,6 +63,7 @@ export class Scheduler {
   private readonly prefilling: Prefilling[] = [];
   private decoding: Decoding[] = [];
   private readonly graphs: DecodeGraphs;
+  private readonly sliceTokens: number;
   private running = false;
 
   constructor(
@@ -67,6 +71,7 @@ export class Scheduler {
     readonly store: SequenceStore,
     private readonly device: DeviceName,
   ) {
+    this.sliceTokens = sliceTokensOf(device);
     this.graphs = new DecodeGraphs(device, (rows, offsets) => this.decodeStep(rows, offsets));
   }
 
@@ -139,8 +144,8 @@ export class Scheduler {
       signal?.throwIfAborted();
       const from = sequence.length;
       const left = tokens.length - entry.at;
-      const grid = Math.floor((from + sliceTokens) / 64) * 64 - from;
-      const size = left <= sliceTokens ? left : grid;
+      const grid = Math.floor((from + this.sliceTokens) / 64) * 64 - from;
+      const size = left <= this.sliceTokens ? left : grid;
       this.store.reserve(sequence, from, from + size);
       const last = size === left;
       const result = this.enqueueSlice(sequence, tokens.subarray(entry.at, entry.at + size), last);

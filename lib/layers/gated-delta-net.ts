@@ -83,11 +83,10 @@ export class GatedDeltaNet implements Layer {
             sequences: step.sequences,
             activation: 'silu',
           });
-    const heads = (count: number, width: number, offset: number): Hidden =>
-      qkv.view([T, count, width], offset, this.qkvWidth);
-    const q = l2Norm({ x: heads(keyHeads, keyWidth, 0), eps: l2Eps });
-    const k = l2Norm({ x: heads(keyHeads, keyWidth, keys), eps: l2Eps });
-    const v = heads(valueHeads, valueWidth, 2 * keys);
+    const qk = l2Norm({ x: qkv.view([T, 2 * keyHeads, keyWidth], 0, this.qkvWidth), eps: l2Eps });
+    const q = qk.view([T, keyHeads, keyWidth], 0, 2 * keys);
+    const k = qk.view([T, keyHeads, keyWidth], keys, 2 * keys);
+    const v = qkv.view([T, valueHeads, valueWidth], 2 * keys, this.qkvWidth);
     const gated = options.gate !== 'none';
     const small = this.qkvWidth + (gated ? values : 0);
     const { g, beta } = deltaGates({

@@ -1,6 +1,8 @@
 // Tokens to logits: embedding, pre-norm residual blocks, final norm, head. Knows no sessions and no text.
 import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
+import { convert } from '../ops/convert';
 import { embedding } from '../ops/embedding';
+import type { Float } from '../ops/float';
 import { gatherRows } from '../ops/gather-rows';
 import { matmul } from '../ops/matmul';
 import { addRmsNorm, rmsNorm } from '../ops/rms-norm';
@@ -19,12 +21,17 @@ export interface LanguageModelParts {
   readonly blocks: readonly Block[];
   readonly norm: Tensor<'float32'>;
   readonly head: Weight;
+  /** Of the hidden states. */
+  readonly activations: Float;
   readonly normEps: number;
   /** Norm weights are 1 + w. */
   readonly zeroCentred: boolean;
   readonly state: StateLayout;
   readonly kv: KvLayout;
 }
+
+const as = <D extends Float>(x: Hidden, dtype: D): Tensor<D> =>
+  x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
 
 export class LanguageModel {
   constructor(private readonly parts: LanguageModelParts) {}
@@ -48,7 +55,7 @@ export class LanguageModel {
       const input = { x, weight, eps: parts.normEps, zeroCentred: parts.zeroCentred };
       return residual === undefined ? { out: rmsNorm(input), sum: x } : addRmsNorm({ ...input, residual });
     };
-    let branch: Hidden = embedding({ ids, weight: parts.embedding });
+    let branch: Hidden = as(embedding({ ids, weight: parts.embedding }), parts.activations);
     let residual: Hidden | undefined;
     for (const block of parts.blocks) {
       const first = norm(branch, block.mixerNorm, residual);
@@ -63,6 +70,6 @@ export class LanguageModel {
   /** Logits float32 [N, vocabulary] of rows of the hidden states: of `rows` (int32 [N]), or of all. */
   logits(hidden: Hidden, rows?: Tensor<'int32'>): Tensor<'float32'> {
     const x = rows === undefined ? hidden : gatherRows({ x: hidden, rows });
-    return matmul({ x, weight: this.parts.head }) as Tensor<'float32'>;
+    return matmul({ x: as(x, 'float32'), weight: this.parts.head });
   }
 }

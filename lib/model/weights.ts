@@ -23,6 +23,8 @@ export interface Part {
 
 /** What a family builds its layers from. */
 export interface WeightSource {
+  /** Of the activations between the layers. */
+  readonly activations: Float;
   has(name: string): boolean;
   /** The parts, stacked along their outputs, as one packed weight [sum of out, inputs]. */
   linear(parts: readonly Part[], inputs: number): Promise<Weight>;
@@ -41,6 +43,7 @@ const count = (shape: readonly number[]): number => shape.reduce((product, size)
 export class WeightCheck implements WeightSource {
   private readonly used = new Set<string>();
   private readonly problems: string[] = [];
+  readonly activations = 'float32';
   parameters = 0;
   bytes = 0;
 
@@ -109,6 +112,7 @@ export class WeightCheck implements WeightSource {
 export interface LoadWeightsOptions {
   readonly device: DeviceName;
   readonly dtype: WeightDType;
+  readonly activations: Float;
   readonly signal: AbortSignal | undefined;
   readonly onBytes: (bytes: number) => void;
 }
@@ -126,6 +130,10 @@ export class WeightLoader implements WeightSource {
 
   has(name: string): boolean {
     return this.stored.has(name);
+  }
+
+  get activations(): Float {
+    return this.options.activations;
   }
 
   own<T extends { dispose(): void }>(make: (device: DeviceName) => T): T {

@@ -121,7 +121,9 @@ async function build(source: WeightSource, sizes: Sizes, where: Config): Promise
     blocks.push({ mixerNorm, mixer, mlpNorm, mlp });
   }
   const norm = await vector(source, 'model.norm.weight', hidden);
-  return new LanguageModel({ embedding, blocks, norm, head, normEps: sizes.eps, zeroCentred: false, state, kv });
+  const { activations } = source;
+  const kind = { activations, normEps: sizes.eps, zeroCentred: false };
+  return new LanguageModel({ embedding, blocks, norm, head, ...kind, state, kv });
 }
 
 async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state: StateLayout): Promise<Layer> {

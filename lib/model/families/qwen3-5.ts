@@ -123,7 +123,9 @@ async function build(source: WeightSource, sizes: Sizes, prefix: string, where: 
     blocks.push({ mixerNorm, mixer, mlpNorm, mlp });
   }
   const norm = await vector(source, `${prefix}norm.weight`, hidden);
-  return new LanguageModel({ embedding, blocks, norm, head, normEps: sizes.eps, zeroCentred: true, state, kv });
+  const { activations } = source;
+  const kind = { activations, normEps: sizes.eps, zeroCentred: true };
+  return new LanguageModel({ embedding, blocks, norm, head, ...kind, state, kv });
 }
 
 async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state: StateLayout): Promise<Layer> {
