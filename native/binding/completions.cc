@@ -45,27 +45,33 @@ void Completions::deliver(napi_env raw, napi_value, void* context, void*) {
     finished.swap(self.finished_);
   }
   const Napi::Env env(raw);
-  const Napi::HandleScope scope(env);
-  for (auto& completion : finished) {
-    const auto target = self.targets_.find(static_cast<uint64_t>(completion.request));
-    if (target != self.targets_.end()) {
-      if (completion.data) {
-        const auto view = target->second.Value().As<Napi::TypedArray>();
-        const size_t bytes = std::min(view.ByteLength(), completion.bytes);
-        if (bytes > 0)
-          std::memcpy(static_cast<char*>(view.ArrayBuffer().Data()) + view.ByteOffset(), completion.data.get(), bytes);
-      }
-      self.targets_.erase(target);
-    }
-    if (--self.expected_ == 0) napi_unref_threadsafe_function(env, self.function_);
-    Napi::Value code = env.Undefined();
-    Napi::Value message = env.Undefined();
-    if (completion.error) {
-      code = Napi::String::New(env, completion.error->code);
-      message = Napi::String::New(env, completion.error->what());
-    }
-    self.callback_.Call({Napi::Number::New(env, completion.request), code, message});
+  try {
+    const Napi::HandleScope scope(env);
+    for (auto& completion : finished) self.call(env, completion);
+  } catch (const Napi::Error&) {
+    // The worker is being terminated: no JavaScript runs any more, and nobody waits.
   }
+}
+
+void Completions::call(Napi::Env env, Completion& completion) {
+  const auto target = targets_.find(static_cast<uint64_t>(completion.request));
+  if (target != targets_.end()) {
+    if (completion.data) {
+      const auto view = target->second.Value().As<Napi::TypedArray>();
+      const size_t bytes = std::min(view.ByteLength(), completion.bytes);
+      if (bytes > 0)
+        std::memcpy(static_cast<char*>(view.ArrayBuffer().Data()) + view.ByteOffset(), completion.data.get(), bytes);
+    }
+    targets_.erase(target);
+  }
+  if (--expected_ == 0) napi_unref_threadsafe_function(env, function_);
+  Napi::Value code = env.Undefined();
+  Napi::Value message = env.Undefined();
+  if (completion.error) {
+    code = Napi::String::New(env, completion.error->code);
+    message = Napi::String::New(env, completion.error->what());
+  }
+  callback_.Call({Napi::Number::New(env, completion.request), code, message});
 }
 
 }  // namespace linattn::binding

@@ -6,7 +6,7 @@
 
 namespace linattn {
 
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; round++) {
     const uint64_t first = uint64_t{0xD2511F53u} * counter[0];
     const uint64_t second = uint64_t{0xCD9E8D57u} * counter[2];
@@ -19,7 +19,7 @@ inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::arra
 }
 
 // Uniform in [0, 1), a multiple of 2^-53.
-inline double unit_interval(uint32_t high, uint32_t low) {
+constexpr double unit_interval(uint32_t high, uint32_t low) {
   return (static_cast<double>(high >> 5) * 0x1p26 + static_cast<double>(low >> 6)) * 0x1p-53;
 }
 

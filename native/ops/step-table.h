@@ -40,13 +40,13 @@ inline void check_step_rows(const Tensor& table, const Tensor& rows, const char*
   }
 }
 
-inline void swap_halves(StepRow& row) {
+constexpr void swap_halves(StepRow& row) {
   const int32_t written = row.write;
   row.write = row.read >= 0 ? row.read : row.spare;
   row.read = written;
 }
 
-inline void commit_decode(StepRow& row) {
+constexpr void commit_decode(StepRow& row) {
   if (!row.uncommitted) return;
   swap_halves(row);
   row.length += 1;
