@@ -1,7 +1,9 @@
 // Builds the addon into prebuilds/<platform>-<arch>/linattn.node, its one place: CMake where it is installed, else node-gyp.
-// --debug builds without optimisation. Environment: LINATTN_BUILD=cmake|node-gyp forces one; LINATTN_CUDA=AUTO|ON|OFF is
-// passed to CMake; LINATTN_TESTS=1 builds native/test too; LINATTN_SANITIZE=1 builds all with AddressSanitizer and
-// UndefinedBehaviorSanitizer, into build-asan; LINATTN_SANITIZE=thread with ThreadSanitizer, into build-tsan.
+// --debug builds without optimisation. Environment: LINATTN_BUILD=cmake|node-gyp forces one; LINATTN_CUDA=AUTO|ON|OFF and
+// LINATTN_CUDA_ARCHITECTURES (90a-real, say) are passed to CMake; LINATTN_CUDA_EMULATOR=1 also builds the CUDA backend for
+// the CPU (native/cuda/emulator), which stays in the build folder; LINATTN_TESTS=1 builds native/test too;
+// LINATTN_SANITIZE=1 builds all with AddressSanitizer and UndefinedBehaviorSanitizer, into build-asan;
+// LINATTN_SANITIZE=thread with ThreadSanitizer, into build-tsan.
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -78,6 +80,8 @@ function buildWithCmake() {
   if (fs.existsSync(path.join(root, out, 'config.gypi'))) fs.rmSync(path.join(root, out), { recursive: true }); // node-gyp's
   const options = ['--log-level', 'warn', '--out', out, `--CDLINATTN_CUDA=${env.LINATTN_CUDA || 'AUTO'}`];
   options.push(`--CDLINATTN_SANITIZE=${sanitize ?? 'OFF'}`, `--CDLINATTN_TESTS=${tests ? 'ON' : 'OFF'}`);
+  options.push(`--CDLINATTN_CUDA_EMULATOR=${env.LINATTN_CUDA_EMULATOR === '1' ? 'ON' : 'OFF'}`);
+  if (env.LINATTN_CUDA_ARCHITECTURES) options.push(`--CDLINATTN_CUDA_ARCHITECTURES=${env.LINATTN_CUDA_ARCHITECTURES}`);
   if (debug) options.push('--debug');
   run('cmake-js', 'bin/cmake-js', ['configure', ...options]);
   run('cmake-js', 'bin/cmake-js', ['build', ...options, '--parallel', jobs]);

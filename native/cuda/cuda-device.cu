@@ -1,0 +1,298 @@
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "cuda/cuda-device.h"
+#include "cuda/error.h"
+#include "cuda/op-functions.h"
+
+namespace linattn::cuda {
+namespace {
+
+constexpr size_t kLandingBytes = size_t{256} << 10;
+constexpr size_t kLandings = 32;
+
+bool flag(const char* name) {
+  const char* text = std::getenv(name);
+  return text && *text == '1';
+}
+
+// What `error` says, with who it happened to in front.
+Error named(const char* op, const Error& error) {
+  const std::string what = error.what();
+  const std::string prefix = "cuda: ";
+  return {error.code, std::string(op) + ": " + (what.rfind(prefix, 0) == 0 ? what.substr(prefix.size()) : what)};
+}
+
+}  // namespace
+
+int device_count(std::string& reason) {
+  int count = 0;
+  const cudaError_t result = cudaGetDeviceCount(&count);
+  if (result == cudaSuccess) {
+    if (count == 0) reason = "the NVIDIA driver sees no GPU";
+    return count;
+  }
+  cudaGetLastError();
+  reason = std::string(cudaGetErrorName(result)) + ", " + cudaGetErrorString(result);
+  return 0;
+}
+
+CudaDevice::CudaDevice(int index) : index_(index) {
+  cudaDeviceProp found{};
+  check(cudaGetDeviceProperties(&found, index));
+  properties_.index = index;
+  properties_.capability = found.major * 10 + found.minor;
+  properties_.multiprocessors = found.multiProcessorCount;
+  properties_.shared_memory = static_cast<int>(found.sharedMemPerBlockOptin);
+  properties_.l2_bytes = found.l2CacheSize;
+  total_ = found.totalGlobalMem;
+  description_ = std::string(found.name) + ", compute capability " + std::to_string(found.major) + "." +
+                 std::to_string(found.minor) + ", " + std::to_string(found.multiProcessorCount) + " multiprocessors";
+  synchronous_ = flag("LINATTN_SYNC");
+  poison_ = flag("LINATTN_POISON");
+}
+
+CudaDevice::~CudaDevice() {
+  if (!cuda_) return;
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_one();
+  completer_.join();
+  cudaSetDevice(index_);
+  cudaDeviceSynchronize();
+  for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  for (void* landing : all_landings_) cudaFreeHost(landing);
+  cudaFreeHost(host_faults_);
+  cudaStreamDestroy(cuda_->stream);
+}
+
+void CudaDevice::enter() {
+  if (cuda_) return;
+  check(cudaSetDevice(index_));
+  auto cuda = std::make_unique<Cuda>(properties_);
+  check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+  void* faults = nullptr;
+  const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
+  check(cudaHostAlloc(&faults, bytes, cudaHostAllocMapped));
+  std::memset(faults, 0, bytes);
+  host_faults_ = static_cast<Fault*>(faults);
+  void* seen = nullptr;
+  check(cudaHostGetDevicePointer(&seen, faults, 0));
+  cuda->faults = static_cast<Fault*>(seen);
+  staging_ = std::make_unique<Staging>();
+  cuda_ = std::move(cuda);
+  completer_ = std::thread([this] { complete(); });
+}
+
+template <class Body>
+void CudaDevice::guarded(Body body) {
+  {
+    std::lock_guard lock(mutex_);
+    if (lost_) throw Error(lost_->code, lost_->what());
+  }
+  enter();
+  try {
+    body();
+  } catch (const Error& error) {
+    if (error.code == "ERR_DEVICE_LOST") {
+      std::lock_guard lock(mutex_);
+      if (!lost_) lost_ = std::make_shared<const Error>(error.code, error.what());
+    }
+    throw;
+  }
+}
+
+MemoryUse CudaDevice::memory() const { return {allocator_.used(), allocator_.reserved(), total_}; }
+
+void* CudaDevice::allocate(size_t bytes, bool zeroed, bool counted) {
+  void* data = nullptr;
+  guarded([&] {
+    data = allocator_.allocate(bytes, counted);
+    if (zeroed || poison_) check(cudaMemsetAsync(data, zeroed ? 0 : 0xff, bytes, cuda_->stream));
+  });
+  return data;
+}
+
+void CudaDevice::free(void* data, size_t bytes, bool counted) { allocator_.free(data, bytes, counted); }
+
+void CudaDevice::copy_in(void* to, const void* host, size_t bytes) {
+  guarded([&] {
+    for (size_t at = 0; at < bytes; at += Staging::kBlockBytes) {
+      const size_t count = std::min(bytes - at, Staging::kBlockBytes);
+      void* staged = staging_->take(count, cuda_->stream);
+      std::memcpy(staged, static_cast<const char*>(host) + at, count);
+      check(cudaMemcpyAsync(static_cast<char*>(to) + at, staged, count, cudaMemcpyHostToDevice, cuda_->stream));
+    }
+  });
+}
+
+void CudaDevice::copy_out(void* host, const void* from, size_t bytes) {
+  if (bytes == 0) return;
+  guarded([&] {
+    void* staged = bytes <= kLandingBytes ? take_landing() : nullptr;
+    check(cudaMemcpyAsync(staged ? staged : host, from, bytes, cudaMemcpyDeviceToHost, cuda_->stream));
+    if (staged) {
+      landings_.push_back({host, staged, bytes});
+    } else {
+      check(cudaStreamSynchronize(cuda_->stream));
+    }
+  });
+}
+
+// Pinned memory for one small copy out, or null when all of it is on its way.
+void* CudaDevice::take_landing() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!free_landings_.empty()) {
+      void* taken = free_landings_.back();
+      free_landings_.pop_back();
+      return taken;
+    }
+  }
+  if (all_landings_.size() == kLandings) return nullptr;
+  void* made = nullptr;
+  check(cudaHostAlloc(&made, kLandingBytes, cudaHostAllocDefault));
+  all_landings_.push_back(made);
+  return made;
+}
+
+void CudaDevice::after(Done done) {
+  try {
+    guarded([&] {
+      cudaEvent_t event = nullptr;
+      {
+        std::lock_guard lock(mutex_);
+        if (!events_.empty()) {
+          event = events_.back();
+          events_.pop_back();
+        }
+      }
+      if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+      check(cudaEventRecord(event, cuda_->stream));
+      {
+        std::lock_guard lock(mutex_);
+        waiting_.push_back({event, std::move(landings_), std::move(intervals_), std::move(done)});
+      }
+      landings_.clear();
+      intervals_.clear();
+      wake_.notify_one();
+    });
+  } catch (const Error& error) {
+    if (done) done(std::make_shared<const Error>(error.code, error.what()));
+  }
+}
+
+// The first thing that kernels have reported since the last time, as an error.
+std::shared_ptr<const Error> CudaDevice::finding() {
+  for (int op = 0; op < kOpCount; op++) {
+    volatile Fault& fault = host_faults_[op];
+    if (fault.kind == 0) continue;
+    const Fault copy{fault.kind,     fault.name, fault.index, fault.value, fault.low, fault.limit, fault.column,
+                     fault.sequence, 0};
+    fault.kind = 0;
+    return error_of(copy, op_name(op));
+  }
+  return nullptr;
+}
+
+// The completer thread: what waits comes back in order.
+void CudaDevice::complete() {
+  cudaSetDevice(index_);
+  for (;;) {
+    Waiting next{};
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stop_ || !waiting_.empty(); });
+      if (waiting_.empty()) return;
+      next = std::move(waiting_.front());
+      waiting_.pop_front();
+    }
+    std::shared_ptr<const Error> error;
+    try {
+      check(cudaEventSynchronize(next.event));
+      error = finding();
+    } catch (const Error& failure) {
+      error = std::make_shared<const Error>(failure.code, failure.what());
+    }
+    for (const Interval& interval : next.intervals) {
+      float milliseconds = 0;
+      cudaEventElapsedTime(&milliseconds, interval.begin, interval.end);
+      *interval.milliseconds = static_cast<double>(milliseconds);
+      cudaEventDestroy(interval.begin);
+      cudaEventDestroy(interval.end);
+    }
+    for (const Landing& landing : next.landings) std::memcpy(landing.host, landing.staged, landing.bytes);
+    {
+      std::lock_guard lock(mutex_);
+      events_.push_back(next.event);
+      for (const Landing& landing : next.landings) free_landings_.push_back(landing.staged);
+      if (error && error->code == "ERR_DEVICE_LOST" && !lost_) lost_ = error;
+    }
+    next.done(std::move(error));
+  }
+}
+
+void CudaDevice::time_begin() {
+  guarded([&] {
+    if (!began_) check(cudaEventCreate(&began_));
+    check(cudaEventRecord(began_, cuda_->stream));
+  });
+}
+
+void CudaDevice::time_end(double* milliseconds) {
+  guarded([&] {
+    if (!began_) throw Error("ERR_ARGUMENT", "time: ends before it began");
+    cudaEvent_t end = nullptr;
+    check(cudaEventCreate(&end));
+    check(cudaEventRecord(end, cuda_->stream));
+    intervals_.push_back({began_, end, milliseconds});
+    began_ = nullptr;
+  });
+}
+
+void CudaDevice::run(int op, const void* fields) {
+  guarded([&] {
+    struct Ended {
+      Cuda& cuda;
+      ~Ended() { cuda.end_command(); }
+    } ended{*cuda_};
+    cuda_->op = op;
+    try {
+      op_functions()[op](fields, *cuda_);
+      if (!synchronous_ || cuda_->recording) return;
+      check(cudaStreamSynchronize(cuda_->stream));
+    } catch (const Error& error) {
+      throw named(op_name(op), error);
+    }
+    if (const auto error = finding()) throw Error(error->code, error->what());
+  });
+}
+
+void CudaDevice::record_begin() {
+  guarded([&] {
+    check(cudaStreamBeginCapture(cuda_->stream, cudaStreamCaptureModeThreadLocal));
+    cuda_->recording = true;
+  });
+}
+
+void* CudaDevice::record_end() {
+  cuda_->recording = false;
+  cudaGraph_t recorded = nullptr;
+  check(cudaStreamEndCapture(cuda_->stream, &recorded));
+  cudaGraphExec_t graph = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&graph, recorded, 0);
+  cudaGraphDestroy(recorded);
+  check(made);
+  return graph;
+}
+
+void CudaDevice::launch(void* graph) {
+  guarded([&] { check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), cuda_->stream)); });
+}
+
+void CudaDevice::destroy(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+
+}  // namespace linattn::cuda

@@ -1,0 +1,98 @@
+// One GPU: its stream, memory, graphs, and the thread that tells when enqueued work has happened. Opened cheaply; the
+// CUDA context comes with the first command. Errors are thrown; plugin.cu turns them into statuses.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/device.h"
+#include "cuda/allocator.h"
+#include "cuda/cuda.h"
+#include "cuda/faults.h"
+#include "cuda/staging.h"
+
+namespace linattn::cuda {
+
+class CudaDevice {
+ public:
+  explicit CudaDevice(int index);
+  ~CudaDevice();
+
+  const std::string& description() const { return description_; }
+  MemoryUse memory() const;
+  void charge(int64_t bytes) { allocator_.charge(bytes); }
+
+  // Queue thread.
+  void* allocate(size_t bytes, bool zeroed, bool counted);
+  void free(void* data, size_t bytes, bool counted);
+  void copy_in(void* to, const void* host, size_t bytes);
+  void copy_out(void* host, const void* from, size_t bytes);
+  using Done = std::function<void(std::shared_ptr<const Error>)>;
+  void after(Done done);
+  void time_begin();
+  void time_end(double* milliseconds);
+  void run(int op, const void* fields);
+  void record_begin();
+  void* record_end();
+  void launch(void* graph);
+  void destroy(void* graph);
+
+ private:
+  // A copy that waits in pinned memory until the device has made it.
+  struct Landing {
+    void* host;
+    void* staged;
+    size_t bytes;
+  };
+  // Two events of this interval alone.
+  struct Interval {
+    cudaEvent_t begin, end;
+    double* milliseconds;
+  };
+  struct Waiting {
+    cudaEvent_t event;
+    std::vector<Landing> landings;
+    std::vector<Interval> intervals;
+    Done done;
+  };
+
+  void enter();  // makes the context at the first call
+  // Runs `body`, and once the device is lost throws ERR_DEVICE_LOST without running it.
+  template <class Body>
+  void guarded(Body body);
+  void* take_landing();
+  void complete();
+  std::shared_ptr<const Error> finding();
+
+  const int index_;
+  std::string description_;
+  size_t total_ = 0;
+  Properties properties_;
+  bool synchronous_ = false, poison_ = false;
+  std::unique_ptr<Cuda> cuda_;
+  Allocator allocator_;
+  std::unique_ptr<Staging> staging_;
+  std::vector<Landing> landings_;    // of the next after()
+  std::vector<Interval> intervals_;  // of the next after()
+  cudaEvent_t began_ = nullptr;
+  std::vector<void*> all_landings_;
+  Fault* host_faults_ = nullptr;
+
+  std::thread completer_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Waiting> waiting_;      // this and all below: guarded by mutex_
+  std::vector<cudaEvent_t> events_;  // free ones
+  std::vector<void*> free_landings_;
+  bool stop_ = false;
+  std::shared_ptr<const Error> lost_;
+};
+
+int device_count(std::string& reason);
+
+}  // namespace linattn::cuda

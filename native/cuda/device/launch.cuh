@@ -1,0 +1,52 @@
+// Launching a kernel: every failure is an Error, large shared memory is asked for, an empty grid launches nothing.
+#pragma once
+#include <utility>
+
+#include "cuda/cuda.h"
+#include "cuda/error.h"
+
+namespace linattn::cuda {
+
+// More dynamic shared memory than a kernel gets unasked.
+constexpr size_t kSharedUnasked = 48 * 1024;
+
+template <class... Parameters, class... Arguments>
+void launch_as(bool early, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+               Arguments&&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+#ifdef LINATTN_CUDA_EMULATOR
+  emulator::launch(grid, block, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
+#else
+  if (shared > kSharedUnasked) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = cuda.stream;
+  cudaLaunchAttribute attribute{};
+  if (early && cuda.properties.capability >= 90) {
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+  }
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+#endif
+}
+
+template <class... Parameters, class... Arguments>
+void launch(Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Arguments&&... arguments) {
+  launch_as(false, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
+}
+
+// The same for a kernel that calls wait_for_inputs() before it reads what an earlier kernel writes and before it
+// writes: it may begin while the one before it ends.
+template <class... Parameters, class... Arguments>
+void launch_early(Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
+                  Arguments&&... arguments) {
+  launch_as(true, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
+}
+
+}  // namespace linattn::cuda

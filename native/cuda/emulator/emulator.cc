@@ -1,0 +1,250 @@
+#include "cuda/emulator/emulator.h"
+
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
+
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "core/error.h"
+
+#ifdef __x86_64__
+// swapcontext saves the signal mask, two system calls a switch; this saves what the calling convention asks for.
+extern "C" void linattn_switch_stack(void** from, void* to);
+asm(R"(
+.text
+.type linattn_switch_stack, @function
+linattn_switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size linattn_switch_stack, . - linattn_switch_stack
+)");
+#endif
+
+namespace linattn::cuda::emulator {
+
+thread_local Thread* current = nullptr;
+thread_local dim3 block_index, block_size, grid_size;
+thread_local unsigned char* shared_memory = nullptr;
+
+namespace {
+
+constexpr size_t kStackBytes = size_t{256} << 10;
+constexpr size_t kExchangeBytes = 64;  // of a lane
+constexpr size_t kSharedBytes = size_t{256} << 10;
+
+// Waiting for others: a count that all of them raise.
+struct Rendezvous {
+  int arrived = 0;
+  uint64_t generation = 0;
+};
+
+struct Warp {
+  Rendezvous meeting;
+  int lanes = 0, ended = 0;
+  int half = 0;
+  unsigned char values[2][32 * kExchangeBytes];
+};
+
+// Where a fiber, or the scheduler, goes on.
+#ifdef __x86_64__
+class Context {
+ public:
+  void begin(unsigned char* stack, size_t bytes, void (*body)()) {
+    auto** top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + bytes) / 16 * 16);
+    *--top = nullptr;  // where `body` would return to
+    *--top = reinterpret_cast<void*>(body);
+    at_ = top - 6;  // six registers, of any value
+  }
+  void switch_to(Context& other) { linattn_switch_stack(&at_, other.at_); }
+
+ private:
+  void* at_ = nullptr;
+};
+#else
+class Context {
+ public:
+  void begin(unsigned char* stack, size_t bytes, void (*body)()) {
+    getcontext(&at_);
+    at_.uc_stack.ss_sp = stack;
+    at_.uc_stack.ss_size = bytes;
+    at_.uc_link = nullptr;
+    makecontext(&at_, body, 0);
+  }
+  void switch_to(Context& other) { swapcontext(&at_, &other.at_); }
+
+ private:
+  ucontext_t at_{};
+};
+#endif
+
+struct Fiber {
+  Thread thread{};
+  Context context;
+  std::unique_ptr<unsigned char[]> stack;
+  bool ended = false;
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Warp> warps;
+  Rendezvous meeting;
+  Rendezvous named[16];
+  int live = 0;
+  Context scheduler;
+  size_t running = 0;
+  bool moved = false;  // since the last round of the scheduler
+  const std::function<void()>* body = nullptr;
+  std::exception_ptr failure;
+};
+
+thread_local Block* block = nullptr;
+
+void yield() {
+  Fiber& fiber = block->fibers[block->running];
+  fiber.context.switch_to(block->scheduler);
+}
+
+void wait(Rendezvous& meeting, int threads) {
+  const uint64_t generation = meeting.generation;
+  block->moved = true;
+  if (++meeting.arrived >= threads) {
+    meeting.arrived = 0;
+    meeting.generation++;
+    return;
+  }
+  while (meeting.generation == generation) yield();
+}
+
+void run_fiber() {
+  Fiber& fiber = block->fibers[block->running];
+  try {
+    (*block->body)();
+  } catch (...) {
+    if (!block->failure) block->failure = std::current_exception();
+  }
+  fiber.ended = true;
+  block->live--;
+  block->moved = true;
+  Warp& warp = block->warps[static_cast<size_t>(fiber.thread.warp)];
+  warp.ended++;
+  // Threads that have ended no longer count for the barriers of those that go on.
+  if (warp.meeting.arrived > 0 && warp.meeting.arrived >= warp.lanes - warp.ended) {
+    warp.meeting.arrived = 0;
+    warp.meeting.generation++;
+  }
+  if (block->meeting.arrived > 0 && block->meeting.arrived >= block->live) {
+    block->meeting.arrived = 0;
+    block->meeting.generation++;
+  }
+  fiber.context.switch_to(block->scheduler);
+}
+
+void run_block(Block& own) {
+  own.live = static_cast<int>(own.fibers.size());
+  own.meeting = {};
+  for (Rendezvous& named : own.named) named = {};
+  for (Warp& warp : own.warps) {
+    warp.meeting = {};
+    warp.ended = 0;
+  }
+  for (Fiber& fiber : own.fibers) {
+    fiber.ended = false;
+    fiber.context.begin(fiber.stack.get(), kStackBytes, run_fiber);
+  }
+  while (own.live > 0) {
+    own.moved = false;
+    for (own.running = 0; own.running < own.fibers.size(); own.running++) {
+      Fiber& fiber = own.fibers[own.running];
+      if (fiber.ended) continue;
+      current = &fiber.thread;
+      own.scheduler.switch_to(fiber.context);
+    }
+    if (own.failure) std::rethrow_exception(own.failure);
+    if (!own.moved) throw Error("ERR_CUDA", "emulator: the threads of a block wait for each other for ever");
+  }
+}
+
+}  // namespace
+
+void block_barrier() { wait(block->meeting, block->live); }
+
+void named_barrier(int id, int threads) { wait(block->named[id], threads); }
+
+const unsigned char* warp_exchange(const void* value, size_t bytes) {
+  Warp& warp = block->warps[static_cast<size_t>(current->warp)];
+  if (bytes > kExchangeBytes) throw Error("ERR_CUDA", "emulator: a lane exchanges 64 bytes at most");
+  // Two buffers: a lane may begin the next exchange while others still read this one.
+  const int half = static_cast<int>(warp.meeting.generation % 2);
+  std::memcpy(warp.values[half] + static_cast<size_t>(current->lane) * bytes, value, bytes);
+  Thread* self = current;
+  wait(warp.meeting, warp.lanes - warp.ended);
+  current = self;
+  return warp.values[half];
+}
+
+void launch(dim3 grid, dim3 size, size_t shared, const std::function<void()>& body) {
+  launches++;
+  const size_t threads = size_t{size.x} * size.y * size.z;
+  if (threads == 0 || threads > 1024) throw Error("ERR_CUDA", "emulator: a block has 1 to 1024 threads");
+  if (shared > kSharedBytes) throw Error("ERR_CUDA", "emulator: too much shared memory");
+  static thread_local std::unique_ptr<Block> kept;
+  static thread_local std::unique_ptr<unsigned char[]> memory(new unsigned char[kSharedBytes + 1024]);
+  if (!kept || kept->fibers.size() != threads) {
+    kept = std::make_unique<Block>();
+    kept->fibers.resize(threads);
+    kept->warps = std::vector<Warp>((threads + 31) / 32);
+    for (size_t i = 0; i < threads; i++) {
+      Fiber& fiber = kept->fibers[i];
+      fiber.stack.reset(new unsigned char[kStackBytes]);
+      fiber.thread.lane = static_cast<int>(i % 32);
+      fiber.thread.warp = static_cast<int>(i / 32);
+      kept->warps[i / 32].lanes++;
+    }
+  }
+  for (size_t i = 0; i < threads; i++) {
+    const auto index = static_cast<unsigned>(i);
+    kept->fibers[i].thread.index = dim3(index % size.x, index / size.x % size.y, index / (size.x * size.y));
+  }
+  Block* outer = block;
+  block = kept.get();
+  block->body = &body;
+  block->failure = nullptr;
+  shared_memory = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(memory.get()) + 1023) / 1024 * 1024);
+  grid_size = grid;
+  block_size = size;
+  struct Restore {
+    Block* outer;
+    ~Restore() {
+      block = outer;
+      current = nullptr;
+    }
+  } restore{outer};
+  for (unsigned z = 0; z < grid.z; z++) {
+    for (unsigned y = 0; y < grid.y; y++) {
+      for (unsigned x = 0; x < grid.x; x++) {
+        block_index = dim3(x, y, z);
+        // Nothing may count on what a block finds in its shared memory.
+        std::memset(shared_memory, 0xff, shared);
+        run_block(*block);
+      }
+    }
+  }
+}
+
+}  // namespace linattn::cuda::emulator

@@ -1,0 +1,121 @@
+// The CUDA runtime, as far as native/cuda calls it: one device whose memory is the host's, and everything is done when
+// it is called. Graphs cannot be recorded, so what would be one runs command by command.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorInvalidAddressSpace,
+  cudaErrorInvalidPc,
+  cudaErrorHardwareStackError,
+  cudaErrorAssert,
+  cudaErrorECCUncorrectable,
+  cudaErrorNvlinkUncorrectable,
+  cudaErrorDevicesUnavailable,
+  cudaErrorDeviceUninitialized,
+  cudaErrorIllegalAddress,
+  cudaErrorLaunchFailure,
+  cudaErrorLaunchTimeout,
+  cudaErrorIllegalInstruction,
+  cudaErrorMisalignedAddress,
+  cudaErrorNotSupported,
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum { cudaHostAllocDefault = 0, cudaHostAllocMapped = 2, cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
+
+namespace linattn::cuda::emulator {
+
+// Kernels launched so far; after as many as LINATTN_EMULATOR_LOSE says, the device is lost.
+inline std::atomic<long> launches{0};
+inline cudaError_t state() {
+  static const char* text = std::getenv("LINATTN_EMULATOR_LOSE");
+  return text && launches.load() >= std::atol(text) ? cudaErrorIllegalAddress : cudaSuccess;
+}
+
+}  // namespace linattn::cuda::emulator
+
+using cudaStream_t = void*;
+using cudaEvent_t = std::chrono::steady_clock::time_point*;
+using cudaGraph_t = void*;
+using cudaGraphExec_t = void*;
+struct cudaDeviceProp {
+  char name[64];
+  int major, minor, multiProcessorCount;
+  size_t sharedMemPerBlockOptin, totalGlobalMem;
+  int l2CacheSize;
+};
+
+inline const char* cudaGetErrorName(cudaError_t) { return "emulated"; }
+inline const char* cudaGetErrorString(cudaError_t) { return "emulated error"; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int) {
+  *found = {"emulator", 9, 0, 4, size_t{227} << 10, size_t{8} << 30, 1 << 20};
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+template <class T>
+cudaError_t cudaMalloc(T** data, size_t bytes) {
+  if (bytes > size_t{8} << 30) return cudaErrorMemoryAllocation;
+  *data = static_cast<T*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+  return *data ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFree(void* data) {
+  std::free(data);
+  return cudaSuccess;
+}
+inline cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) { return cudaMalloc(data, bytes); }
+inline cudaError_t cudaFreeHost(void* data) { return cudaFree(data); }
+inline cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+  *device = host;
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  if (bytes > 0) std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return linattn::cuda::emulator::state(); }
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return cudaErrorNotSupported; }
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*) { return cudaErrorNotSupported; }
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned) { return cudaErrorNotSupported; }
+inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaErrorNotSupported; }
+inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new std::chrono::steady_clock::time_point();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return cudaEventCreate(event); }
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  *event = std::chrono::steady_clock::now();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
+  *milliseconds = std::chrono::duration<float, std::milli>(*to - *from).count();
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return linattn::cuda::emulator::state(); }

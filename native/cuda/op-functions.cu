@@ -1,0 +1,33 @@
+#include "cuda/op-functions.h"
+#include "ops/op-list.h"
+
+namespace linattn::cuda {
+
+#define LINATTN_DECLARE(Op) void run(const Op& op, Cuda& cuda);
+LINATTN_OPS(LINATTN_DECLARE)
+#undef LINATTN_DECLARE
+
+namespace {
+
+constexpr const char* kNames[] = {
+#define LINATTN_NAME(Op) Op::kName,
+    LINATTN_OPS(LINATTN_NAME)
+#undef LINATTN_NAME
+};
+
+}  // namespace
+
+const int kOpCount = static_cast<int>(sizeof(kNames) / sizeof(kNames[0]));
+
+const char* op_name(int op) { return kNames[op]; }
+
+const OpFunction* op_functions() {
+  static constexpr OpFunction kFunctions[] = {
+#define LINATTN_FUNCTION(Op) [](const void* op, Cuda& cuda) { run(*static_cast<const Op*>(op), cuda); },
+      LINATTN_OPS(LINATTN_FUNCTION)
+#undef LINATTN_FUNCTION
+  };
+  return kFunctions;
+}
+
+}  // namespace linattn::cuda

@@ -1,0 +1,251 @@
+// The short convolution before a linear attention layer. A thread makes a run of tokens of one sequence for a few
+// channels, with their window in registers where the kernel is short. The thread of a sequence's first tokens reads its
+// state, and alone writes it, afterwards: the first run holds every token that sees the state.
+#include <algorithm>
+
+#include "cuda/device/activate.cuh"
+#include "cuda/device/elementwise.cuh"
+#include "cuda/device/sequences.cuh"
+#include "ops/causal-conv.h"
+
+namespace linattn::cuda {
+namespace {
+
+constexpr int kMostThreads = 128;
+constexpr int kLeastRun = 8, kMostRun = 64;  // tokens
+constexpr int kAhead = 4;                    // tokens whose loads are under way at once
+
+template <class T>
+struct Conv {
+  StridedRows<const T> x;
+  StridedRows<T> out;
+  const float *weight, *bias;  // [channels, taps]; [channels] or null
+  float* state;                // [slots, channels, taps - 1] or null
+  int64_t slot_stride;
+  int slots, channels, taps;
+  bool silu;
+  int run;  // tokens of a block; 0: all of a sequence
+  int channel_blocks;
+  SequencesView sequences;
+  Fault* fault;
+
+  // The windows of sequence n's channels from `channel` on, or null.
+  __device__ __forceinline__ float* window(FaultName name, const int32_t* list, int n, int64_t channel) const {
+    if (!state || taps == 1) return nullptr;
+    const int slot = checked_slot(fault, name, list, n, slots);
+    return slot < 0 ? nullptr : state + slot * slot_stride + channel * (taps - 1);
+  }
+};
+
+// Tokens [from, to) of sequence n, which has [begin, end).
+struct Run {
+  int n, begin, end, from, to;
+};
+
+// Sequence n has its runs at the blocks from offsets[n] / run + n on: as many blocks as it can need.
+template <class T>
+__device__ __forceinline__ Run run_of_block(const Conv<T>& conv, int block) {
+  const int32_t* const offsets = conv.sequences.offsets;
+  int n = block, first = 0;
+  if (conv.run > 0) {
+    int high = conv.sequences.rows;
+    n = 0;
+    while (n + 1 < high) {
+      const int middle = (n + high) / 2;
+      if (offsets[middle] / conv.run + middle <= block) {
+        n = middle;
+      } else {
+        high = middle;
+      }
+    }
+    first = block - offsets[n] / conv.run - n;
+  }
+  const int begin = offsets[n], end = offsets[n + 1];
+  if (begin < 0 || end < begin || end > conv.sequences.tokens || first < 0) {
+    if (threadIdx.x == 0)
+      report(conv.fault, FaultKind::kOffsets, FaultName::kRows, n, end, begin, conv.sequences.tokens);
+    return {n, 0, 0, 1, 0};
+  }
+  if (conv.run == 0) return {n, begin, end, begin, end};
+  const int64_t from = begin + static_cast<int64_t>(first) * conv.run;
+  if (first > 0 && from >= end) return {n, begin, end, 1, 0};
+  return {n, begin, end, static_cast<int>(from), static_cast<int>(min(from + conv.run, static_cast<int64_t>(end)))};
+}
+
+// kTaps 0: any number of them, and every input is read again for each.
+template <class T, int kTaps, int kWidth>
+__global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
+  const int block = static_cast<int>(blockIdx.x / static_cast<unsigned>(conv.channel_blocks));
+  const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(conv.channel_blocks));
+  const int64_t channel = (static_cast<int64_t>(channel_block) * blockDim.x + threadIdx.x) * kWidth;
+  wait_for_inputs();
+  let_next_begin();
+  if (channel >= conv.channels) return;
+  const Run run = run_of_block(conv, block);
+  if (run.from > run.to) return;
+  const int past = (kTaps > 0 ? kTaps : conv.taps) - 1;
+  const bool first = run.from == run.begin;
+  const float* const before =
+      first ? conv.window(FaultName::kReadSlots, conv.sequences.read_slots, run.n, channel) : nullptr;
+  const auto load_token = [&](int t, float (&to)[kWidth]) { load(conv.x.at(t, channel), to); };
+  // Input t of the sequence, which may lie before its first token.
+  const auto load_input = [&](int t, float (&to)[kWidth]) {
+    if (t >= run.begin) return load_token(t, to);
+#pragma unroll
+    for (int c = 0; c < kWidth; c++) to[c] = before ? before[c * past + t - run.begin + past] : 0.0f;
+  };
+  const auto put = [&](int t, float (&total)[kWidth]) {
+    if (conv.silu) {
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
+    }
+    store(conv.out.at(t, channel), total);
+  };
+  float bias[kWidth] = {};
+  if (conv.bias) load(conv.bias + channel, bias);
+  float* const after =
+      first ? conv.window(FaultName::kWriteSlots, conv.sequences.write_slots, run.n, channel) : nullptr;
+
+  if constexpr (kTaps > 0) {
+    constexpr int kPast = kTaps - 1;
+    float weight[kWidth * kTaps], recent[kTaps][kWidth];
+#pragma unroll
+    for (int w = 0; w < kTaps; w++) {
+      float part[kWidth];
+      load(conv.weight + channel * kTaps + w * kWidth, part);
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) weight[w * kWidth + c] = part[c];
+    }
+    if (before) {
+#pragma unroll
+      for (int w = 0; w < kPast; w++) {
+        float part[kWidth];
+        load(before + w * kWidth, part);
+#pragma unroll
+        for (int c = 0; c < kWidth; c++) {
+          const int at = w * kWidth + c;
+          recent[at % kPast][at / kPast] = part[c];
+        }
+      }
+    } else {
+#pragma unroll
+      for (int w = 0; w < kPast; w++) load_input(run.from - kPast + w, recent[w]);
+    }
+    const auto step = [&](int t, const float (&input)[kWidth]) {
+      float total[kWidth];
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) {
+        recent[kPast][c] = input[c];
+        total[c] = bias[c];
+#pragma unroll
+        for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
+#pragma unroll
+        for (int w = 0; w < kPast; w++) recent[w][c] = recent[w + 1][c];
+      }
+      put(t, total);
+    };
+    int t = run.from;
+    for (; t + kAhead <= run.to; t += kAhead) {
+      float inputs[kAhead][kWidth];
+#pragma unroll
+      for (int i = 0; i < kAhead; i++) load_token(t + i, inputs[i]);
+#pragma unroll
+      for (int i = 0; i < kAhead; i++) step(t + i, inputs[i]);
+    }
+    for (; t < run.to; t++) {
+      float input[kWidth];
+      load_token(t, input);
+      step(t, input);
+    }
+    if (!after) return;
+    if (run.to < run.end) {
+#pragma unroll
+      for (int w = 0; w < kPast; w++) load_token(run.end - kPast + w, recent[w]);
+    }
+#pragma unroll
+    for (int w = 0; w < kPast; w++) {
+      float part[kWidth];
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) part[c] = recent[(w * kWidth + c) % kPast][(w * kWidth + c) / kPast];
+      store(after + w * kWidth, part);
+    }
+  } else {
+    for (int t = run.from; t < run.to; t++) {
+      float total[kWidth], input[kWidth];
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) total[c] = bias[c];
+      for (int w = 0; w <= past; w++) {
+        load_input(t - past + w, input);
+#pragma unroll
+        for (int c = 0; c < kWidth; c++) {
+          total[c] = fmaf(conv.weight[(channel + c) * (past + 1) + w], input[c], total[c]);
+        }
+      }
+      put(t, total);
+    }
+    if (!after) return;
+    // Upwards: where both are the same window, what is read lies no lower than what is written.
+    for (int w = 0; w < past; w++) {
+      float input[kWidth];
+      load_input(run.end - past + w, input);
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) after[c * past + w] = input[c];
+    }
+  }
+}
+
+template <class T, int kWidth>
+auto kernel_of(int taps) -> void (*)(Conv<T>) {
+  if constexpr (kWidth > 1) {
+    if (taps == 2) return convolve<T, 2, kWidth>;
+    if (taps == 3) return convolve<T, 3, kWidth>;
+    if (taps == 4) return convolve<T, 4, kWidth>;
+  }
+  return convolve<T, 0, kWidth>;
+}
+
+// Tokens of a run: as many as leave a thread for every place of the device, and none but the first sees the state.
+int run_length(const CausalConv& op, const Cuda& cuda, int64_t threads_across) {
+  const int64_t wanted = static_cast<int64_t>(cuda.properties.multiprocessors) * 1536;
+  int64_t run = kLeastRun;
+  while (run < kMostRun && ceil_div(op.sequences.tokens, 2 * run) * threads_across >= wanted) run *= 2;
+  return static_cast<int>(std::max(run, op.weight.shape[1] - 1));
+}
+
+}  // namespace
+
+void run(const CausalConv& op, Cuda& cuda) {
+  check_sequences(cuda, op.sequences, op.state ? op.state.shape[0] : -1);
+  const auto channels = static_cast<int>(op.x.shape[1]), taps = static_cast<int>(op.weight.shape[1]);
+  if (channels == 0) return;
+  for_float(op.x.dtype, [&](auto t) {
+    using T = decltype(t);
+    constexpr int kWidth = 4;
+    const bool wide = channels % kWidth == 0 && aligned(op.x, kWidth) && aligned(op.out, kWidth) &&
+                      reinterpret_cast<uintptr_t>(op.weight.data) % 16 == 0 && (!op.bias || aligned(op.bias, kWidth)) &&
+                      (!op.state || aligned(op.state, kWidth));
+    const int64_t across = ceil_div(channels, wide ? kWidth : 1);
+    const int64_t threads = std::min<int64_t>(ceil_div(across, kWarp) * kWarp, kMostThreads);
+    const int length = run_length(op, cuda, across);
+    const bool whole = op.sequences.max_tokens <= length;
+    const int64_t runs = op.sequences.rows + (whole || op.sequences.rows == 0 ? 0 : op.sequences.tokens / length);
+    const Conv<T> conv{StridedRows<const T>(op.x),
+                       StridedRows<T>(op.out),
+                       op.weight.as<const float>(),
+                       op.bias.as<const float>(),
+                       op.state.as<float>(),
+                       op.state.stride0,
+                       static_cast<int>(op.state ? op.state.shape[0] : 0),
+                       channels,
+                       taps,
+                       op.silu,
+                       whole ? 0 : length,
+                       static_cast<int>(ceil_div(across, threads)),
+                       view_of(op.sequences),
+                       cuda.fault()};
+    launch_early(cuda, wide ? kernel_of<T, kWidth>(taps) : kernel_of<T, 1>(taps),
+                 static_cast<unsigned>(runs * conv.channel_blocks), static_cast<unsigned>(threads), 0, conv);
+  });
+}
+
+}  // namespace linattn::cuda

@@ -1,0 +1,212 @@
+// A block of the scan: what it fetches of each chunk, and where its state and outputs lie in registers and memory.
+#pragma once
+#include "cuda/ops/linear-attention-chunks.cuh"
+
+namespace linattn::cuda::chunks {
+
+template <int kId, int kThreads>
+__device__ __forceinline__ void named_barrier() {
+#ifdef LINATTN_CUDA_EMULATOR
+  emulator::named_barrier(kId, kThreads);
+#else
+  asm volatile("bar.sync %0, %1;\n" ::"n"(kId), "n"(kThreads) : "memory");
+#endif
+}
+
+// Barrier of the warps that share state rows: one of up to 4 groups.
+template <int kGroups, int kThreads>
+__device__ __forceinline__ void group_barrier(int group) {
+  static_assert(kGroups <= 4);
+  if (kGroups == 1 || group == 0) return named_barrier<1, kThreads>();
+  if (kGroups == 2 || group == 1) return named_barrier<2, kThreads>();
+  if (kGroups == 3 || group == 2) return named_barrier<3, kThreads>();
+  named_barrier<4, kThreads>();
+}
+
+// kKeySum: the state is the sum of keys, one row whose v is 1. kAlone: without records.
+enum class ScanKind { kRecords, kAlone, kKeySum };
+template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
+struct ScanTraits {
+  static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
+  static constexpr LinearRule rule = kRule;
+  static constexpr bool kChannels = kChannels_;
+  static constexpr bool kKeySum = kKind == ScanKind::kKeySum, kAlone = kKind == ScanKind::kAlone;
+  static constexpr int kThreads = kGroups * kSplit * kWarp;
+  static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
+  static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
+  static constexpr RecordLayout record = record_layout(rule, kChannels, K);
+  static constexpr StageLayout stage{record, kChannels, kKeySum ? 0 : kWidth};
+  static constexpr int kShared = stage.shared(kSplit == 1 ? 0 : kGroups);
+  // Of a multiprocessor, where registers and shared memory allow it.
+  static constexpr int kBlocksAtOnce =
+      2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
+};
+
+template <class Traits>
+struct ScanBlock {
+  static constexpr int K = Traits::K, kSplit = Traits::kSplit;
+  const Call& call;
+  Row row;
+  int n, head, state_head, slice;
+  char* memory;
+  int lane, g, p, group, part;
+  Sums state[Traits::kParts];
+
+  __device__ __forceinline__ int own_block(int i) const {
+    if constexpr (kSplit == 1) return i;
+    if constexpr (kSplit == 2) return i == 0 ? part : kBlocks - 1 - part;  // as many products below the diagonal
+    return part;
+  }
+
+  __device__ __forceinline__ void fetch(int c, char* stage) {
+    const Chunk chunk = chunk_of(row, c);
+    const LinearSizes& x = call.sizes;
+    if constexpr (!Traits::kChannels) {
+      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * K;
+      const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * K;
+      load_tile_async<Traits::kThreads, K / 8>(stage, q, call.q_stride, chunk);
+      load_tile_async<Traits::kThreads, K / 8>(stage + K * 128, k, call.k_stride, chunk);
+    }
+    if constexpr (!Traits::kAlone) {
+      const char* record = call.record(row.slot + c, head, Traits::record.bytes());
+      copy_record_async<Traits::kThreads, Traits::record.read()>(stage + Traits::stage.given(), record);
+    }
+    if constexpr (!Traits::kKeySum) {
+      const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
+      load_tile_async<Traits::kThreads, Traits::kWidth / 8>(stage + Traits::stage.values(), v, call.v_stride, chunk);
+    }
+  }
+
+  // The record of a chunk that is in shared memory, by all warps: of its gates, by the last warp, and q k'.
+  __device__ __forceinline__ float2 log_decays(int c) const {
+    return two_log_decays(call, chunk_of(row, c), state_head, c == 0 && call.fresh(n));
+  }
+  __device__ __forceinline__ void make_gates(float2 log_decays, float* sums, char* stage) const {
+    auto* gates = reinterpret_cast<float*>(stage + Traits::stage.given() + Traits::record.gate());
+    sum_of_lanes(log_decays, sums);
+    __syncwarp();
+#pragma unroll
+    for (int t = lane; t < kTokens; t += kWarp) put_gates(gates, t, sums[t], sums[kTokens - 1]);
+  }
+  __device__ __forceinline__ void make_scores(const float* sums, char* stage) const {
+    for (int at = group; at < kLower; at += Traits::kGroups) {
+      const int i = at < 1 ? 0 : at < 3 ? 1 : at < 6 ? 2 : 3, j = at - lower_index(i, 0);
+      Sums scores = {};
+#pragma unroll
+      for (int c = 0; c < K; c += kBlock) {
+        Fragment query, key;
+        load_tile_block(query, stage, i * kBlock, c, lane);
+        load_tile_block(key, stage + K * 128, j * kBlock, c, lane);
+        multiply(scores, query, key);
+      }
+      gate_below(scores, sums, i, j, lane);
+      Fragment packed;
+      pack_block(packed, scores);
+      store_block(stage + Traits::stage.given() + Traits::record.matrix(kOut) + at * 512, lane, packed);
+    }
+  }
+
+  // v' of a token block as fragments: state rows x tokens.
+  __device__ __forceinline__ void load_values(Fragment& to, const char* stage, int block) const {
+    if constexpr (Traits::kKeySum) {
+      to[0] = to[2] = g == 0 ? pack(1.0f, 1.0f) : 0;
+      to[1] = to[3] = 0;
+    } else {
+      load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
+    }
+  }
+
+  // This warp's part of a state in memory; `base` is the head's.
+  template <class Body>
+  __device__ __forceinline__ void each_state(float* base, Body&& body) {
+#pragma unroll
+    for (int i = 0; i < Traits::kParts; i++) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int c = (part * Traits::kParts + i) * kBlock + half * 8 + 2 * p;
+#pragma unroll
+        for (int low = 0; low < 2; low++) {
+          const int r = group * 16 + g + low * 8;
+          if (Traits::kKeySum && r != 0) continue;
+          auto* at = reinterpret_cast<float2*>(base + (static_cast<int64_t>(slice) * Traits::kWidth + r) * K + c);
+          body(*at, state[i][half][low * 2], state[i][half][low * 2 + 1]);
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void load_state(const float* base) {
+    each_state(const_cast<float*>(base), [](float2& at, float& x, float& y) {
+      const float2 two = at;
+      x = two.x;
+      y = two.y;
+    });
+  }
+  __device__ __forceinline__ void store_state(float* base) {
+    each_state(base, [](float2& at, float x, float y) { at = make_float2(x, y); });
+  }
+  __device__ __forceinline__ float* slot_state(int slot) const {
+    if constexpr (Traits::kKeySum) {
+      return call.key_sum + slot * call.key_sum_stride + static_cast<int64_t>(state_head) * K;
+    }
+    return call.state + slot * call.state_stride + static_cast<int64_t>(state_head) * call.sizes.V * K;
+  }
+  __device__ __forceinline__ int64_t carry_offset(int64_t index) const {
+    return index * (Traits::kKeySum ? 1 : call.sizes.V) * K;
+  }
+
+  __device__ __forceinline__ void begin() {
+    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr) return;
+    const int slot = checked_slot(call.fault, FaultName::kReadSlots, call.sequences.read_slots, n, call.sizes.slots);
+    if (slot < 0) return;
+    const float* start = Traits::kKeySum ? call.start_sums : call.start;
+    const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
+    load_state(start ? start + carry_offset(at) : slot_state(slot));
+  }
+  __device__ __forceinline__ void end() {
+    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr || head % call.sizes.G != 0) return;
+    const int slot = checked_slot(call.fault, FaultName::kWriteSlots, call.sequences.write_slots, n, call.sizes.slots);
+    if (slot >= 0) store_state(slot_state(slot));
+  }
+
+  // After chunk c, where a multiple of `every` is passed.
+  __device__ __forceinline__ void checkpoint(int c) {
+    if (call.every == 0 || head % call.sizes.G != 0) return;
+    const int64_t after = int64_t{c + 1} * kTokens - row.lead, position = call.sequences.positions[n];
+    if (after > row.count || (position + after) % call.every != 0) return;
+    const int64_t at = call.sizes.checkpoint_begin[n] + (position + after) / call.every - position / call.every - 1;
+    if (at < 0 || at >= call.checkpoint_count) return;
+    const int slot = checked_slot(call.fault, FaultName::kCheckpointSlots, call.checkpoint_slots, static_cast<int>(at),
+                                  call.sizes.slots);
+    if (slot >= 0) store_state(slot_state(slot));
+  }
+
+  __device__ __forceinline__ void store_out(const Chunk& chunk, int block, const Sums& out) {
+    const LinearSizes& x = call.sizes;
+#pragma unroll
+    for (int low = 0; low < 2; low++) {
+      const int token = block * kBlock + g + low * 8 - chunk.skip;
+      const bool present = token >= 0 && token < chunk.count;
+      const int64_t at = static_cast<int64_t>(chunk.first + token) * x.Ho + head;
+      if constexpr (Traits::kKeySum) {
+        if (present && p == 0) call.sums[at] = out[0][low * 2];
+        continue;
+      }
+      float by = call.scale;
+      if (call.normalize && present) by = 1.0f / (call.sums[at] + call.eps);
+      const uint32_t first = pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by);
+      const uint32_t second = pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by);
+      // A lane of even place takes four state rows of the first eight, the next one four of the others.
+      const bool even = p % 2 == 0;
+      const uint32_t other = __shfl_xor_sync(kFullMask, even ? second : first, 1);
+      const int r = slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
+      if (present)
+        *reinterpret_cast<uint2*>(call.out + at * x.V + r) =
+            even ? make_uint2(first, other) : make_uint2(other, second);
+    }
+  }
+
+  __device__ void run_chunk(int c, const char* stage);
+  __device__ void run();
+};
+
+}  // namespace linattn::cuda::chunks

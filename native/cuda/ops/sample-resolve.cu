@@ -1,0 +1,193 @@
+// The third kernel of sample: where exactly top-k and top-p end, among the scores of the bins that the second one
+// found, and the draw.
+#include "cuda/device/launch.cuh"
+#include "cuda/ops/sample.cuh"
+
+namespace linattn::cuda {
+namespace {
+
+constexpr int kDigits = 256;
+
+// What is left of a row. Of scores of the least order kept, those up to `last_tie` stay.
+struct Cut {
+  uint32_t order = 0;
+  int last_tie = INT32_MAX;
+
+  __device__ bool keeps(uint32_t of, int id) const { return of > order || (of == order && id <= last_tie); }
+};
+
+// The scores at the edges: listed, or, when there are too many for the list, found again in the whole row.
+struct Edges {
+  const SampleView& x;
+  const SampleRow& r;
+  const SampleState& state;
+  Weighing weighing;
+  unsigned listed;
+
+  __device__ bool has(int bin) const {
+    return (bin >= state.first_edge && bin <= state.last_edge) || bin == state.k_bin;
+  }
+  // body(order, id, bin)
+  template <class Body>
+  __device__ void for_each(Body body) const {
+    const int threads = static_cast<int>(blockDim.x);
+    if (listed <= kListed) {
+      const volatile Listed* list = x.list + static_cast<int64_t>(r.row) * kListed;
+      for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(listed); i += threads) {
+        const uint32_t order = list[i].order;
+        body(order, list[i].id, weighing.bin(score_of(order)));
+      }
+      return;
+    }
+    for (int id = static_cast<int>(threadIdx.x); id < x.vocab; id += threads) {
+      const float score = r.score(id);
+      const int bin = weighing.bin(score);
+      if (score > -INFINITY && has(bin)) body(order_of(score), id, bin);
+    }
+  }
+};
+
+// The order at which the sum of weight_of(order, bin), taken from the greatest score down, reaches `target`, digit by
+// digit; `before` becomes the sum over greater scores.
+template <class WeightOf>
+__device__ uint32_t select_order(Finder& finder, const Edges& edges, Sum target, Sum& before, WeightOf weight_of) {
+  __shared__ Sum digits[kDigits];
+  uint32_t order = 0;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += static_cast<int>(blockDim.x)) digits[i] = 0;
+    __syncthreads();
+    edges.for_each([&](uint32_t of, int, int bin) {
+      if (shift < 24 && of >> (shift + 8) != order) return;
+      const Sum weight = weight_of(of, bin);
+      if (weight != 0) atomicAdd(&digits[of >> shift & 0xff], weight);
+    });
+    __syncthreads();
+    const int found = find_reaching(finder, kDigits, target, before, [&](int i) { return digits[kDigits - 1 - i]; });
+    order = order << 8 | static_cast<uint32_t>(kDigits - 1 - found);
+    __syncthreads();
+  }
+  return order;
+}
+
+__device__ Cut find_cut(Finder& finder, const Edges& edges) {
+  const SampleView& x = edges.x;
+  const SampleState& state = edges.state;
+  const Weighing& weighing = edges.weighing;
+  const auto fixed = [&](uint32_t order) { return weighing.fixed(weighing.weight(score_of(order))); };
+  Cut cut;
+  Sum total = state.total;
+  if (state.k_bin >= 0) {
+    Sum before = 0;
+    cut.order = select_order(finder, edges, static_cast<Sum>(state.k_left), before,
+                             [&](uint32_t, int bin) { return bin == state.k_bin ? Sum{1} : Sum{0}; });
+    Sum own = 0;
+    edges.for_each([&](uint32_t order, int, int bin) {
+      if (bin == state.k_bin && order >= cut.order) own += fixed(order);
+    });
+    total = state.below_k + block_total(own, finder.shared);
+  }
+  const float top_p = edges.r.params.top_p;
+  if (!(top_p < 1)) return cut;
+
+  const Sum target = top_p_target(top_p, total);
+  const uint32_t least = cut.order;
+  Sum before = state.below_edge;
+  cut.order = select_order(finder, edges, target, before, [&](uint32_t order, int bin) {
+    return order >= least && bin >= state.first_edge && bin <= state.last_edge ? fixed(order) : Sum{0};
+  });
+  // Of equal scores as many as it takes, and one at least.
+  const Sum weight = fixed(cut.order);
+  const Sum wanted = before >= target || weight == 0 ? 1 : (target - before + weight - 1) / weight;
+  Sum* ties = x.ties + static_cast<int64_t>(edges.r.row) * x.tiles;
+  for (int t = static_cast<int>(threadIdx.x); t < x.tiles; t += static_cast<int>(blockDim.x)) ties[t] = 0;
+  __syncthreads();
+  const int tile_size = static_cast<int>(blockDim.x) * kLogits;
+  Sum own = 0;
+  edges.for_each([&](uint32_t order, int id, int) {
+    if (order != cut.order) return;
+    own++;
+    atomicAdd(&ties[id / tile_size], Sum{1});
+  });
+  if (block_total(own, finder.shared) > wanted) {
+    cut.last_tie =
+        find_id(finder, x, ties, wanted - 1, [&](int id) { return Sum{order_of(edges.r.score(id)) == cut.order}; });
+  }
+  return cut;
+}
+
+__global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
+  __shared__ Finder finder;
+  __shared__ unsigned count, start;
+  wait_for_inputs();
+  let_next_begin();
+  SampleState& state = x.states[blockIdx.x / static_cast<unsigned>(x.tiles)];
+  if (!state.open) return;
+  const SampleRow r(x);
+  const Weighing weighing{state.greatest, x.unit};
+  const Edges bins{x, r, state, weighing, 0};
+  Sum* sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
+
+  // What lies above the edges counts for the draw; the edges are listed.
+  if (threadIdx.x == 0) count = 0;
+  __syncthreads();
+  Sum above = 0;
+  unsigned own = 0;
+  const auto for_edges = [&](auto body) {
+    r.for_logits(x, [&](int, int id, float logit) {
+      const float score = r.score(id, logit);
+      if (score == -INFINITY) return;
+      body(id, score, weighing.bin(score));
+    });
+  };
+  for_edges([&](int, float score, int bin) {
+    if (bins.has(bin)) {
+      own++;
+    } else if (bin < state.first_edge) {
+      const float weight = weighing.weight(score);
+      if (weight >= r.params.min_p) above += weighing.fixed(weight);
+    }
+  });
+  unsigned at = own > 0 ? atomicAdd(&count, own) : 0;
+  above = block_total(above, finder.shared);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    sums[r.tile] = above;
+    start = count > 0 ? atomicAdd(&state.listed, count) : 0;
+  }
+  __syncthreads();
+  if (own > 0 && start + count <= kListed) {
+    Listed* list = x.list + static_cast<int64_t>(r.row) * kListed + start;
+    for_edges([&](int id, float score, int bin) {
+      if (bins.has(bin)) list[at++] = {order_of(score), id};
+    });
+  }
+  if (!last_of_row(finder, &state.arrived[1], x.tiles)) return;
+
+  const unsigned listed = *static_cast<const volatile unsigned*>(&state.listed);
+  const Edges edges{x, r, state, weighing, listed};
+  const Cut cut = find_cut(finder, edges);
+  const auto weight_of = [&](float score) -> Sum {
+    const float weight = weighing.weight(score);
+    return weight >= r.params.min_p ? weighing.fixed(weight) : 0;
+  };
+  const int tile_size = static_cast<int>(blockDim.x) * kLogits;
+  edges.for_each([&](uint32_t order, int id, int) {
+    if (!cut.keeps(order, id)) return;
+    const Sum weight = weight_of(score_of(order));
+    if (weight != 0) atomicAdd(&sums[id / tile_size], weight);
+  });
+  __threadfence();
+  __syncthreads();
+  draw(finder, x, r, state.log_total, [&](int id) -> Sum {
+    const float score = r.score(id);
+    return score > -INFINITY && cut.keeps(order_of(score), id) ? weight_of(score) : 0;
+  });
+}
+
+}  // namespace
+
+void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
+  launch_early(cuda, resolve, grid, threads, 0, x);
+}
+
+}  // namespace linattn::cuda

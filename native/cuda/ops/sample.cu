@@ -1,0 +1,103 @@
+// sample on CUDA, three launches whatever the settings: (1) statistics of the tiles of logits; (2) greedy rows and rows
+// without top-k and top-p are done, of the others a histogram of scores tells in which bins the filters end;
+// (3) the few scores in those bins are looked at one by one.
+#include <algorithm>
+#include <bit>
+
+#include "cuda/device/launch.cuh"
+#include "cuda/device/warp.cuh"
+#include "cuda/ops/sample.cuh"
+#include "ops/sample.h"
+
+namespace linattn::cuda {
+namespace {
+
+__global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
+  __shared__ float floats[kWarp];
+  __shared__ Sum sums[kWarp];
+  wait_for_inputs();
+  let_next_begin();
+  const SampleRow r(x);
+  const bool first_tile = r.tile == 0 && threadIdx.x == 0;
+  if (first_tile) {
+    x.states[r.row] = {};
+    x.token[r.row] = -1;
+    x.logprob[r.row] = 0;
+  }
+  if (r.slot < 0) return;
+  if (!r.greedy() && r.filtered()) {
+    const int threads = static_cast<int>(blockDim.x);
+    for (int bin = r.tile * threads + static_cast<int>(threadIdx.x); bin < kBins; bin += x.tiles * threads) {
+      x.counts[static_cast<int64_t>(r.row) * kBins + bin] = 0;
+      x.weights[static_cast<int64_t>(r.row) * kBins + bin] = 0;
+    }
+  }
+  float greatest = -INFINITY;
+  bool wrong = false;
+  Sum best = 0;
+  float values[kLogits];
+#pragma unroll
+  for (float& value : values) value = -INFINITY;
+  r.for_logits(x, [&](int i, int id, float logit) {
+    values[i] = logit;
+    greatest = fmaxf(greatest, logit);
+    wrong |= !(logit < INFINITY);
+    best = max(best, best_of(r.score(id, logit), id));
+  });
+  wrong = __syncthreads_or(wrong);
+  greatest = block_max(greatest, floats);
+  best = block_reduce(best, sums, [](Sum a, Sum b) { return max(a, b); });
+  float sum = 0;
+#pragma unroll
+  for (const float value : values) sum += greatest == -INFINITY ? 0.0f : expf(value - greatest);
+  sum = block_sum(sum, floats);
+  if (threadIdx.x == 0) {
+    x.stats[static_cast<int64_t>(r.row) * x.tiles + r.tile] = {wrong ? NAN : greatest, sum, best};
+  }
+}
+
+}  // namespace
+
+void run(const Sample& op, Cuda& cuda) {
+  const int64_t rows = op.logits.shape[0], vocab = op.logits.shape[1];
+  if (rows == 0) return;
+  const auto threads =
+      static_cast<unsigned>(std::clamp<int64_t>(ceil_div(vocab, kLogits * kWarp) * kWarp, kWarp, kSampleThreads));
+  SampleView x{};
+  x.logits = op.logits.as<const float>();
+  x.stride = op.logits.stride0;
+  x.by_fours = reinterpret_cast<uintptr_t>(op.logits.data) % 16 == 0 && (x.stride % 4 == 0 || rows == 1);
+  x.vocab = static_cast<int>(vocab);
+  x.tiles = static_cast<int>(std::max<int64_t>(ceil_div(vocab, int64_t{threads} * kLogits), 1));
+  x.slots = static_cast<int>(op.params.shape[0]);
+  x.rows = op.rows.as<const int32_t>();
+  x.positions = op.positions.as<const int32_t>();
+  x.params = op.params.as<const float>();
+  x.params_stride = op.params.stride0;
+  x.int_params = op.int_params.as<const int32_t>();
+  x.int_params_stride = op.int_params.stride0;
+  x.seen = op.seen.as<const uint32_t>();
+  x.seen_stride = op.seen.stride0;
+  x.allowed = op.allowed.as<const uint32_t>();
+  x.allowed_stride = op.allowed.stride0;
+  x.token = op.token.as<int32_t>();
+  x.logprob = op.logprob.as<float>();
+  // The sum of all weights, 1 at most each, stays below 2^63.
+  const int bits = std::bit_width(static_cast<uint64_t>(vocab));
+  x.unit = std::bit_cast<float>((127 + std::min(44, 62 - bits)) << 23);
+  const auto row_count = static_cast<size_t>(rows), tile_count = row_count * static_cast<size_t>(x.tiles);
+  x.stats = cuda.scratch_of<TileStats>(tile_count);
+  x.sums = cuda.scratch_of<Sum>(tile_count);
+  x.ties = cuda.scratch_of<Sum>(tile_count);
+  x.counts = cuda.scratch_of<unsigned>(row_count * kBins);
+  x.weights = cuda.scratch_of<Sum>(row_count * kBins);
+  x.states = cuda.scratch_of<SampleState>(row_count);
+  x.list = cuda.scratch_of<Listed>(row_count * kListed);
+  x.fault = cuda.fault();
+  const dim3 grid(static_cast<unsigned>(tile_count));
+  launch_early(cuda, scan_tiles, grid, dim3(threads), 0, x);
+  find_edges(cuda, grid, dim3(threads), x);
+  resolve_edges(cuda, grid, dim3(threads), x);
+}
+
+}  // namespace linattn::cuda

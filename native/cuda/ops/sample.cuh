@@ -1,0 +1,264 @@
+// What the three kernels of sample share. A row's vocabulary is cut into tiles, a block each, whose size depends on
+// nothing but the vocabulary. Weights are e^(score - greatest score) in fixed point: their sums are the same in any
+// order, so that atomics serve, and neither the company in the batch nor the schedule changes a token.
+#pragma once
+#include "core/philox.h"
+#include "cuda/cuda.h"
+#include "cuda/device/block.cuh"
+#include "ops/sample.h"
+#include "ops/sampling-table.h"
+
+namespace linattn::cuda {
+
+constexpr int kSampleThreads = 256;  // at most
+constexpr int kLogits = 16;          // of a thread
+constexpr int kBins = 1024;          // of a row's histogram of scores
+constexpr int kListed = 4096;        // logits at the edges of the filters that a row has room for
+
+using Sum = unsigned long long;
+
+struct TileStats {
+  float greatest, sum;  // of the logits as they are: NaN where one is NaN or +inf; sum of e^(logit - greatest)
+  Sum best;             // greatest score and its lowest id, see best_of; 0: none
+};
+
+// A row between the kernels.
+struct SampleState {
+  unsigned arrived[2];  // tiles that have come through the second and the third kernel
+  unsigned listed;
+  int open;                   // 0 once the token is written
+  float greatest;             // score
+  int first_edge, last_edge;  // bins among which top-p ends; without it the bin where top-k does
+  int k_bin, k_left;          // where top-k ends (-1: it takes nothing away), and how many of that bin it keeps
+  Sum below_edge, below_k;    // weights of the bins before first_edge and before k_bin
+  Sum total;                  // of all weights
+  double log_total;           // logprob = logit - log_total
+};
+
+struct Listed {
+  uint32_t order;
+  int id;
+};
+
+struct SampleView {
+  const float* logits;
+  int64_t stride;
+  bool by_fours;  // every row is aligned to 16 bytes
+  int vocab, tiles, slots;
+  const int32_t *rows, *positions;
+  const float* params;
+  int64_t params_stride;
+  const int32_t* int_params;
+  int64_t int_params_stride;
+  const uint32_t *seen, *allowed;
+  int64_t seen_stride, allowed_stride;
+  int32_t* token;
+  float* logprob;
+  float unit;  // of the fixed point, a power of two
+  TileStats* stats;
+  Sum *sums, *ties;  // by tile: weights that a draw may fall on; scores that equal the last one kept
+  unsigned* counts;  // by bin
+  Sum* weights;      // by bin
+  SampleState* states;
+  Listed* list;
+  Fault* fault;
+};
+
+// Rises with x, for every x but NaN.
+__device__ __forceinline__ uint32_t order_of(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float score_of(uint32_t order) {
+  return __uint_as_float(order >> 31 ? order & 0x7fffffffu : ~order);
+}
+
+__device__ __forceinline__ Sum best_of(float score, int id) {
+  return score == -INFINITY ? 0 : Sum{order_of(score)} << 32 | ~static_cast<uint32_t>(id);
+}
+
+// The row and the tile of this block. slot < 0: there is nothing to do.
+struct SampleRow {
+  int row, tile, slot;
+  const float* logits;
+  SamplingParams params;
+  SamplingIntParams int_params;
+  const uint32_t *seen = nullptr, *allowed = nullptr;
+  int vocab;
+
+  __device__ SampleRow(const SampleView& x)
+      : row(static_cast<int>(blockIdx.x / static_cast<unsigned>(x.tiles))),
+        tile(static_cast<int>(blockIdx.x % static_cast<unsigned>(x.tiles))),
+        slot(x.rows[row]),
+        vocab(x.vocab) {
+    if (slot < -1 || slot >= x.slots) {
+      if (tile == 0 && threadIdx.x == 0) {
+        report(x.fault, FaultKind::kFromTo, FaultName::kRows, row, slot, -1, x.slots - 1);
+      }
+      slot = -1;
+    }
+    if (slot < 0) return;
+    logits = x.logits + row * x.stride;
+    params = *reinterpret_cast<const SamplingParams*>(x.params + slot * x.params_stride);
+    int_params = *reinterpret_cast<const SamplingIntParams*>(x.int_params + slot * x.int_params_stride);
+    if (x.seen && params.repetition_penalty != 1) seen = x.seen + slot * x.seen_stride;
+    if (x.allowed && int_params.restricted) allowed = x.allowed + slot * x.allowed_stride;
+  }
+
+  __device__ bool greedy() const { return !(params.temperature > 0); }
+  __device__ bool filtered() const { return int_params.top_k > 0 || params.top_p < 1; }
+
+  __device__ float score(int id, float logit) const {
+    if (allowed && !(allowed[id / 32] >> (id % 32) & 1)) return -INFINITY;
+    if (seen && seen[id / 32] >> (id % 32) & 1) {
+      logit = logit < 0 ? logit * params.repetition_penalty : logit / params.repetition_penalty;
+    }
+    if (!greedy()) logit /= params.temperature;
+    return logit == 0 ? 0.0f : logit;  // -0 and 0 are equal, so their order must be
+  }
+  __device__ float score(int id) const { return score(id, logits[id]); }
+
+  // body(i, id, logit) for this thread's logits of the tile, number i of kLogits.
+  template <class Body>
+  __device__ __forceinline__ void for_logits(const SampleView& x, Body body) const {
+    const int threads = static_cast<int>(blockDim.x);
+    const int first = tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
+    float4 fours[kLogits / 4];
+#pragma unroll
+    for (int u = 0; u < kLogits / 4; u++) {
+      const int id = first + u * threads * 4;
+      if (x.by_fours && id + 3 < vocab) {
+        fours[u] = *reinterpret_cast<const float4*>(logits + id);
+      } else {
+        const auto at = [&](int i) { return i < vocab ? logits[i] : -INFINITY; };
+        fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kLogits / 4; u++) {
+      const int id = first + u * threads * 4;
+      const float four[4] = {fours[u].x, fours[u].y, fours[u].z, fours[u].w};
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (id + i < vocab) body(u * 4 + i, id + i, four[i]);
+      }
+    }
+  }
+};
+
+// A score beside the greatest one of its row.
+struct Weighing {
+  float greatest, unit;
+
+  __device__ float weight(float score) const { return expf(score - greatest); }
+  __device__ Sum fixed(float weight) const { return static_cast<Sum>(weight * unit); }
+  // Rises as the score falls: 64 bins for each doubling of 1 + the distance.
+  __device__ int bin(float score) const {
+    const unsigned above = (__float_as_uint(1.0f + (greatest - score)) - __float_as_uint(1.0f)) >> 17;
+    return static_cast<int>(min(above, static_cast<unsigned>(kBins - 1)));
+  }
+};
+
+// The weight at which top-p is satisfied, of a whole.
+__device__ __forceinline__ Sum top_p_target(float top_p, Sum total) {
+  return static_cast<Sum>(ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+}
+
+// Shared memory of a block that looks for something.
+struct Finder {
+  Sum shared[kWarp];
+  Sum rest;
+  int found, last;
+};
+
+// The first of `count` values at which their running sum, begun with `before`, reaches `target`, leaving out zeros; if
+// none does, the last that is not zero. `before` becomes the sum before it. For all threads of the block.
+template <class Value>
+__device__ int find_reaching(Finder& finder, int count, Sum target, Sum& before, Value value) {
+  const int threads = static_cast<int>(blockDim.x), by_thread = (count + threads - 1) / threads;
+  const int first = static_cast<int>(threadIdx.x) * by_thread, end = min(first + by_thread, count);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    finder.found = INT32_MAX;
+    finder.last = 0;
+  }
+  Sum own = 0;
+  int last = -1;
+  for (int i = first; i < end; i++) {
+    const Sum here = value(i);
+    own += here;
+    if (here != 0) last = i;
+  }
+  const Sum start = before + block_running(own, finder.shared).before;
+  const auto first_reaching = [&](Sum goal, Sum& sum) {
+    sum = start;
+    for (int i = first; i < end; i++) {
+      const Sum here = value(i);
+      if (here != 0 && sum + here >= goal) return i;
+      sum += here;
+    }
+    return INT32_MAX;
+  };
+  Sum sum = 0;
+  if (own != 0) {
+    if (start + own >= target) atomicMin(&finder.found, first_reaching(target, sum));
+    atomicMax(&finder.last, last);
+  }
+  __syncthreads();
+  const bool reached = finder.found != INT32_MAX;
+  const int found = reached ? finder.found : finder.last;
+  if (found >= first && found < end) {
+    sum = start;
+    for (int i = first; i < found; i++) sum += value(i);
+    finder.rest = sum;
+  }
+  __syncthreads();
+  before = finder.rest;
+  return found;
+}
+
+// The lowest id at which the running sum of weight_of(id), in the order of ids, passes `target`, which is below their
+// whole sum; `by_tile` has the sums of the tiles.
+template <class WeightOf>
+__device__ int find_id(Finder& finder, const SampleView& x, const volatile Sum* by_tile, Sum target,
+                       WeightOf weight_of) {
+  Sum before = 0;
+  const int tile = find_reaching(finder, x.tiles, target + 1, before, [&](int t) { return by_tile[t]; });
+  const int size = static_cast<int>(blockDim.x) * kLogits, first = tile * size;
+  return first + find_reaching(finder, min(size, x.vocab - first), target + 1, before,
+                               [&](int i) { return weight_of(first + i); });
+}
+
+// Writes the token of the row: the share that the position's random number takes of the weights in x.sums.
+template <class WeightOf>
+__device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, double log_total, WeightOf weight_of) {
+  const volatile Sum* by_tile = x.sums + static_cast<int64_t>(r.row) * x.tiles;
+  Sum total = 0;
+  for (int t = static_cast<int>(threadIdx.x); t < x.tiles; t += static_cast<int>(blockDim.x)) total += by_tile[t];
+  total = block_total(total, finder.shared);
+  const auto position = static_cast<uint32_t>(x.positions[r.row]);
+  const auto random = philox({position, 0, 0, 0}, {r.int_params.seed_low, r.int_params.seed_high});
+  const Sum share = Sum{random[0] >> 5} << 26 | random[1] >> 6;  // of 2^53
+  const Sum target = __umul64hi(share, total) << 11 | (share * total) >> 53;
+  const int token = find_id(finder, x, by_tile, target, weight_of);
+  if (threadIdx.x != 0) return;
+  x.token[r.row] = token;
+  x.logprob[r.row] = static_cast<float>(static_cast<double>(r.logits[token]) - log_total);
+}
+
+// Whether this block is the last of its row's tiles to come here: what the others wrote before is seen then.
+__device__ __forceinline__ bool last_of_row(Finder& finder, unsigned* arrived, int tiles) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) finder.found = static_cast<int>(atomicAdd(arrived, 1u));
+  __syncthreads();
+  const bool last = finder.found == tiles - 1;
+  __threadfence();
+  return last;
+}
+
+// The second and the third kernel.
+void find_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x);
+void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x);
+
+}  // namespace linattn::cuda

@@ -1,0 +1,275 @@
+// softmaxAttention of prefill rows in 16 bits, as FlashAttention-2 has it: a block holds 128 query rows and goes over
+// their keys in tiles of 64; scores, weights and weighted values stay in the registers of the warp whose rows they are.
+#include "cuda/device/launch.cuh"
+#include "cuda/ops/softmax-attention-mma.cuh"
+
+namespace linattn::cuda {
+namespace {
+
+constexpr int kKeys = 64;
+
+// A warp has one or two tiles of 16 rows: as many as the registers hold the weighted values of. Two blocks share a
+// multiprocessor, so that one multiplies while the other waits.
+template <int kWidth>
+struct PrefillShape {
+  static constexpr int kWarps = 4;
+  static constexpr int kRowTiles = kWidth <= 128 ? 2 : 1;
+  static constexpr int kRows = 16 * kRowTiles * kWarps;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kBlocks = 2;
+};
+
+template <class T, int kWidth>
+struct PrefillShared {
+  alignas(1024) T queries[PrefillShape<kWidth>::kRows * kWidth];
+  T keys[kKeys * kWidth];
+  T values[kKeys * kWidth];
+  int64_t offsets[2][kKeys];
+};
+
+// `general`: scores are scaled, and biased by the slopes, one by one; else the scale is positive and part of the
+// exponent.
+template <class T, int kWidth, bool general>
+__global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<kWidth>::kBlocks)
+    prefill_kernel(const __grid_constant__ AttentionView x) {
+  using Shape = PrefillShape<kWidth>;
+  constexpr int kM = Shape::kRowTiles, kN = kKeys / 8, kRows = Shape::kRows, kThreads = Shape::kThreads;
+  const PrefillTile tile = find_tile(x, kRows, static_cast<int>(blockIdx.x) / x.kv_heads);
+  if (tile.row < 0) return;
+  const int kv_head = static_cast<int>(blockIdx.x) % x.kv_heads;
+  const AttentionRow row = attention_row(x, tile.row);
+  const int first_row = tile.index * kRows;
+  const int rows = min(kRows, row.count * x.group - first_row);
+  const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  if (!row.table) {
+    for (int r = thread; r < rows; r += kThreads)
+      clear_row(x, output_row(x, row, kv_head, first_row + r), 0, x.width, 1);
+    return;
+  }
+
+  PrefillShared<T, kWidth>& shared = *dynamic_shared<PrefillShared<T, kWidth>>();
+  const T* const pages = static_cast<const T*>(x.pages) + static_cast<int64_t>(kv_head) * x.width;
+  const int first_position = row.position + first_row / x.group;
+  const int last_position = row.position + (first_row + rows - 1) / x.group;
+  const int begin_key = x.window > 0 ? max(0, first_position - x.window + 1) : 0;
+  const int first_tile = begin_key / kKeys, last_tile = last_position / kKeys;
+
+  const auto find_keys = [&](int key_tile) {
+    if (thread >= kKeys) return;
+    const int key = key_tile * kKeys + thread;
+    const bool seen = key >= begin_key && key <= last_position;
+    shared.offsets[key_tile % 2][thread] = seen ? key_offset(x, row, key) : -1;
+  };
+  find_keys(first_tile);
+  find_keys(first_tile + 1);
+  load_queries<kWidth, kRows, kThreads>(shared.queries, x, row, kv_head, first_row, rows);
+  __syncthreads();
+  load_keys<kWidth, kKeys, kThreads>(shared.keys, pages, shared.offsets[first_tile % 2], 0, x.width);
+  copy_async_commit();
+
+  // Query row of (m, half): lane / 4 + 8 half of row tile m of the warp.
+  const int warp_row = warp * 16 * kM;
+  int positions[kM][2];
+  float slopes[kM][2], top[kM][2], sum[kM][2];
+#pragma unroll
+  for (int m = 0; m < kM; m++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int query_row = first_row + min(rows - 1, warp_row + m * 16 + half * 8 + lane / 4);
+      positions[m][half] = row.position + query_row / x.group;
+      slopes[m][half] = general && x.slopes ? x.slopes[output_row(x, row, kv_head, query_row).head] : 0.0f;
+      top[m][half] = -INFINITY;
+      sum[m][half] = 0;
+    }
+  }
+  float out[kM][kWidth / 8][4];
+#pragma unroll
+  for (int m = 0; m < kM; m++) {
+#pragma unroll
+    for (int n = 0; n < kWidth / 8; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) out[m][n][i] = 0;
+    }
+  }
+  const float factor = general ? kLog2E : x.scale * kLog2E;
+  // Where the lane's rows of the tiles of load_tiles_x4 begin, and the exclusive or that finds a piece in them.
+  const T* const query_rows = shared.queries + (warp_row + lane % 16) * kWidth;
+  const T* const key_rows = shared.keys + (lane % 8 + lane / 16 * 8) * kWidth;
+  const T* const value_rows = shared.values + lane % 16 * kWidth;
+  const int query_swizzle = (lane / 16 ^ lane % 8) * kPiece;
+  const int key_swizzle = (lane / 8 % 2 ^ lane % 8) * kPiece;
+
+  for (int key_tile = first_tile; key_tile <= last_tile; key_tile++) {
+    copy_async_wait<0>();
+    __syncthreads();
+    load_keys<kWidth, kKeys, kThreads>(shared.values, pages, shared.offsets[key_tile % 2], values_apart(x), x.width);
+    copy_async_commit();
+
+    float scores[kM][kN][4];
+#pragma unroll
+    for (int m = 0; m < kM; m++) {
+#pragma unroll
+      for (int n = 0; n < kN; n++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) scores[m][n][i] = 0;
+      }
+    }
+#pragma unroll
+    for (int d = 0; d < kWidth; d += 16) {
+      uint32_t a[kM][4];
+#pragma unroll
+      for (int m = 0; m < kM; m++) load_tiles_x4(a[m], query_rows + m * 16 * kWidth + swizzled(d, query_swizzle));
+#pragma unroll
+      for (int n = 0; n < kN; n += 2) {
+        uint32_t b[4];
+        load_tiles_x4(b, key_rows + n * 8 * kWidth + swizzled(d, key_swizzle));
+#pragma unroll
+        for (int m = 0; m < kM; m++) {
+          mma_16x8x16<T>(scores[m][n], a[m], {b[0], b[1]});
+          mma_16x8x16<T>(scores[m][n + 1], a[m], {b[2], b[3]});
+        }
+      }
+    }
+
+    const int first_key = key_tile * kKeys + lane % 4 * 2;
+    const bool whole = key_tile * kKeys + kKeys - 1 <= first_position &&
+                       (x.window == 0 || key_tile * kKeys > last_position - x.window);
+    if (general || !whole) {
+#pragma unroll
+      for (int m = 0; m < kM; m++) {
+#pragma unroll
+        for (int n = 0; n < kN; n++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) {
+            const int apart = positions[m][i / 2] - (first_key + n * 8 + i % 2);
+            float& score = scores[m][n][i];
+            if constexpr (general) score = score * x.scale - slopes[m][i / 2] * static_cast<float>(apart);
+            if (apart < 0 || (x.window > 0 && apart >= x.window)) score = -INFINITY;
+          }
+        }
+      }
+    }
+
+    bool changed = false;
+    float keep[kM][2];
+#pragma unroll
+    for (int m = 0; m < kM; m++) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float largest = top[m][half];
+#pragma unroll
+        for (int n = 0; n < kN; n++) {
+          largest = fmaxf(largest, fmaxf(scores[m][n][2 * half], scores[m][n][2 * half + 1]));
+        }
+        largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 1));
+        largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 2));
+        const float shift = largest == -INFINITY ? 0.0f : largest * factor;
+        keep[m][half] = exp2_fast(top[m][half] * factor - shift);
+        changed = changed || keep[m][half] != 1.0f;
+        top[m][half] = largest;
+        float total = 0;
+#pragma unroll
+        for (int n = 0; n < kN; n++) {
+#pragma unroll
+          for (int i = 2 * half; i < 2 * half + 2; i++) {
+            scores[m][n][i] = exp2_fast(scores[m][n][i] * factor - shift);
+            total += scores[m][n][i];
+          }
+        }
+        sum[m][half] = sum[m][half] * keep[m][half] + total;
+      }
+    }
+    if (__any_sync(kFullMask, changed)) {
+#pragma unroll
+      for (int m = 0; m < kM; m++) {
+#pragma unroll
+        for (int n = 0; n < kWidth / 8; n++) {
+#pragma unroll
+          for (int i = 0; i < 4; i++) out[m][n][i] *= keep[m][i / 2];
+        }
+      }
+    }
+
+    copy_async_wait<0>();
+    __syncthreads();
+    if (key_tile < last_tile) {
+      load_keys<kWidth, kKeys, kThreads>(shared.keys, pages, shared.offsets[(key_tile + 1) % 2], 0, x.width);
+      copy_async_commit();
+      find_keys(key_tile + 2);
+    }
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; k++) {
+      uint32_t a[kM][4];
+#pragma unroll
+      for (int m = 0; m < kM; m++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const float (&pair)[4] = scores[m][2 * k + i / 2];
+          a[m][i] = pack_pair<T>(pair[i % 2 * 2], pair[i % 2 * 2 + 1]);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; n += 2) {
+        uint32_t b[4];
+        load_tiles_x4<true>(b, value_rows + k * 16 * kWidth + swizzled(n * 8, query_swizzle));
+#pragma unroll
+        for (int m = 0; m < kM; m++) {
+          mma_16x8x16<T>(out[m][n], a[m], {b[0], b[1]});
+          mma_16x8x16<T>(out[m][n + 1], a[m], {b[2], b[3]});
+        }
+      }
+    }
+  }
+
+  // Through the shared memory of the warp's own queries, so that whole pieces are written.
+#pragma unroll
+  for (int m = 0; m < kM; m++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float total = sum[m][half];
+      total += __shfl_xor_sync(kFullMask, total, 1);
+      total += __shfl_xor_sync(kFullMask, total, 2);
+      const int r = warp_row + m * 16 + half * 8 + lane / 4;
+      const OutputRow at = output_row(x, row, kv_head, first_row + min(rows - 1, r));
+      const float largest = general ? top[m][half] : top[m][half] * x.scale;
+      const float share = finish_row(x, at, largest, total, r < rows && lane % 4 == 0);
+#pragma unroll
+      for (int n = 0; n < kWidth / 8; n++) {
+        const uint32_t pair = pack_pair<T>(out[m][n][2 * half] * share, out[m][n][2 * half + 1] * share);
+        *reinterpret_cast<uint32_t*>(shared.queries + tile_place<kWidth>(r, n) + lane % 4 * 2) = pair;
+      }
+    }
+  }
+  __syncwarp();
+  constexpr int kPieces = kWidth / kPiece;
+  for (int i = lane; i < 16 * kM * kPieces; i += kWarp) {
+    const int r = warp_row + i / kPieces, piece = i % kPieces;
+    if (r >= rows || piece * kPiece >= x.width) continue;
+    const OutputRow at = output_row(x, row, kv_head, first_row + r);
+    T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
+    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(shared.queries + tile_place<kWidth>(r, piece));
+  }
+}
+
+template <class T, int kWidth>
+void launch_prefill(const AttentionView& x, Cuda& cuda) {
+  const auto blocks = static_cast<unsigned>(prefill_tiles(x, PrefillShape<kWidth>::kRows) * x.kv_heads);
+  const bool general = x.slopes != nullptr || x.scale <= 0;
+  launch(cuda, general ? prefill_kernel<T, kWidth, true> : prefill_kernel<T, kWidth, false>, blocks,
+         PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
+}
+
+}  // namespace
+
+void run_prefill(const AttentionView& x, Cuda& cuda) {
+  for_float(x.q_type, [&](auto value) {
+    using T = decltype(value);
+    if constexpr (sizeof(T) == 2) {
+      x.width <= 64    ? launch_prefill<T, 64>(x, cuda)
+      : x.width <= 128 ? launch_prefill<T, 128>(x, cuda)
+                       : launch_prefill<T, 256>(x, cuda);
+    }
+  });
+}
+
+}  // namespace linattn::cuda
