@@ -5,7 +5,7 @@
 module.exports = {
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.test.ts'],
-  testPathIgnorePatterns: ['\\.long\\.test\\.ts$'],
+  testPathIgnorePatterns: ['\\.long\\.test\\.ts$', '/test/cuda/'],
   testEnvironment: 'node',
   transform: { '\\.m?ts$': 'ts-jest' }, // no type check: tsconfig.json has isolatedModules, npm run typecheck does it
   testTimeout: 60_000,

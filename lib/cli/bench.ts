@@ -1,6 +1,9 @@
 // linattn bench: ops and the whole model on this machine, as shares of what the machine can do in the same run.
 import Table from 'cli-table3';
 import type { Command } from 'commander';
+import { type DeviceName, deviceOf } from '../tensor/device';
+import { type GpuReport, gpuTable, measureGpu } from './bench-gpu';
+import { type GpuModelReport, measureGpuModel } from './bench-gpu-model';
 import { type ContextReport, type ModelReport, measureContext, measureModel } from './bench-model';
 import { layerProducts, linearAttentionCase, opCases } from './bench-ops';
 import { type Case, measure, median, type Row, timeOnce, Yardstick } from './bench-timing';
@@ -19,6 +22,8 @@ interface Flags extends ModelFlags, ReportFlags {
 interface Report {
   readonly machine: string;
   readonly ops?: readonly Row[];
+  readonly gpu?: GpuReport;
+  readonly gpuModel?: GpuModelReport;
   readonly layer?: LayerReport;
   readonly model?: ModelReport;
   readonly context?: ContextReport;
@@ -56,6 +61,7 @@ async function run(flags: Flags, context: Context): Promise<Report> {
   const say = (text: string) => {
     if (!flags.quiet && context.stderr.isTTY) context.stderr.write(`${text}\n`);
   };
+  if (flags.device.startsWith('cuda')) return runOnGpu(flags, context, runs, say);
   const yardstick = new Yardstick();
   try {
     const rows: Row[] = [];
@@ -87,6 +93,24 @@ async function run(flags: Flags, context: Context): Promise<Report> {
   }
 }
 
+async function runOnGpu(flags: Flags, context: Context, runs: number, say: (text: string) => void): Promise<Report> {
+  const { load, devices } = context.library();
+  const { signal } = context.interrupts;
+  const device = flags.device as DeviceName;
+  const { name, description } = deviceOf(device);
+  const machine = `linattn ${version}, Node ${process.version}, ${name}: ${description}, ${devices()[0]!.description}`;
+  const gpu = await measureGpu({ device, runs: flags.ops ? runs : 3, op: flags.ops ? flags.op : '', signal }, say);
+  if (flags.op !== undefined) return { machine, gpu };
+  say('model');
+  const open = () => load({ ...loadOptions(flags), signal });
+  const { copyGbps } = gpu;
+  return {
+    machine,
+    gpu,
+    gpuModel: await measureGpuModel(open, { device, copyGbps, runs: flags.quick ? 3 : 5 }, signal),
+  };
+}
+
 async function measureLayer(runs: number): Promise<LayerReport> {
   const cases: Case[] = [linearAttentionCase(512), ...layerProducts.map((make) => make())];
   const times = cases.map(() => [] as number[]);
@@ -107,8 +131,10 @@ async function measureLayer(runs: number): Promise<LayerReport> {
 
 const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
-function describe({ machine, ops, layer, model, context }: Report): string[] {
+function describe({ machine, ops, layer, model, context, gpu, gpuModel }: Report): string[] {
   const parts = [machine];
+  if (gpu !== undefined) parts.push(...describeGpu(gpu));
+  if (gpuModel !== undefined) parts.push(...describeGpuModel(gpuModel));
   if (ops !== undefined && ops.length > 0) {
     const table = new Table({ head: ['op', 'time', 'rate', 'peak', 'share'], style: { head: [] } });
     for (const { name, microseconds, rate, ceiling, ceilingKind, share } of ops) {
@@ -140,6 +166,29 @@ function describe({ machine, ops, layer, model, context }: Report): string[] {
   }
   return parts;
 }
+
+function describeGpu(gpu: GpuReport): string[] {
+  const head = ['op', 'us, cold', 'us, warm', 'us, eager', 'GB/s', 'TFLOP/s', 'of its floor'];
+  const table = new Table({ head, style: { head: [] } });
+  table.push(...gpuTable(gpu));
+  const limits = `copy of 1 GiB ${gpu.copyGbps.toFixed(0)} GB/s, bfloat16 product of 8192^3 ${gpu.matmulTflops.toFixed(0)} TFLOP/s`;
+  return [
+    limits,
+    `${table.toString()}\nmedians of ${gpu.runs} by the device's clock; cold and warm from a recorded graph`,
+  ];
+}
+
+const describeGpuModel = ({ loadMs, weightBytes, decode, prefill }: GpuModelReport): string[] => [
+  `load ${(loadMs / 1000).toFixed(2)} s, ${bytesText(weightBytes)} of weights`,
+  ...decode.map(
+    ({ context, msPerToken, floorMs, share }) =>
+      `decode after ${context}: ${msPerToken.toFixed(3)} ms a token, ${percent(share)} of its floor, ${floorMs.toFixed(3)} ms`,
+  ),
+  ...prefill.map(
+    ({ tokens, firstTokenMs, deviceMs, tokensPerSecond }) =>
+      `prefill of ${tokens}: ${firstTokenMs.toFixed(0)} ms to the first token, ${deviceMs.toFixed(0)} ms on the device, ${tokensPerSecond.toFixed(0)} tokens/s`,
+  ),
+];
 
 const peaks =
   'multiply-adds in registers, bfloat16 dot products in registers, or a read loop of all threads over 1 GiB';

@@ -47,8 +47,8 @@ describe('a prefill slice', () => {
   test('whose op failed is not committed', async () => {
     const table = tableOf([fresh]);
     const bad = beginStep(ints([9]), ints([0, 1]), table, false);
-    await expect(bad.positions.read()).rejects.toMatchObject({ code: 'ERR_ARGUMENT', op: 'beginStep' });
     commitStep(ints([0]), table, { offsets: ints([0, 1]), after: bad.positions });
+    await expect(bad.positions.read()).rejects.toMatchObject({ code: 'ERR_ARGUMENT', op: 'beginStep' });
     expect(await rowOf(table, 0)).toMatchObject({ read: -1, length: 0 });
   });
 });

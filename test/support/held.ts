@@ -1,7 +1,8 @@
-// What a process holds on the cpu device, and errors as values.
+// What a process holds on the device of the tests, and errors as values.
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { counters, devices, fence } from '../../lib/tensor/device';
+import { counters, deviceOf } from '../../lib/tensor/device';
+import { device, settled } from './device';
 
 export interface Held {
   tensors: number;
@@ -10,8 +11,8 @@ export interface Held {
 
 /** Once the commands so far are done: frees are commands too. */
 export async function held(): Promise<Held> {
-  await fence('cpu');
-  return { tensors: counters('cpu').tensors, used: devices()[0]!.memory().used };
+  await settled();
+  return { tensors: counters(device).tensors, used: deviceOf(device).memory().used };
 }
 
 /** Bytes, once the commands so far are done. */

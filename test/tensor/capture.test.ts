@@ -1,12 +1,13 @@
 // capture and replay, scopes, and the cost of a call.
 import { beginStep, stepRowInts } from '../../lib/ops/begin-step';
 import { commitStep } from '../../lib/ops/commit-step';
-import { devices } from '../../lib/tensor/device';
+import { deviceOf } from '../../lib/tensor/device';
 import { scope } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
+import { device } from '../support/device';
 import { collectForgotten, held } from '../support/held';
 
-const cpu = devices()[0]!;
+const tested = deviceOf(device);
 const ints = (values: number[]) => Tensor.from(values, { dtype: 'int32', shape: [values.length] });
 
 function sequence() {
@@ -17,7 +18,7 @@ function sequence() {
 describe('capture', () => {
   test('records without running, and replay runs it each time', async () => {
     const { table, rows, offsets } = sequence();
-    const graph = cpu.capture(() =>
+    const graph = tested.capture(() =>
       scope(() => {
         const step = beginStep(rows, offsets, table, false);
         commitStep(rows, table, { offsets, after: step.positions });
@@ -36,7 +37,7 @@ describe('capture', () => {
     const before = await held();
     const { table, rows, offsets } = sequence();
     const made: Tensor[] = [];
-    const graph = cpu.capture(() => {
+    const graph = tested.capture(() => {
       const step = beginStep(rows, offsets, table, false);
       made.push(...(Object.values(step) as Tensor[]));
     });
@@ -51,17 +52,17 @@ describe('capture', () => {
 
   test('refuses a promise, a read, a write and a second capture', async () => {
     const { table } = sequence();
-    expect(() => cpu.capture((async () => undefined) as () => void)).toThrow(
+    expect(() => tested.capture((async () => undefined) as () => void)).toThrow(
       expect.objectContaining({ code: 'ERR_ARGUMENT' }),
     );
-    expect(() => cpu.capture(() => table.write(new Int32Array(1)))).toThrow(
+    expect(() => tested.capture(() => table.write(new Int32Array(1)))).toThrow(
       expect.objectContaining({ code: 'ERR_ARGUMENT' }),
     );
-    expect(() => cpu.capture(() => void cpu.capture(() => undefined))).toThrow(
+    expect(() => tested.capture(() => void tested.capture(() => undefined))).toThrow(
       expect.objectContaining({ code: 'ERR_BUSY' }),
     );
     let reading: Promise<unknown> | undefined;
-    cpu.capture(() => {
+    tested.capture(() => {
       reading = table.read();
     });
     await expect(reading).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });

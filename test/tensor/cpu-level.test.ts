@@ -6,7 +6,10 @@ import { cpu } from '../../lib/tensor/device';
 const program = path.join(__dirname, '..', 'support', 'programs', 'cpu-level.js');
 const levels = ['baseline', 'avx2', 'avx512', 'avx512bf16'];
 const run = (level: string) =>
-  spawnSync(process.execPath, [program], { encoding: 'utf8', env: { ...process.env, LINATTN_CPU: level } });
+  spawnSync(process.execPath, [program], {
+    encoding: 'utf8',
+    env: { ...process.env, LINATTN_DEVICE: 'cpu', LINATTN_CPU: level },
+  });
 
 interface Printed {
   level: string;

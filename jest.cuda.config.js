@@ -1,0 +1,10 @@
+// The tests of ops, tensors, layers, models, states and generation on the first CUDA device; without one, they fail.
+
+process.env.LINATTN_DEVICE = 'cuda';
+
+/** @type {import('jest').Config} */
+module.exports = {
+  ...require('./jest.config.js'),
+  testPathIgnorePatterns: ['\\.long\\.test\\.ts$'],
+  testMatch: ['ops', 'tensor', 'model', 'state', 'generation', 'cuda'].map((part) => `**/test/${part}/**/*.test.ts`),
+};

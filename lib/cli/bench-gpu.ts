@@ -1,0 +1,160 @@
+// `linattn bench --device cuda`: ops timed by the device's own clock (CUDA events), from a recorded graph and call by call,
+// with cold and with warm caches, against what this GPU reaches in the same run: a copy of 1 GiB and a bfloat16 product of
+// 8192 x 8192 x 8192 on normal data.
+import { convertInto } from '../ops/convert';
+import { type DeviceName, deviceOf, fence, timed } from '../tensor/device';
+import { scope } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import { type GpuCase, gpuCases, type Make, makeCase, product } from './bench-gpu-cases';
+import { median } from './bench-timing';
+
+/** Microseconds of a call. */
+export interface GpuRow {
+  readonly name: string;
+  readonly cold: number;
+  readonly warm: number;
+  readonly eager: number;
+  readonly gbps: number;
+  readonly tflops: number;
+  /** The least time that its bytes and its operations take on this GPU, over the cold time. */
+  readonly share: number;
+}
+
+export interface GpuReport {
+  readonly copyGbps: number;
+  readonly matmulTflops: number;
+  readonly runs: number;
+  readonly ops: readonly GpuRow[];
+}
+
+const warmCalls = 20;
+
+/** More than any last-level cache of a GPU; written between cold runs. Its write also keeps the device busy meanwhile. */
+class Flush {
+  private readonly from: Tensor<'float32'>;
+  private readonly to: Tensor<'float32'>;
+
+  constructor(device: DeviceName) {
+    const tensor = () => Tensor.zeros({ dtype: 'float32', shape: [2 ** 26], device });
+    this.from = tensor();
+    this.to = tensor();
+  }
+
+  run(): void {
+    convertInto({ x: this.from, into: this.to });
+  }
+
+  dispose(): void {
+    this.from.dispose();
+    this.to.dispose();
+  }
+}
+
+const drop = (one: GpuCase): void => scope(() => void one.enqueue());
+
+export async function measureGpu(
+  options: { device: DeviceName; runs: number; op?: string | undefined; signal: AbortSignal },
+  say: (text: string) => void,
+): Promise<GpuReport> {
+  const { device, runs, op, signal } = options;
+  const flush = new Flush(device);
+  const ops: GpuRow[] = [];
+  try {
+    const copyGbps = await copyRate(device, runs);
+    const matmulTflops = await matmulRate(device, runs);
+    for (const make of gpuCases) {
+      signal.throwIfAborted();
+      const one = makeCase(make, device);
+      try {
+        if (op !== undefined && !one.name.includes(op)) continue;
+        say(one.name);
+        const times = await measureCase(one, device, flush, runs);
+        const floor = Math.max(one.work.bytes / (copyGbps * 1e3), one.work.flops / (matmulTflops * 1e6));
+        ops.push({
+          name: one.name,
+          ...times,
+          gbps: one.work.bytes / (times.cold * 1e3),
+          tflops: one.work.flops / (times.cold * 1e6),
+          share: floor / times.cold,
+        });
+      } finally {
+        one.dispose();
+        await fence(device);
+      }
+    }
+    return { copyGbps, matmulTflops, runs, ops };
+  } finally {
+    flush.dispose();
+  }
+}
+
+async function measureCase(
+  one: GpuCase,
+  device: DeviceName,
+  flush: Flush,
+  runs: number,
+): Promise<Pick<GpuRow, 'cold' | 'warm' | 'eager'>> {
+  drop(one);
+  await fence(device); // what is made at the first call is made
+  const graph = (calls: number) =>
+    deviceOf(device).capture(() => {
+      for (let i = 0; i < calls; i++) drop(one);
+    });
+  const graphs = [graph(1), graph(warmCalls)] as const;
+  const [single, several] = graphs;
+  try {
+    for (const each of graphs) for (let i = 0; i < 2; i++) each.replay(); // the second replay records the device's graph
+    await fence(device);
+    const times = { cold: [] as number[], warm: [] as number[], eager: [] as number[] };
+    for (let run = 0; run < runs; run++) {
+      const cold = async (enqueue: () => void) => {
+        flush.run();
+        return 1000 * (await timed(device, enqueue));
+      };
+      times.cold.push(await cold(() => single.replay()));
+      times.eager.push(await cold(() => drop(one)));
+      flush.run();
+      single.replay();
+      times.warm.push((1000 * (await timed(device, () => several.replay()))) / warmCalls);
+    }
+    return { cold: median(times.cold), warm: median(times.warm), eager: median(times.eager) };
+  } finally {
+    for (const each of graphs) each.dispose();
+  }
+}
+
+async function copyRate(device: DeviceName, runs: number): Promise<number> {
+  const values = 2 ** 28;
+  const tensor = () => Tensor.zeros({ dtype: 'float32', shape: [values], device });
+  const [x, into] = [tensor(), tensor()];
+  const times: number[] = [];
+  for (let run = -1; run < runs; run++) {
+    const time = await timed(device, () => convertInto({ x, into }));
+    if (run >= 0) times.push(time);
+  }
+  x.dispose();
+  into.dispose();
+  return (2 * 4 * values) / (median(times) * 1e6);
+}
+
+async function matmulRate(device: DeviceName, runs: number): Promise<number> {
+  const make: Make = product(8192, 'square', 8192, 8192, 'bfloat16');
+  const one = makeCase(make, device);
+  const times: number[] = [];
+  for (let run = -2; run < runs; run++) {
+    const time = await timed(device, () => drop(one));
+    if (run >= 0) times.push(time);
+  }
+  one.dispose();
+  return one.work.flops / (median(times) * 1e9);
+}
+
+/** The cases' table, by name. */
+export const gpuTable = ({ ops }: GpuReport): string[][] =>
+  ops.map(({ name, cold, warm, eager, gbps, tflops, share }) => [
+    name,
+    ...[cold, warm, eager].map((time) => time.toFixed(time < 100 ? 1 : 0)),
+    gbps.toFixed(0),
+    tflops.toFixed(1),
+    `${(100 * share).toFixed(0)} %`,
+  ]);

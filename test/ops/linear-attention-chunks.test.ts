@@ -1,0 +1,220 @@
+// linearAttention of bfloat16 at widths that matrix units take in chunks of 64 tokens, against its float64 reference.
+import type { NdArray } from '../../lib/ops/reference';
+import { readNd, relativeError, ulp } from '../support/arrays';
+import { onCuda } from '../support/device';
+import {
+  bitsOf,
+  type Case,
+  type CaseOptions,
+  makeCase,
+  part,
+  pools,
+  reference,
+  runCase,
+} from '../support/linear-attention';
+
+const slotsOf = ({ shape, data }: NdArray): NdArray[] => {
+  const size = data.length / shape[0]!;
+  return [...Array(shape[0]!).keys()].map((slot) => ({
+    shape: shape.slice(1),
+    data: data.slice(slot * size, (slot + 1) * size),
+  }));
+};
+
+const word = new Uint32Array(1);
+const float = new Float32Array(word.buffer);
+const toBFloat16 = (value: number): number => {
+  float[0] = value;
+  word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
+  return float[0];
+};
+
+// `times` the error of the recurrence with its state rounded to bfloat16 after each token, plus half an ulp: products of
+// matrices take the state, and what is written to it, as bfloat16.
+async function expectClose(x: Case, times = 1) {
+  const made = runCase(x);
+  const exact = reference(x);
+  const plain = reference(x, toBFloat16);
+  const out = await readNd(made.out!);
+  expect(out.shape).toEqual(exact.out.shape);
+  const limit = (of: NdArray, exactly: NdArray) => times * relativeError(of, exactly) + ulp.bfloat16 / 2;
+  expect(relativeError(out, exact.out)).toBeLessThan(limit(plain.out, exact.out));
+  if (made.denominator) {
+    const error = relativeError(await readNd(made.denominator), exact.denominator);
+    expect(error).toBeLessThan(limit(plain.denominator, exact.denominator));
+  }
+  for (const name of ['state', 'keySum'] as const) {
+    if (!made[name]) continue;
+    const before = slotsOf(x.call[name]!);
+    const expected = slotsOf(exact[name]);
+    const rough = slotsOf(plain[name]);
+    slotsOf(await readNd(made[name])).forEach((slot, i) => {
+      const written = relativeError(expected[i]!, before[i]!) > 0;
+      expect(relativeError(slot, expected[i]!)).toBeLessThanOrEqual(written ? limit(rough[i]!, expected[i]!) : 0);
+    });
+  }
+}
+
+const base: CaseOptions = { dtype: 'bfloat16', K: 64, V: 64, heads: [1, 1, 1], lengths: [130] };
+const kinds = [
+  ['additive', 'none'],
+  ['additive', 'head'],
+  ['additive', 'token'],
+  ['additive', 'channel'],
+  ['delta', 'none'],
+  ['delta', 'token'],
+  ['delta', 'channel'],
+  ['lowRank', 'none'],
+  ['lowRank', 'token'],
+  ['lowRank', 'channel'],
+] as const;
+
+const scaleDecays = (x: Case, by: number): Case => {
+  const g = x.call.decay?.g.data;
+  g?.set(g.map((value) => value * by));
+  return x;
+};
+
+describe.each(kinds)('%s, decay %s', (rule, decay) => {
+  const of = (options: CaseOptions) => makeCase({ ...base, rule, decay, ...options });
+
+  test.each([9, 63, 64, 65, 200])('%i tokens', async (T) => {
+    await expectClose(of({ lengths: [T], seed: T }));
+  });
+
+  test.each([
+    [128, 128],
+    [64, 32],
+    [128, 48],
+    [256, 16],
+    [64, 192],
+  ])('K %i, V %i', async (K, V) => {
+    await expectClose(of({ K, V, seed: 3 }));
+  });
+
+  test.each([[[1, 2, 6]], [[4, 4, 1]], [[4, 1, 2]], [[1, 1, 2]]] as const)('heads %s', async (heads) => {
+    const x = of({ heads, V: 16, lengths: [70], seed: 7 });
+    x.call.writeSlots = x.call.readSlots;
+    await expectClose(x);
+  });
+
+  test('packed rows: single, empty, fresh and dropped ones, and forks', async () => {
+    const x = of({ lengths: [1, 1, 70, 0, 9, 1, 64, 3], slots: 12, seed: 5 });
+    x.call.readSlots = [0, -1, 1, 2, -1, 1, 3, 1];
+    x.call.writeSlots = [10, 4, 5, 6, 7, 8, -1, 9];
+    x.call.positions = [64, 0, 3, 9, 0, 63, 64, 130];
+    await expectClose(x);
+  });
+
+  test('without state', async () => {
+    const x = of({ lengths: [70, 12], seed: 9 });
+    x.call.state = undefined;
+    await expectClose(x);
+  });
+
+  test('checkpoints at absolute positions', async () => {
+    const x = of({ lengths: [3, 200, 0, 64], slots: 12, seed: 6 });
+    x.call.positions = [62, 40, 128, 64];
+    x.call.checkpoints = { every: 64, slots: [8, 9, -1, 10, 11] };
+    await expectClose(x);
+  });
+
+  test('the same bits for a prompt that is cut where its position is a multiple of 64', async () => {
+    const x = of({ lengths: [150], seed: 8 });
+    x.call.positions = [30];
+    const whole = runCase(x);
+    const pool = pools(x);
+    const outs = [runCase(part(x, 0, 98), pool).out, runCase(part(x, 98, 52), pool).out];
+    const cut = await bitsOf([...outs, pool.state]);
+    expect(cut.equals(await bitsOf([whole.out, whole.state]))).toBe(true);
+  });
+
+  if (decay === 'none') return;
+
+  test.each([0, 0.01, 20])('decays times %d', async (by) => {
+    await expectClose(scaleDecays(of({ K: 128, lengths: [140], seed: 10 }), by));
+  });
+
+  test('decays of 0 and -Infinity, fresh rows whatever it says', async () => {
+    const x = of({ lengths: [100], seed: 11 });
+    const g = x.call.decay!.g.data;
+    g.set(g.map((value, i) => [-Infinity, -40, 0.5, 0, value][(i * 7) % 11] ?? value));
+    await expectClose(x);
+    x.call.readSlots = [-1];
+    await expectClose(x);
+  });
+});
+
+// How many state rows a block of the GPU takes depends on how many there are.
+describe.each([
+  ['additive', 'token'],
+  ['additive', 'channel'],
+  ['delta', 'token'],
+  ['delta', 'channel'],
+  ['lowRank', 'channel'],
+] as const)('many heads: %s, decay %s', (rule, decay) => {
+  const few = [
+    [64, 64, 4],
+    [128, 128, 1],
+    [128, 64, 1],
+    [256, 64, 1],
+  ] as const;
+  const many = [
+    [64, 128, 34],
+    [64, 64, 66],
+  ] as const;
+  test.each(onCuda ? [...few, ...many] : few)('K %i, V %i, %i rows of 4', async (K, V, rows) => {
+    const lengths = new Array<number>(rows).fill(2);
+    lengths[0] = 150;
+    await expectClose(makeCase({ ...base, rule, decay, K, V, heads: [4, 4, 4], lengths, seed: 4 }));
+  });
+});
+
+describe('keys near one direction, 600 tokens', () => {
+  test.each([0, 0.5, 1, 2])('delta, beta %d', async (beta) => {
+    for (const decay of ['none', 'token', 'channel'] as const) {
+      for (const by of decay === 'none' ? [1] : [1, 0.01]) {
+        const x = makeCase({ ...base, rule: 'delta', decay, beta, correlated: true, lengths: [600] });
+        await expectClose(scaleDecays(x, by), 2);
+      }
+    }
+  });
+
+  test('lowRank', async () => {
+    for (const decay of ['none', 'channel'] as const) {
+      await expectClose(makeCase({ ...base, rule: 'lowRank', decay, correlated: true, lengths: [600] }));
+    }
+  });
+});
+
+describe('key sums', () => {
+  const additive: CaseOptions = { ...base, rule: 'additive', normalize: { eps: 1e-6 }, V: 32 };
+
+  test.each(['none', 'head', 'token', 'channel'] as const)('normalize, decay %s', async (decay) => {
+    for (const heads of [
+      [2, 2, 2],
+      [4, 2, 1],
+      [1, 3, 3],
+    ] as const) {
+      await expectClose(makeCase({ ...additive, decay, heads, lengths: [70, 1, 9] }));
+    }
+    const x = makeCase({ ...additive, K: 128, decay, lengths: [1, 150], slots: 6 });
+    x.call.positions = [0, 10];
+    x.call.checkpoints = { every: 64, slots: [4, 5] };
+    await expectClose(x);
+  });
+
+  test('denominator beside an output that is not divided', async () => {
+    const x = makeCase({ ...additive, heads: [4, 2, 2], lengths: [7, 80] });
+    x.call.normalize = undefined;
+    x.call.scale = 0.25;
+    x.call.writeSlots = x.call.readSlots;
+    await expectClose(x);
+  });
+
+  test('without state: normalized from zero', async () => {
+    const x = makeCase({ ...additive, lengths: [90] });
+    x.call.state = x.call.keySum = undefined;
+    await expectClose(x);
+  });
+});
