@@ -1,3 +1,4 @@
+// Longer than 300 lines: one body of tests for every device, each rule and layout of the op.
 // The laws of linearAttention, bit by bit, and what it refuses. Values: linear-attention-reference.test.ts.
 import * as fc from 'fast-check';
 import { type LinearAttention, linearAttention, linearAttentionCost } from '../../lib/ops/linear-attention';

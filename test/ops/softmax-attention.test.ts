@@ -1,3 +1,4 @@
+// Longer than 300 lines: one body of tests for every device, each rule and layout of the op.
 // softmaxAttention against its float64 reference, the laws of its bits, and what it refuses.
 import fc from 'fast-check';
 import { LinattnError } from '../../lib/errors';
