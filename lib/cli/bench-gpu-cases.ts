@@ -5,7 +5,6 @@ import { convert } from '../ops/convert';
 import { gatedActivation, gatedActivationCost } from '../ops/gated-activation';
 import { type LogDecay, linearAttention, linearAttentionCost, type Rule } from '../ops/linear-attention';
 import { matmul, matmulCost } from '../ops/matmul';
-import { packWeight } from '../ops/pack-weight';
 import { addRmsNorm, rmsNorm, rmsNormCost } from '../ops/rms-norm';
 import { sample, sampleCost } from '../ops/sample';
 import { encodeSampling, type Sampling, samplingRow } from '../ops/sampling-table';
@@ -14,6 +13,8 @@ import { softmaxAttention, softmaxAttentionCost } from '../ops/softmax-attention
 import { Weight, type WeightDType } from '../ops/weight';
 import type { DeviceName } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
+import { fillWeight, someValues } from './bench-data';
+import { shapes } from './bench-ops';
 import type { Work } from './bench-timing';
 
 export interface GpuCase {
@@ -36,14 +37,8 @@ class Maker {
     return one;
   }
 
-  /** Values in scale * [-0.5, 0.5), which no two rows share: zeros would be faster. */
   floats(shape: readonly number[], scale = 1, offset = 0): Tensor<'float32'> {
-    const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
-    let state = 1;
-    for (let i = 0; i < data.length; i++) {
-      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-      data[i] = scale * (state / 2 ** 32 - 0.5) + offset;
-    }
+    const data = someValues(shape, scale, offset);
     return this.own(Tensor.from(data, { dtype: 'float32', shape, device: this.device }));
   }
 
@@ -56,29 +51,13 @@ class Maker {
 
   weight(N: number, K: number, dtype: WeightDType): Weight {
     const weight = this.own(Weight.zeros([N, K], dtype, { device: this.device }));
-    const block = Math.min(N, 1024);
-    const source = this.floats([block, K]);
-    for (let row = 0; row < N; row += block) {
-      const part = source.view([Math.min(block, N - row), K], 0, K);
-      packWeight({ source: part, weight, row });
-      part.dispose();
-    }
-    source.dispose();
-    return weight;
+    return fillWeight(weight, this.floats([Math.min(N, 1024), K]));
   }
 
   dispose(): void {
     for (const one of this.made) one.dispose();
   }
 }
-
-const shapes: [name: string, K: number, N: number][] = [
-  ['q k v z b a', 1024, 8224],
-  ['GDN out', 2048, 1024],
-  ['gate up', 1024, 7168],
-  ['down', 3584, 1024],
-  ['q k v gate', 1024, 5120],
-];
 
 export type Make = (make: Maker) => Omit<GpuCase, 'dispose'>;
 

@@ -1,7 +1,8 @@
 // The whole model on a GPU: decode as a consumer of the stream sees it, and prefill, against the device's own limits.
 import type { Model } from '../index';
 import { type DeviceName, deviceOf, fence, timed } from '../tensor/device';
-import { median, someTokens } from './bench-timing';
+import { someTokens } from './bench-data';
+import { median } from './bench-timing';
 
 export interface GpuModelReport {
   readonly loadMs: number;

@@ -1,7 +1,8 @@
 // The whole-model cases of `linattn bench`: load, prefill, decode against the memory's speed, and the context law.
 import type { Model } from '../index';
 import { devices, fence } from '../tensor/device';
-import { median, someTokens, type Yardstick } from './bench-timing';
+import { someTokens } from './bench-data';
+import { median, type Yardstick } from './bench-timing';
 
 export interface ModelReport {
   readonly loadMs: number;

@@ -3,42 +3,24 @@ import { causalConv, causalConvCost } from '../ops/causal-conv';
 import { gatedActivation, gatedActivationCost } from '../ops/gated-activation';
 import { linearAttention, linearAttentionCost } from '../ops/linear-attention';
 import { matmul, matmulCost } from '../ops/matmul';
-import { packWeight } from '../ops/pack-weight';
 import { rmsNorm, rmsNormCost } from '../ops/rms-norm';
 import { uniformSequences } from '../ops/sequences';
 import { Weight, type WeightDType } from '../ops/weight';
 import type { DType } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
+import { fillWeight, someValues } from './bench-data';
 import type { Case } from './bench-timing';
 
 const T = 512;
 
-/** Values in [-0.5, 0.5) that are not zeros: zeros are faster than data. */
-function filled(shape: readonly number[], scale = 1): Tensor<'float32'> {
-  const data = new Float32Array(shape.reduce((product, size) => product * size, 1));
-  let state = 1;
-  for (let i = 0; i < data.length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    data[i] = scale * (state / 2 ** 32 - 0.5);
-  }
-  return Tensor.from(data, { dtype: 'float32', shape });
-}
+const filled = (shape: readonly number[], scale = 1): Tensor<'float32'> =>
+  Tensor.from(someValues(shape, scale), { dtype: 'float32', shape });
 
-/** A weight of real values: one block of rows, again and again. */
-function filledWeight(N: number, K: number, dtype: WeightDType): Weight {
-  const weight = Weight.zeros([N, K], dtype);
-  const block = Math.min(N, 1024);
-  const source = filled([block, K]);
-  for (let row = 0; row < N; row += block) {
-    const part = source.view([Math.min(block, N - row), K], 0, K);
-    packWeight({ source: part, weight, row });
-    part.dispose();
-  }
-  source.dispose();
-  return weight;
-}
+const filledWeight = (N: number, K: number, dtype: WeightDType): Weight =>
+  fillWeight(Weight.zeros([N, K], dtype), filled([Math.min(N, 1024), K]));
 
-const shapes: [name: string, K: number, N: number][] = [
+/** The products of Qwen3.5-0.8B. */
+export const shapes: [name: string, K: number, N: number][] = [
   ['q k v z b a', 1024, 8224],
   ['GDN out', 2048, 1024],
   ['gate up', 1024, 7168],

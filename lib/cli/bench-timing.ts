@@ -12,10 +12,6 @@ export const median = (values: readonly number[]): number => {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 };
 
-/** Token ids of any vocabulary, not all the same. */
-export const someTokens = (count: number, vocabulary: number, seed = 0): Int32Array =>
-  Int32Array.from({ length: count }, (_, i) => ((i + seed) * 7919) % vocabulary);
-
 /** What a case did in one run. */
 export interface Work {
   readonly flops: number;

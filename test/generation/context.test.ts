@@ -1,7 +1,8 @@
 // Why time per token does not grow with the context: a slice is the same commands wherever it stands. (That its memory is
 // the same too is shown by memory.long.test.ts, in processes of their own.)
 import { load } from '../../lib/generation/load';
-import { counters, fence } from '../../lib/tensor/device';
+import { counters } from '../../lib/tensor/device';
+import { device, settled } from '../support/device';
 import { readGolden } from '../support/golden';
 
 test('a slice after 1,000 and after 30,000 tokens runs the same commands', async () => {
@@ -11,11 +12,11 @@ test('a slice after 1,000 and after 30,000 tokens runs the same commands', async
     const session = model.createSession();
     const tokens = Int32Array.from({ length: length + 512 }, (_, i) => (i * 7) % 200);
     await session.prefill({ tokens: tokens.subarray(0, length) });
-    await fence('cpu');
-    const before = counters('cpu').commands;
+    await settled();
+    const before = counters(device).commands;
     await session.prefill({ tokens });
-    await fence('cpu');
-    measured.push(counters('cpu').commands - before);
+    await settled();
+    measured.push(counters(device).commands - before);
     await session.dispose();
   }
   expect(measured[0]).toBeGreaterThan(20);

@@ -4,6 +4,7 @@ import type { Model } from '../../lib/generation/model';
 import type { NdArray } from '../../lib/ops/reference';
 import { setThreads } from '../../lib/tensor/device';
 import { relativeError } from '../support/arrays';
+import { onCuda } from '../support/device';
 import { type Golden, readGolden } from '../support/golden';
 import { allLogits, slicesOf } from '../support/network';
 
@@ -76,7 +77,7 @@ describe.each([
 
   test.each([64, 37, 5, 1])('prefill in slices of %i has the same bits', async (size) => {
     const sliced = await allLogits(model, prompt, slicesOf(prompt.length, size));
-    expect(relativeError(sliced, whole)).toBe(0);
+    expect(relativeError(sliced, whole)).toBeLessThanOrEqual(onCuda ? 1e-5 : 0); // see expectSameLogits
   });
 
   test('one thread has the same bits as three', async () => {
@@ -137,13 +138,16 @@ test('int8 and float16 weights stay near float32', async () => {
   const golden = readGolden('qwen3_5/tied');
   const prompt = golden.int32('tokens').data;
   const exact = ndOf(golden.float32('logits'));
-  // Rounding of weights alone: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8.
+  // Rounding of weights: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8; on a GPU the activations
+  // are rounded like them, which adds as much again.
   for (const [dtype, bar] of [
     ['float16', 0.005],
     ['int8', 0.1],
   ] as const) {
     const model = await load({ model: golden.folder, dtype, maxSequences: 1 });
-    expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(bar);
+    expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(
+      onCuda ? 2 * bar : bar,
+    );
     await model.dispose();
   }
 });

@@ -2,6 +2,7 @@
 // and a window's memory does not grow.
 import { KvGroup } from '../../lib/layers/layer';
 import { PagePool } from '../../lib/state/page-pool';
+import { device } from '../support/device';
 import { collectForgotten, used } from '../support/held';
 
 const sizes = {
@@ -9,7 +10,7 @@ const sizes = {
   checkpoints: 2,
   stepTokens: 64,
   contextLength: 1024,
-  device: 'cpu',
+  device,
   dtype: 'float32',
 } as const;
 const outOfMemory = expect.objectContaining({ code: 'ERR_OUT_OF_MEMORY', message: expect.stringContaining('full') });
