@@ -7,6 +7,7 @@ import { gatherRows } from '../ops/gather-rows';
 import { matmul } from '../ops/matmul';
 import { addRmsNorm, rmsNorm } from '../ops/rms-norm';
 import type { Weight } from '../ops/weight';
+import { scope } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 
 export interface Block {
@@ -58,11 +59,15 @@ export class LanguageModel {
     let branch: Hidden = as(embedding({ ids, weight: parts.embedding }), parts.activations);
     let residual: Hidden | undefined;
     for (const block of parts.blocks) {
-      const first = norm(branch, block.mixerNorm, residual);
-      branch = block.mixer.forward(first.out, step);
-      const second = norm(branch, block.mlpNorm, first.sum);
-      residual = second.sum;
-      branch = block.mlp.forward(second.out, step);
+      const before: readonly (Hidden | undefined)[] = [branch, residual];
+      // What a block makes on the way is free for the next one.
+      [branch, residual] = scope(() => {
+        const first = norm(branch, block.mixerNorm, residual);
+        const mixed = block.mixer.forward(first.out, step);
+        const second = norm(mixed, block.mlpNorm, first.sum);
+        return [block.mlp.forward(second.out, step), second.sum];
+      });
+      for (const tensor of before) tensor?.dispose();
     }
     return norm(branch, parts.norm, residual).out;
   }

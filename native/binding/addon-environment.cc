@@ -120,8 +120,7 @@ double AddonEnvironment::make(const TensorSpec& spec, Device& device, bool zeroe
   return id;
 }
 
-void AddonEnvironment::account(Napi::Env env, int64_t bytes) {
-  unaccounted_ += bytes;
+void AddonEnvironment::account(Napi::Env env) {
   if (unaccounted_ < kAccountStep && unaccounted_ > -kAccountStep) return;
   Napi::MemoryManagement::AdjustExternalMemory(env, unaccounted_);
   unaccounted_ = 0;
@@ -161,7 +160,7 @@ Napi::Value AddonEnvironment::run(const Info& info) {
     } else {
       device.queue->op(environment_, static_cast<int>(index), record, count);
     }
-    account(info.Env(), bytes);
+    unaccounted_ += bytes;
     return 0.0;
   });
 }
@@ -172,7 +171,8 @@ Napi::Value AddonEnvironment::create(const Info& info) {
     const TensorSpec spec = spec_at(fields_ + 3);
     const double id = make(spec, device_at(fields_[0]), fields_[1] != 0, fields_[2] != 0);
     const Storage& storage = *runtime_->table().entry(id).storage;
-    if (!storage.transactional) account(info.Env(), static_cast<int64_t>(storage.bytes));
+    if (!storage.transactional) unaccounted_ += static_cast<int64_t>(storage.bytes);
+    account(info.Env());
     return id;
   });
 }
@@ -199,7 +199,7 @@ Napi::Value AddonEnvironment::release(const Info& info) {
       const bool counted = entry.storage->handles == 1 && !entry.storage->transactional;
       if (counted) bytes += static_cast<int64_t>(entry.storage->bytes);
     }
-    account(info.Env(), -bytes);
+    unaccounted_ -= bytes;
     if (recording_) {
       for (size_t i = 0; i < count; i++) {
         if (!recording_->release(fields_[i])) late_releases_.push_back(fields_[i]);
@@ -238,6 +238,7 @@ Napi::Value AddonEnvironment::read(const Info& info) {
     const double request = info[1].As<Napi::Number>();
     TensorEntry& entry = runtime_->table().live(id, environment_->id);
     if (recording_) throw Error("ERR_ARGUMENT", "read: not possible inside capture()");
+    account(info.Env());
     completions_->expect(info.Env(), request, info[2]);
     entry.device->queue->task(environment_, read_task(id, request, true, completions_));
     return 0.0;
@@ -250,6 +251,7 @@ Napi::Value AddonEnvironment::wait(const Info& info) {
     const double id = info[0].As<Napi::Number>();
     const double request = info[1].As<Napi::Number>();
     TensorEntry& entry = runtime_->table().live(id, environment_->id);
+    account(info.Env());
     completions_->expect(info.Env(), request, Napi::Value());
     entry.device->queue->task(environment_, read_task(id, request, false, completions_));
     return 0.0;
@@ -261,6 +263,7 @@ Napi::Value AddonEnvironment::fence(const Info& info) {
   return guard(info, [&] {
     Device& device = device_at(info[0].As<Napi::Number>());
     const double request = info[1].As<Napi::Number>();
+    account(info.Env());
     completions_->expect(info.Env(), request, Napi::Value());
     device.queue->task(environment_, fence_task(request, completions_));
     return 0.0;

@@ -66,7 +66,8 @@ class AddonEnvironment {
   Device& device_at(double index);
   TensorSpec spec_at(const double* at) const;  // dtype, rank, dims...
   double make(const TensorSpec& spec, Device& device, bool zeroed, bool transactional);
-  void account(Napi::Env env, int64_t bytes);
+  // Tells V8 what tensors hold, where JavaScript is about to wait: what a scope frees again costs no collection.
+  void account(Napi::Env env);
   void close();
   void add_ops(Napi::Env env, Napi::Object exports);
 

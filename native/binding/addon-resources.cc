@@ -131,7 +131,8 @@ Napi::Value AddonEnvironment::charge(const Info& info) {
     const int64_t bytes = info[1].As<Napi::Number>().Int64Value();
     device_at(info[0].As<Napi::Number>()).charge(bytes);
     charged_[static_cast<int>(info[0].As<Napi::Number>())] += bytes;
-    account(info.Env(), bytes);
+    unaccounted_ += bytes;
+    account(info.Env());
     return 0.0;
   });
 }
