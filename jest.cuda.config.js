@@ -6,5 +6,6 @@ process.env.LINATTN_DEVICE = 'cuda';
 module.exports = {
   ...require('./jest.config.js'),
   testPathIgnorePatterns: ['\\.long\\.test\\.ts$'],
+  maxWorkers: 2, // a model takes a quarter of the GPU's memory for its pages
   testMatch: ['ops', 'tensor', 'model', 'state', 'generation', 'cuda'].map((part) => `**/test/${part}/**/*.test.ts`),
 };

@@ -53,16 +53,18 @@ class Flush {
 const drop = (one: GpuCase): void => scope(() => void one.enqueue());
 
 export async function measureGpu(
-  options: { device: DeviceName; runs: number; op?: string | undefined; signal: AbortSignal },
+  options: { device: DeviceName; runs: number; ops: boolean; op?: string | undefined; signal: AbortSignal },
   say: (text: string) => void,
 ): Promise<GpuReport> {
   const { device, runs, op, signal } = options;
+  const cases = options.ops ? gpuCases : [];
+
   const flush = new Flush(device);
   const ops: GpuRow[] = [];
   try {
     const copyGbps = await copyRate(device, runs);
     const matmulTflops = await matmulRate(device, runs);
-    for (const make of gpuCases) {
+    for (const make of cases) {
       signal.throwIfAborted();
       const one = makeCase(make, device);
       try {

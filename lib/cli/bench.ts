@@ -99,7 +99,7 @@ async function runOnGpu(flags: Flags, context: Context, runs: number, say: (text
   const device = flags.device as DeviceName;
   const { name, description } = deviceOf(device);
   const machine = `linattn ${version}, Node ${process.version}, ${name}: ${description}, ${devices()[0]!.description}`;
-  const gpu = await measureGpu({ device, runs: flags.ops ? runs : 3, op: flags.ops ? flags.op : '', signal }, say);
+  const gpu = await measureGpu({ device, runs, ops: flags.ops, op: flags.op, signal }, say);
   if (flags.op !== undefined) return { machine, gpu };
   say('model');
   const open = () => load({ ...loadOptions(flags), signal });

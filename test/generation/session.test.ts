@@ -8,18 +8,10 @@ import { sliceTokensOf } from '../../lib/generation/scheduler';
 import { seeded } from '../support/arrays';
 import { device, expectSameLogits } from '../support/device';
 import { readGolden } from '../support/golden';
+import { thrown } from '../support/held';
 import { insideOf } from '../support/network';
 
 const names = ['qwen3_5/grouped', 'gated_deltanet/hybrid'];
-
-async function thrown(action: () => unknown): Promise<unknown> {
-  try {
-    await action();
-  } catch (error) {
-    return error;
-  }
-  return undefined;
-}
 
 describe.each(names)('%s', (name) => {
   const golden = readGolden(name);
