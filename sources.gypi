@@ -82,6 +82,7 @@
       "native/cuda/ops/linear-attention.cu",
       "native/cuda/ops/machine-peak.cu",
       "native/cuda/ops/mark-seen.cu",
+      "native/cuda/ops/matmul-few-rows-bulk.cu",
       "native/cuda/ops/matmul-few-rows-float.cu",
       "native/cuda/ops/matmul-few-rows-half.cu",
       "native/cuda/ops/matmul-few-rows-int8.cu",
