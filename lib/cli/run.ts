@@ -1,5 +1,6 @@
 // One call of the command line: reads the arguments, runs the command, says how the process should end.
 import { Command, CommanderError } from 'commander';
+import { type LinattnError, linattnError } from '../errors';
 import { benchCommand } from './bench';
 import { chatCommand } from './chat';
 import type { Context } from './context';
@@ -41,7 +42,11 @@ export async function run(args: readonly string[], context: Context): Promise<Ou
     // A failed write other than to a closed pipe: the disk is full.
     if (interrupts.signal.aborted && !interrupts.received && !closed) throw interrupts.signal.reason;
   } catch (error) {
-    if (error instanceof CommanderError) return { exitCode: error.exitCode === 0 ? 0 : 2 };
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return { exitCode: 0 };
+      if (asksForJson(args)) stdout.write(`${JSON.stringify(errorObject(usageError(error)))}\n`);
+      return { exitCode: 2 };
+    }
     if (!interrupts.signal.aborted || (!interrupts.received && !closed)) {
       if (flags.json || flags.jsonl) stdout.write(`${JSON.stringify(errorObject(error))}\n`);
       stderr.write(`${errorLine(error)}\n`);
@@ -51,6 +56,16 @@ export async function run(args: readonly string[], context: Context): Promise<Ou
   }
   return interrupts.received ? { signal: interrupts.received } : { exitCode: 0 };
 }
+
+/** Whether an error is to be an object, as far as that can be told of arguments that are wrong. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  return (end < 0 ? args : args.slice(0, end)).some((arg) => arg === '--json' || arg === '--jsonl');
+}
+
+/** commander has written its message to stderr, with `error: ` before it; its help stands in the place of a command. */
+const usageError = ({ code, message }: CommanderError): LinattnError =>
+  linattnError('ERR_ARGUMENT', code === 'commander.help' ? 'no command' : message.replace(/^error: /, ''));
 
 /** Resolves when what was written has left the process, or cannot any more. */
 const flushed = (stream: Context['stdout']): Promise<void> =>

@@ -25,7 +25,7 @@ test('--help names commands and environment, and each command has its own', asyn
   expect((await call(['generate', '--help'])).out).toMatch(/Examples:[\s\S]+default: 512|default: 512[\s\S]+Examples:/);
 });
 
-test.each([
+const usageErrors: [string, string[], string][] = [
   ['no command', [], 'Usage: linattn'],
   ['an unknown command', ['genrate'], 'Did you mean generate?'],
   ['an unknown flag', ['generate', '--max-token', '3'], 'Did you mean --max-tokens?'],
@@ -37,10 +37,31 @@ test.each([
   ['an unknown device', ['generate', '-p', 'x', '--device', 'gpu'], 'must be auto, cpu, cuda or cuda:N'],
   ['an unknown dtype', ['generate', '-p', 'x', '--dtype', 'int4'], 'Allowed choices'],
   ['both --json and --jsonl', ['generate', '-p', 'x', '--json', '--jsonl'], 'exclude each other'],
-])('%s is a usage error', async (_, args, message) => {
+];
+
+test.each(usageErrors)('%s is a usage error', async (_, args, message) => {
   const { outcome, out, err } = await call(args, { model: fakeModel(['a']) });
-  expect({ outcome, out }).toEqual({ outcome: { exitCode: 2 }, out: '' });
+  expect(outcome).toEqual({ exitCode: 2 });
+  if (!args.includes('--json')) expect(out).toBe('');
   expect(err).toContain(message);
+});
+
+test.each(['--json', '--jsonl'])('under %s a usage error is an object', async (flag) => {
+  for (const [, [name, ...args], message] of usageErrors.slice(1)) {
+    const { outcome, out } = await call([name!, flag, ...args], { model: fakeModel(['a']) });
+    expect(outcome).toEqual({ exitCode: 2 });
+    expect(JSON.parse(out)).toEqual({ error: { code: 'ERR_ARGUMENT', message: expect.stringMatching(/^(?!error:)/) } });
+    expect(JSON.parse(out).error.message).toContain(message);
+  }
+});
+
+test.each([
+  ['no prompt', []],
+  ['an unknown flag, --json before it', ['--json', '--prmpt', 'x']],
+])('%s is one too', async (_, args) => {
+  const { outcome, out } = await call(['generate', ...args, '--json'], { model: fakeModel(['a']) });
+  expect(outcome).toEqual({ exitCode: 2 });
+  expect(JSON.parse(out)).toMatchObject({ error: { code: 'ERR_ARGUMENT' } });
 });
 
 test('-- ends the flags', async () => {
