@@ -28,9 +28,9 @@ export interface WeightSource {
   has(name: string): boolean;
   /** The parts, stacked along their outputs, as one packed weight [sum of out, inputs]. */
   linear(parts: readonly Part[], inputs: number): Promise<Weight>;
-  /** Stored tensors of these sizes, stacked along the first dimension, as float32 in the shape [sum, ...rest]. */
   /** Something made, not read, that is freed with the weights; undefined in the first pass. */
   own<T extends { dispose(): void }>(make: (device: DeviceName) => T): T;
+  /** Stored tensors of these sizes, stacked along the first dimension, as float32 in the shape [sum, ...rest]. */
   values(
     parts: readonly { readonly name: string; readonly stored: readonly number[] }[],
     shape: readonly number[],
@@ -39,7 +39,11 @@ export interface WeightSource {
 
 const count = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
-/** The first pass: nothing is read. */
+const rangesOf = ({ rows, out }: Part): readonly RowRange[] => rows ?? [[0, out]];
+const rowsOf = (parts: readonly Part[]): number =>
+  parts.flatMap((part) => rangesOf(part)).reduce((sum, [, rows]) => sum + rows, 0);
+
+/** The first pass: nothing is read, and of what is made only the shapes are true. */
 export class WeightCheck implements WeightSource {
   private readonly used = new Set<string>();
   private readonly problems: string[] = [];
@@ -76,7 +80,7 @@ export class WeightCheck implements WeightSource {
 
   async linear(parts: readonly Part[], inputs: number): Promise<Weight> {
     for (const part of parts) this.need(part.name, [part.out, inputs]);
-    return undefined as unknown as Weight;
+    return { shape: [rowsOf(parts), inputs] } as Partial<Weight> as Weight;
   }
 
   async values(parts: readonly { name: string; stored: readonly number[] }[]): Promise<Tensor<'float32'>> {
@@ -166,15 +170,13 @@ export class WeightLoader implements WeightSource {
   }
 
   async linear(parts: readonly Part[], inputs: number): Promise<Weight> {
-    const ranges = (part: Part): readonly RowRange[] => part.rows ?? [[0, part.out]];
-    const rowsOf = (part: Part): number => ranges(part).reduce((sum, [, rows]) => sum + rows, 0);
     const { dtype, device } = this.options;
-    const weight = Weight.zeros([parts.reduce((sum, part) => sum + rowsOf(part), 0), inputs], dtype, { device });
+    const weight = Weight.zeros([rowsOf(parts), inputs], dtype, { device });
     this.made.push(weight);
     let row = 0;
     for (const part of parts) {
       const raw = await this.raw(part.name);
-      for (const [start, rows] of ranges(part)) {
+      for (const [start, rows] of rangesOf(part)) {
         const slice = raw.view([rows, inputs], start * inputs, inputs);
         packWeight({ source: slice, weight, row });
         slice.dispose();

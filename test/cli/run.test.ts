@@ -101,8 +101,14 @@ describe('info', () => {
     { name: 'cpu', description: 'A processor, avx2, 2 threads', memory: () => ({ used: 1, reserved: 2, total: 3 }) },
     { name: 'cuda:0', description: '', unavailable: 'no driver', memory: () => ({ used: 0, reserved: 0, total: 0 }) },
   ];
+  const { info } = fakeModel([]);
+  const asked: unknown[][] = [];
+  const readModelFolder = async (...args: unknown[]) => {
+    asked.push(args);
+    return { info };
+  };
   const options = {
-    library: { devices, defaultModel: '/nowhere' } as never,
+    library: { devices, readModelFolder, defaultModel: '/nowhere' } as never,
     env: { LINATTN_CPU: 'avx2', HOME: '/root' },
   };
 
@@ -115,24 +121,22 @@ describe('info', () => {
     ]);
   });
 
-  test('with a model', async () => {
-    const model = fakeModel([]);
-    const { out } = await call(['info', '-m', 'here'], { ...options, model });
+  test('with a model, which is not loaded', async () => {
+    const { out } = await call(['info', '-m', 'here', '--device', 'cpu', '--dtype', 'int8'], options);
     expect(out).toContain(
       'model: here\n  fake, 1,234,567 parameters, float32 on cpu, vocabulary of 1000\n  state 3.0 MiB',
     );
-    expect(model.disposed.count).toBe(1);
+    expect(asked.at(-1)).toEqual(['here', expect.objectContaining({ device: 'cpu', dtype: 'int8' })]);
   });
 
   test('without --model describes the model of the package', async () => {
-    const model = fakeModel([]);
-    const library = { devices, defaultModel: goldenFolder } as never;
-    expect((await call(['info'], { ...options, library, model })).out).toContain(`model: ${goldenFolder}\n  fake`);
-    expect(model.loaded).toMatchObject([{ model: goldenFolder }]);
+    const library = { devices, readModelFolder, defaultModel: goldenFolder } as never;
+    expect((await call(['info'], { ...options, library })).out).toContain(`model: ${goldenFolder}\n  fake`);
+    expect(asked.at(-1)![0]).toBe(goldenFolder);
   });
 
   test('--json', async () => {
-    const { out } = await call(['info', '--json', '-m', 'here'], { ...options, model: fakeModel([]) });
+    const { out } = await call(['info', '--json', '-m', 'here'], options);
     expect(JSON.parse(out)).toMatchObject({
       version,
       devices: [
