@@ -24,6 +24,8 @@ export class Op<F extends Fields> {
   private readonly index: number;
   private readonly names: readonly string[];
   private readonly kinds: readonly number[];
+  /** Indices of the outputs. */
+  private readonly outs: readonly number[];
 
   constructor(
     readonly name: string,
@@ -32,6 +34,7 @@ export class Op<F extends Fields> {
     this.index = addon.ops.findIndex((op) => op.name === name);
     this.names = Object.keys(fields);
     this.kinds = this.names.map((field) => kindNumber[fields[field]!]);
+    this.outs = [...this.kinds.keys()].filter((i) => this.kinds[i] === kindNumber.out);
     const native = addon.ops[this.index]?.fields.map((field) => `${field.name}: ${field.kind}`).join(', ');
     const own = this.names.map((field) => `${field}: ${fields[field]}`).join(', ');
     if (native !== own) {
@@ -106,8 +109,9 @@ export class Op<F extends Fields> {
         record[at] = i;
         record[at + 1] = dtypeNumber(tensor.dtype);
         record[at + 2] = tensor.shape.length;
-        for (let d = 0; d < tensor.shape.length; d++) record[at + 3 + d] = tensor.shape[d]!;
-        at += 3 + tensor.shape.length;
+        const { shape } = tensor;
+        for (let d = 0; d < shape.length; d++) record[at + 3 + d] = shape[d]!;
+        at += 3 + shape.length;
         outputs++;
       } else {
         const tensor = value as Tensor;
@@ -119,9 +123,7 @@ export class Op<F extends Fields> {
     record[1] = device === undefined || device === 'cpu' ? 0 : deviceIndex(device);
     record[2 + count] = outputs;
     checked(addon.run());
-    if (outputs === 0) return;
-    for (let i = 0; i < count; i++) {
-      if (kinds[i] !== 3) continue;
+    for (const i of this.outs) {
       const tensor = source[names[i]!] as Tensor | undefined;
       tensor?.adopt(record[2 + i]!);
     }

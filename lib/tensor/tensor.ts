@@ -33,6 +33,8 @@ export class Tensor<D extends DType = DType> implements Disposable {
   readonly device: DeviceName;
   /** @internal handle of the addon; 0 once disposed, and before the op that makes it has run */
   id: number;
+  /** @internal the number of the scope that frees it; 0 = none */
+  scope = 0;
   private registered = false;
 
   /** @internal */
