@@ -2,13 +2,16 @@
 import { addon, checked, request } from '../binding/load';
 import { LinattnError } from '../errors';
 import { type DeviceName, defaultDevice, deviceIndex } from './device';
-import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, newArray } from './dtype';
+import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, dtypes, newArray } from './dtype';
 import { join, leave, owner } from './scope';
 
 const collected = new FinalizationRegistry<number>((id) => {
   addon.record[0] = id;
   addon.release(1);
 });
+
+/** What ops/convert.ts does for tensors: a new tensor of the same device and shape. ERR_UNSUPPORTED */
+export const conversion: { convert(x: Tensor, dtype: DType): Tensor } = { convert: (x) => x };
 
 export type Shape = readonly number[];
 
@@ -137,12 +140,57 @@ export class Tensor<D extends DType = DType> implements Disposable {
     checked(addon.write(this.live(), offset * dtypeBytes(this.dtype), data));
   }
 
-  /** The values, in row-major order. */
+  /**
+   * The same values in another dtype, on another device, or both: always a new tensor, also where nothing changes. Between
+   * float32, bfloat16 and float16 values are rounded to nearest even, beyond the range to infinity. Between devices they
+   * go by way of the host; that waits on the devices' queues, not here.
+   * @throws LinattnError ERR_UNSUPPORTED for a change of dtype from or to whole numbers, ERR_DTYPE, ERR_DEVICE,
+   *   ERR_DISPOSED; ERR_ARGUMENT inside capture(), where only a change of dtype alone is possible
+   */
+  to<E extends DType = D>(target: { dtype?: E; device?: DeviceName }): Tensor<E> {
+    const { device = this.device } = target;
+    const dtype = (target.dtype ?? this.dtype) as E;
+    this.live();
+    if (!dtypes.includes(dtype)) {
+      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${dtype}`);
+    }
+    const staysHere = deviceIndex(device) === deviceIndex(this.device);
+    if ((dtype as DType) === this.dtype) return this.copyTo(device) as Tensor as Tensor<E>;
+    const converted = conversion.convert(this, dtype) as Tensor<E>;
+    if (staysHere) return converted;
+    try {
+      return converted.copyTo(device);
+    } finally {
+      converted.dispose();
+    }
+  }
+
+  /** The same bytes in a new tensor. */
+  private copyTo(device: DeviceName): Tensor<D> {
+    const copy = Tensor.make({ dtype: this.dtype, shape: this.shape, device }, false, false);
+    try {
+      checked(addon.copy(this.live(), copy.live()));
+      return copy;
+    } catch (error) {
+      copy.dispose();
+      throw error;
+    }
+  }
+
+  /** The values, in row-major order. ERR_OUT_OF_MEMORY when JavaScript has no room for them. */
   async read(): Promise<DTypes[D]> {
-    const target = newArray(this.dtype, elements(this.shape));
     const id = this.live();
+    const target = this.roomForValues();
     await request((number) => addon.read(id, number, target));
     return target;
+  }
+
+  private roomForValues(): DTypes[D] {
+    try {
+      return newArray(this.dtype, elements(this.shape));
+    } catch (cause) {
+      throw new LinattnError('ERR_OUT_OF_MEMORY', `read: no typed array holds [${this.shape.join(', ')}]`, { cause });
+    }
   }
 
   /** @internal resolves when the commands so far are done; rejects with this tensor's error */
