@@ -1,5 +1,5 @@
 // What a caller gives to read, and the options of a generation, checked before anything starts.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import { encodeSampling } from '../ops/sampling-table';
 import type { Message, Progress } from '../tokenizer/tokenizer';
@@ -40,8 +40,10 @@ export interface GenerateOptions extends PrefillOptions {
 
 const names = ['prompt', 'messages', 'tokens', 'append'] as const;
 
-/** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind. */
+/** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind, or the
+ * options beside it are. */
 export function inputOf(call: string, options: Partial<Record<(typeof names)[number], unknown>>): Input | undefined {
+  checkOptions(call, options, 'onPrefillProgress');
   const given = names.filter((name) => options[name] !== undefined);
   const fail = (message: string): never => {
     throw linattnError('ERR_ARGUMENT', `${call}: ${message}`);

@@ -1,7 +1,7 @@
 // Opens a model folder as Hugging Face lays it out: config.json, safetensors, tokenizer.json, generation_config.json.
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { Config, readJson } from '../model/config';
 import type { Plan } from '../model/families/family';
 import { fingerprint } from '../model/fingerprint';
@@ -48,6 +48,7 @@ export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default'
  *   ERR_DEVICE, ERR_OUT_OF_MEMORY
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
+  checkOptions('load', options, 'onProgress');
   const { model: folder = defaultModel, maxSequences = 16, signal } = options;
   const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);

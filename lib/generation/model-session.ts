@@ -1,5 +1,5 @@
 // How a session works: one sequence, the tokens it stands for, and what reads and writes them.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { Checkpoint, SequenceState } from '../state/sequence-store';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
 import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
@@ -65,6 +65,7 @@ export class ModelSession implements Session {
   async prefill(input: Input, options: PrefillOptions = {}): Promise<PrefillUsage> {
     this.claim('prefill');
     const given = inputOf('prefill', input);
+    checkOptions('prefill', options, 'onPrefillProgress');
     if (given === undefined)
       throw linattnError('ERR_ARGUMENT', 'prefill: give one of prompt, messages, tokens, append');
     const signal = this.signals(options.signal);

@@ -1,5 +1,5 @@
 // The public Model: network, tokenizer and scheduler of one loaded folder.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { DeviceName } from '../tensor/device';
 import type { Tokenizer } from '../tokenizer/tokenizer';
 import { type Generation, GenerationStream } from './generation';
@@ -56,8 +56,10 @@ export class LoadedModel implements Model {
     return this.core.needTokenizer('tokenizer');
   }
 
-  createSession({ from }: { from?: Snapshot } = {}): ModelSession {
+  createSession(options: { from?: Snapshot } = {}): ModelSession {
     this.checkUsable('createSession');
+    checkOptions('createSession', options);
+    const { from } = options;
     if (from !== undefined && !(from instanceof ModelSnapshot && from.core === this.core)) {
       throw linattnError('ERR_SNAPSHOT_MODEL', 'createSession: from must be a snapshot of this model');
     }
@@ -77,9 +79,10 @@ export class LoadedModel implements Model {
     if (this.disposing !== undefined) throw linattnError('ERR_DISPOSED', `${call}: the model was disposed`);
   }
 
-  async loadSnapshot(source: SnapshotSource, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
+  async loadSnapshot(source: SnapshotSource, options: { signal?: AbortSignal } = {}): Promise<Snapshot> {
     this.checkUsable('loadSnapshot');
-    return this.core.during(signal, (either) => loadSnapshot(this.core, source, either));
+    checkOptions('loadSnapshot', options);
+    return this.core.during(options.signal, (either) => loadSnapshot(this.core, source, either));
   }
 
   generate(options: Input & GenerateOptions): Generation {

@@ -50,8 +50,15 @@ export class Op<F extends Fields> {
     return new LinattnError(code, `${this.name}: ${message}`, { op: this.name });
   }
 
+  /** ERR_ARGUMENT unless it is a tensor of this copy of linattn. */
+  private tensor(name: string, value: unknown): void {
+    if (value instanceof Tensor) return;
+    throw this.error('ERR_ARGUMENT', `${name} must be a Tensor, got ${value === null ? 'null' : typeof value}`);
+  }
+
   /** The sizes of a tensor whose dimensions have these names; ERR_SHAPE for another rank. */
   shape(name: string, tensor: Tensor, dims: readonly string[]): number[] {
+    this.tensor(name, tensor);
     if (tensor.shape.length !== dims.length) {
       throw this.error('ERR_SHAPE', `${name} must be [${dims.join(', ')}], got [${tensor.shape.join(', ')}]`);
     }
@@ -60,6 +67,7 @@ export class Op<F extends Fields> {
 
   /** ERR_DTYPE unless the tensor is of one of these dtypes. */
   dtype(name: string, tensor: Tensor, allowed: readonly DType[]): void {
+    this.tensor(name, tensor);
     if (!allowed.includes(tensor.dtype)) {
       throw this.error('ERR_DTYPE', `${name} must be ${allowed.join(' or ')}, got ${tensor.dtype}`);
     }
@@ -67,6 +75,7 @@ export class Op<F extends Fields> {
 
   /** Dtype, and shape by named sizes in order: `expect('weight', weight, 'float32', {C})`. */
   expect(name: string, tensor: Tensor, dtype: DType, sizes: Readonly<Record<string, number>>): void {
+    this.tensor(name, tensor);
     if (tensor.dtype !== dtype) throw this.error('ERR_DTYPE', `${name} must be ${dtype}, got ${tensor.dtype}`);
     const dims = Object.keys(sizes);
     if (tensor.shape.length === dims.length && dims.every((dim, i) => tensor.shape[i] === sizes[dim])) return;

@@ -70,6 +70,8 @@ function* ownedIn(value: unknown): Generator<Owned> {
  * `fn` is synchronous: a promise is an error (ERR_ARGUMENT), since what it makes later would escape.
  */
 export function scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
+  if (typeof fn !== 'function')
+    throw new LinattnError('ERR_ARGUMENT', `scope: fn must be a function, got ${typeof fn}`);
   const own = begin();
   const kept = new Set<Owned>();
   try {

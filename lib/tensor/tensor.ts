@@ -1,6 +1,6 @@
 // Typed tensors: a handle, a shape and a dtype; the memory lives on the device and is bound when a command first uses it.
 import { addon, checked, request } from '../binding/load';
-import { LinattnError } from '../errors';
+import { checkOptions, LinattnError } from '../errors';
 import { type DeviceName, defaultDevice, deviceIndex } from './device';
 import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, dtypes, newArray } from './dtype';
 import { join, leave, owner } from './scope';
@@ -17,6 +17,16 @@ export type Shape = readonly number[];
 
 const elements = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
 
+/** What every way to make a tensor asks of its options. */
+function checkMade(call: string, options: { readonly dtype: DType; readonly shape: Shape }): void {
+  const { dtype, shape } = (options ?? {}) as Partial<typeof options>;
+  if (!dtypes.includes(dtype!)) {
+    throw new LinattnError('ERR_DTYPE', `${call}: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
+  }
+  if (!Array.isArray(shape)) throw new LinattnError('ERR_SHAPE', `${call}: shape must be a list, got ${typeof shape}`);
+  checkShape(shape);
+}
+
 function checkShape(shape: Shape): void {
   if (shape.length > 5 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
     throw new LinattnError(
@@ -24,6 +34,14 @@ function checkShape(shape: Shape): void {
       `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.join(', ')}]`,
     );
   }
+}
+
+function checkedNumbers(dtype: DType, values: readonly number[]): readonly number[] {
+  const holds = (value: unknown) => typeof value === 'number' && (dtype !== 'int64' || Number.isFinite(value));
+  const wrong = Array.prototype.findIndex.call(values, (value) => !holds(value));
+  if (wrong < 0) return values;
+  const wanted = dtype === 'int64' ? 'a finite number' : 'a number';
+  throw new LinattnError('ERR_ARGUMENT', `Tensor.from: data[${wrong}] must be ${wanted}, got ${String(values[wrong])}`);
 }
 
 /**
@@ -70,15 +88,18 @@ export class Tensor<D extends DType = DType> implements Disposable {
     data: DTypes[D] | readonly number[],
     options: { dtype: D; shape: Shape; device?: DeviceName },
   ): Tensor<D> {
+    checkMade('Tensor.from', options);
     const { dtype, shape } = options;
-    checkShape(shape);
+    if (typeof data !== 'object' || data === null) {
+      throw new LinattnError('ERR_ARGUMENT', `Tensor.from: data must be a list or a typed array, got ${typeof data}`);
+    }
     if (data.length !== elements(shape)) {
       throw new LinattnError(
         'ERR_SHAPE',
         `Tensor.from: [${shape.join(', ')}] needs ${elements(shape)} values, got ${data.length}`,
       );
     }
-    const array = ArrayBuffer.isView(data) ? data : arrayFrom(dtype, data as readonly number[]);
+    const array = ArrayBuffer.isView(data) ? data : arrayFrom(dtype, checkedNumbers(dtype, data as readonly number[]));
     const expected = Object.prototype.toString.call(newArray(dtype, 0));
     const got = Object.prototype.toString.call(array);
     if (got !== expected) {
@@ -94,6 +115,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
 
   /** A tensor of zeros. */
   static zeros<D extends DType>(options: { dtype: D; shape: Shape; device?: DeviceName }): Tensor<D> {
+    checkMade('Tensor.zeros', options);
     return Tensor.make(options, true, false);
   }
 
@@ -148,11 +170,12 @@ export class Tensor<D extends DType = DType> implements Disposable {
    *   ERR_DISPOSED; ERR_ARGUMENT inside capture(), where only a change of dtype alone is possible
    */
   to<E extends DType = D>(target: { dtype?: E; device?: DeviceName }): Tensor<E> {
+    checkOptions('Tensor.to', target);
     const { device = this.device } = target;
     const dtype = (target.dtype ?? this.dtype) as E;
     this.live();
     if (!dtypes.includes(dtype)) {
-      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${dtype}`);
+      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
     }
     const staysHere = deviceIndex(device) === deviceIndex(this.device);
     if ((dtype as DType) === this.dtype) return this.copyTo(device) as Tensor as Tensor<E>;
