@@ -34,6 +34,8 @@ export interface LoadOptions {
   maxSequences?: number;
   /** Snapshots held at once. Default: as many as sequences, and at least 4. */
   maxSnapshots?: number;
+  /** The same bits in whatever slices and company: so it always is on the cpu; ERR_UNSUPPORTED on another device. */
+  deterministic?: boolean;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -45,7 +47,7 @@ export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default'
 /**
  * Loads a model. Rejects with signal.reason when aborted, and then everything is freed.
  * @throws LinattnError ERR_ARGUMENT, ERR_FILE, ERR_SAFETENSORS, ERR_MODEL_UNSUPPORTED, ERR_WEIGHTS, ERR_TOKENIZER,
- *   ERR_DEVICE, ERR_OUT_OF_MEMORY
+ *   ERR_DEVICE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
   checkOptions('load', options, 'onProgress');
@@ -57,6 +59,9 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
   signal?.throwIfAborted();
   const found = await readModelFolder(folder, options);
+  if (options.deterministic && found.info.device !== 'cpu') {
+    throw linattnError('ERR_UNSUPPORTED', `load: deterministic must be false on ${found.info.device}, got true`);
+  }
   if (options.threads !== undefined) setThreads(options.threads);
   const defaults = await readGenerationConfig(folder, found.plan);
   const tokenizer = await openTokenizer(folder, signal);

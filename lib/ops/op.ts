@@ -93,7 +93,7 @@ export class Op<F extends Fields> {
 
   /** A handle for an output on the device of `like`; `run` makes it. */
   output<D extends DType>(like: Tensor | DeviceName, dtype: D, shape: Shape): Tensor<D> {
-    return new Tensor(0, dtype, shape, typeof like === 'string' ? like : like.device);
+    return Tensor.output(dtype, shape, typeof like === 'string' ? like : like.device);
   }
 
   /** Writes the record and enqueues the command. */

@@ -58,13 +58,17 @@ export class Tensor<D extends DType = DType> implements Disposable {
   scope = 0;
   private registered = false;
 
-  /** @internal */
-  constructor(id: number, dtype: D, shape: Shape, device: DeviceName) {
+  private constructor(id: number, dtype: D, shape: Shape, device: DeviceName) {
     this.id = id;
     this.dtype = dtype;
     this.shape = shape;
     this.device = device;
     if (id !== 0) this.adopt(id);
+  }
+
+  /** @internal of an op's output: a handle that the op's run() fills */
+  static output<D extends DType>(dtype: D, shape: Shape, device: DeviceName): Tensor<D> {
+    return new Tensor(0, dtype, shape, device);
   }
 
   /** @internal called when the addon has made the handle */
