@@ -29,13 +29,13 @@ const brand = Symbol.for('linattn.error');
 export class LinattnError extends Error {
   readonly code: ErrorCode;
   /** The op that failed, where it is known. */
-  readonly op?: string;
+  declare readonly op?: string;
 
   /** @internal */
   constructor(code: ErrorCode, message: string, options: { op?: string | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    if (options.op !== undefined) this.op = options.op;
+    if (options.op !== undefined) (this as { op?: string }).op = options.op;
     Object.defineProperty(this, brand, { value: true });
   }
 
@@ -63,7 +63,7 @@ export function checkOptions(call: string, options: unknown, ...callbacks: reado
   }
 }
 
-/** Makes the error; `op` is read from a message of the form `op: what was expected and what came`. */
+/** Makes the error; its message has the form `call: what was expected and what came`. */
 export function linattnError(
   code: ErrorCode,
   message: string,
