@@ -36,6 +36,7 @@ export async function run(args: readonly string[], context: Context): Promise<Ou
     closed ||= error.code === 'EPIPE';
     interrupts.end(error);
   });
+  stderr.on('error', () => undefined); // nobody is there to be told
   try {
     await program.parseAsync([...args], { from: 'user' });
     await flushed(stdout);

@@ -169,6 +169,13 @@ describe('in a shell', () => {
     expect({ stdout, stderr }).toEqual({ stdout: '0\n', stderr: '' });
   });
 
+  test('nobody reads what goes to stderr', () => {
+    const { stdout } = shell(
+      '"$NODE" "$MAIN" generate -p Hello -n 3 --verbose < /dev/null 2>&1 > /dev/null | true; echo $PIPESTATUS',
+    );
+    expect(stdout).toBe('0\n');
+  });
+
   test.each([
     ['INT', 130],
     ['TERM', 143],
