@@ -1,5 +1,6 @@
 // What linattn bench measures, and how it tells it.
 import Table from 'cli-table3';
+import { linattnError } from '../errors';
 import { type DeviceName, deviceOf } from '../tensor/device';
 import type { BenchFlags } from './bench';
 import { type GpuReport, gpuTable, measureGpu } from './bench-gpu';
@@ -51,6 +52,7 @@ export async function run(flags: BenchFlags, context: Context): Promise<Report> 
         one.dispose();
       }
     }
+    if (flags.op !== undefined && rows.length === 0) throw noCase(flags.op);
     if (flags.op !== undefined) return { machine, ops: rows };
     const layer = flags.ops ? { layer: await measureLayer(runs) } : {};
     say('model');
@@ -68,6 +70,8 @@ export async function run(flags: BenchFlags, context: Context): Promise<Report> 
     yardstick.dispose();
   }
 }
+
+const noCase = (op: string) => linattnError('ERR_ARGUMENT', `bench: no op case has ${JSON.stringify(op)} in its name`);
 
 async function runOnGpu(
   flags: BenchFlags,
