@@ -10,6 +10,7 @@ export * from './count-nan';
 export * from './delta-gates';
 export * from './embedding';
 export * from './end-step';
+export * from './feature-map';
 export * from './gated-activation';
 export * from './gather-rows';
 export * from './l2-norm';

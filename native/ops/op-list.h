@@ -11,6 +11,7 @@
 #include "ops/delta-gates.h"
 #include "ops/embedding.h"
 #include "ops/end-step.h"
+#include "ops/feature-map.h"
 #include "ops/gated-activation.h"
 #include "ops/gather-rows.h"
 #include "ops/l2-norm.h"
@@ -37,6 +38,7 @@
   X(DeltaGates)        \
   X(Embedding)         \
   X(EndStep)           \
+  X(FeatureMap)        \
   X(GatedActivation)   \
   X(GatherRows)        \
   X(L2Norm)            \

@@ -13,3 +13,4 @@ export CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HU
 "$venv/bin/python" "$here/scripts/qwen3-5.py" "$here/qwen3_5"
 "$venv/bin/python" "$here/scripts/gated-deltanet.py" "$here/gated_deltanet"
 "$venv/bin/python" "$here/scripts/sampling.py" "$here/sampling"
+"$venv/bin/python" "$here/scripts/mechanisms.py" "$here/mechanisms"
