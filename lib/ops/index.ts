@@ -10,6 +10,8 @@ export * from './count-nan';
 export * from './delta-gates';
 export * from './embedding';
 export * from './end-step';
+export * from './favor-features';
+export * from './favor-projection';
 export * from './feature-map';
 export * from './gated-activation';
 export * from './gather-rows';

@@ -11,6 +11,7 @@
 #include "ops/delta-gates.h"
 #include "ops/embedding.h"
 #include "ops/end-step.h"
+#include "ops/favor-features.h"
 #include "ops/feature-map.h"
 #include "ops/gated-activation.h"
 #include "ops/gather-rows.h"
@@ -38,6 +39,7 @@
   X(DeltaGates)        \
   X(Embedding)         \
   X(EndStep)           \
+  X(FavorFeatures)     \
   X(FeatureMap)        \
   X(GatedActivation)   \
   X(GatherRows)        \
