@@ -13,6 +13,7 @@ import { type Sequences, sequenceFields } from './sequences';
 const op = defineOp('favorFeatures', {
   x: 'in',
   projected: 'in',
+  decay: 'optional',
   keyMax: 'inout',
   out: 'out',
   peak: 'out',
@@ -44,6 +45,8 @@ export interface FavorFeaturesInput<D extends Float> {
   maximum: FavorMaximum;
   /** running: float32 [slots, H], the maximum so far, -Infinity at first; updated in place, the slot stride is free. */
   keyMax?: Tensor<'float32'> | undefined;
+  /** running: float32 [H] or [T, H], a decay of the attention itself, which logDecay then includes (ALiBi, say). */
+  decay?: Tensor<'float32'> | undefined;
   sequences: Sequences;
   /**
    * Added to each feature. token and sequence only, as the published code has it, whose maximum then is that of w.x alone;
@@ -56,7 +59,7 @@ export interface FavorFeaturesInput<D extends Float> {
 export interface FavorFeatures<D extends Float> {
   /** [T, H, F] as x, F = features of the projection, then zeros up to a multiple of 8. */
   features: Tensor<D>;
-  /** running: float32 [T, H], c of the token before minus c, <= 0: the decay that linearAttention needs. */
+  /** running: float32 [T, H], c of the token before minus c, plus `decay`: what linearAttention needs. */
   logDecay?: Tensor<'float32'>;
 }
 
@@ -74,7 +77,7 @@ export interface FavorFeatures<D extends Float> {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range
  */
 export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): FavorFeatures<D> {
-  const { x, projection, maximum, keyMax, sequences, eps = 0 } = input;
+  const { x, projection, maximum, keyMax, decay, sequences, eps = 0 } = input;
   const [T, H, D] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.dtype('x', x, floats);
   op.expect('x', x, x.dtype, { T: sequences.tokens, H, D: projection.width });
@@ -91,6 +94,10 @@ export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): Fa
     op.check(maximum === 'running', `keyMax needs the maximum running, got ${maximum}`);
     op.expect('keyMax', keyMax, 'float32', { slots: op.shape('keyMax', keyMax, ['slots', 'H'])[0]!, H });
   }
+  if (decay) {
+    op.check(maximum === 'running', `decay needs the maximum running, got ${maximum}`);
+    op.expect('decay', decay, 'float32', decay.shape.length === 1 ? { H } : { T, H });
+  }
   const { kind, scale, directions, features } = projection;
   return scope(() => {
     const vectors = convert({ x, dtype: 'float32' }).view([T * H, D], 0, D);
@@ -99,7 +106,7 @@ export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): Fa
     const spread = maximum === 'running' || maximum === 'sequence';
     const peak = spread ? op.output(x, 'float32', [T, H]) : undefined;
     const logDecay = maximum === 'running' ? op.output(x, 'float32', [T, H]) : undefined;
-    const tensors = { x, projected, keyMax, out, peak, logDecay };
+    const tensors = { x, projected, decay, keyMax, out, peak, logDecay };
     op.run({ ...tensors, ...sequences.record, kind: favorKinds.indexOf(kind), maximum: number, scale, eps });
     return logDecay ? { features: out, logDecay } : { features: out };
   });

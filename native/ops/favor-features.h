@@ -13,6 +13,7 @@ struct FavorFeatures {
   static constexpr const char* kName = "favorFeatures";
   Tensor x;          // [T, H, D] float
   Tensor projected;  // float32 [T, H, m]
+  Tensor decay;      // float32 [H] or [T, H], added to log_decay
   Tensor key_max;    // float32 [slots, H]
   Tensor out;        // [T, H, F] as x: the features, then zeros
   Tensor peak;       // float32 [T, H]: the exponent that is subtracted
@@ -26,6 +27,7 @@ struct FavorFeatures {
   void visit(V& v) {
     v.in("x", x);
     v.in("projected", projected);
+    v.optional("decay", decay);
     v.inout("keyMax", key_max);
     v.out("out", out);
     v.out("peak", peak);

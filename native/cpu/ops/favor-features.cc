@@ -27,7 +27,8 @@ void spread_peaks(const FavorFeatures& op, int64_t n, int64_t head) {
   }
   for (int64_t t = offsets[n]; t < offsets[n + 1]; t++) {
     const float next = std::max(top, peak[t * H]);
-    op.log_decay.as<float>()[t * H + head] = next == top ? 0 : top - next;
+    const float own = op.decay ? op.decay.as<float>()[(op.decay.rank == 1 ? 0 : t * op.decay.stride0) + head] : 0;
+    op.log_decay.as<float>()[t * H + head] = (next == top ? 0 : top - next) + own;
     peak[t * H] = top = next;
   }
   if (op.key_max && write >= 0) op.key_max.row<float>(write)[head] = top;

@@ -60,7 +60,8 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) find_peaks(Favor<T> a) {
 
 struct Peaks {
   float *peak, *log_decay, *key_max;
-  int64_t slot_stride;
+  const float* decay;  // or null
+  int64_t slot_stride, decay_stride;
   int slots, heads;
   bool running;
   SequencesView sequences;
@@ -102,7 +103,8 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) spread_peaks(Peaks a) {
     const float before = lane == 0 ? top : earlier;
     if (t < end) {
       a.peak[at(t)] = through;
-      a.log_decay[at(t)] = through == before ? 0.0f : before - through;
+      const float own = a.decay ? a.decay[t * a.decay_stride + head] : 0.0f;
+      a.log_decay[at(t)] = (through == before ? 0.0f : before - through) + own;
     }
     top = __shfl_sync(kFullMask, through, kWarp - 1);
   }
@@ -169,7 +171,9 @@ void run(const FavorFeatures& op, Cuda& cuda) {
       const Peaks peaks{op.peak.as<float>(),
                         op.log_decay.as<float>(),
                         op.key_max.as<float>(),
+                        op.decay.as<const float>(),
                         op.key_max.stride0,
+                        op.decay.rank == 1 ? 0 : op.decay.stride0,
                         static_cast<int>(op.key_max ? op.key_max.shape[0] : 0),
                         static_cast<int>(op.x.shape[1]),
                         running,
