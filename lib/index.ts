@@ -9,6 +9,19 @@ export type { Model, ModelInfo } from './generation/model';
 export type { Session } from './generation/session';
 export type { SerializeOptions, Snapshot } from './generation/snapshot';
 export type { PrefillUsage, Usage } from './generation/usage';
+export { alibiSlopes } from './layers/alibi';
+export type { FavorMap, HeadProjection, LayerFeatureMap } from './layers/feature-maps';
+export {
+  LinearAttention,
+  type LinearAttentionCall,
+  type LinearAttentionMemory,
+  type LinearAttentionOptions,
+} from './layers/linear-attention';
+export type {
+  LinearAttentionState,
+  LinearAttentionStateSizes,
+  SavedLinearAttentionState,
+} from './layers/linear-attention-state';
 export * as ops from './ops';
 export { type Device, type DeviceName, devices, type Graph } from './tensor/device';
 export type { DType, DTypes } from './tensor/dtype';
