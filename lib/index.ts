@@ -10,6 +10,11 @@ export type { Session } from './generation/session';
 export type { SerializeOptions, Snapshot } from './generation/snapshot';
 export type { PrefillUsage, Usage } from './generation/usage';
 export { alibiSlopes } from './layers/alibi';
+export {
+  BlockCausalLinformer,
+  type BlockCausalLinformerOptions,
+  type BlockCausalSequence,
+} from './layers/block-causal-linformer';
 export type { FavorMap, HeadProjection, LayerFeatureMap } from './layers/feature-maps';
 export {
   LinearAttention,
@@ -22,6 +27,13 @@ export type {
   LinearAttentionStateSizes,
   SavedLinearAttentionState,
 } from './layers/linear-attention-state';
+export {
+  Linformer,
+  type LinformerMemory,
+  type LinformerMemorySizes,
+  type LinformerOptions,
+  type LinformerTokens,
+} from './layers/linformer';
 export * as ops from './ops';
 export { type Device, type DeviceName, devices, type Graph } from './tensor/device';
 export type { DType, DTypes } from './tensor/dtype';
