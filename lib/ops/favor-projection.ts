@@ -148,10 +148,18 @@ export class FavorProjection implements Disposable {
   readonly scale: number;
   /** directions, twice as many for 'hyperbolic'. */
   readonly features: number;
+  /** What the directions were drawn with, the version included; absent for stored ones. */
+  readonly drawn: FavorDraw | undefined;
   /** @internal scale W */
   readonly weight: Weight;
 
-  private constructor(rows: ArrayLike<number>, directions: number, width: number, options: FavorProjectionOptions) {
+  private constructor(
+    rows: ArrayLike<number>,
+    directions: number,
+    width: number,
+    private readonly options: FavorProjectionOptions,
+    drawn?: FavorDraw,
+  ) {
     const { kind = 'positive', scale = width ** -0.25, device = defaultDevice() } = options;
     if (!favorKinds.includes(kind)) {
       throw linattnError('ERR_ARGUMENT', `FavorProjection: kind must be ${favorKinds.join(' or ')}, got '${kind}'`);
@@ -163,6 +171,7 @@ export class FavorProjection implements Disposable {
     this.directions = directions;
     this.width = width;
     this.scale = scale;
+    this.drawn = drawn;
     this.features = kind === 'hyperbolic' ? 2 * directions : directions;
     const scaled = Float32Array.from(rows, (value) => value * scale);
     const source = Tensor.from(scaled, { dtype: 'float32', shape: [directions, width], device });
@@ -175,7 +184,20 @@ export class FavorProjection implements Disposable {
    * @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED
    */
   static draw(draw: FavorDraw & FavorProjectionOptions): FavorProjection {
-    return new FavorProjection(drawFavorDirections(draw), draw.directions, draw.width, draw);
+    const { directions, width, seed, orthogonal = true, norms = 'gaussian' } = draw;
+    const drawn = { directions, width, seed, orthogonal, norms, version: favorDrawVersion };
+    return new FavorProjection(drawFavorDirections(draw), directions, width, draw, drawn);
+  }
+
+  /**
+   * Other directions of the same kind, as training takes them from time to time. States made with these are not theirs.
+   * @throws LinattnError ERR_ARGUMENT for stored directions
+   */
+  redraw(seed: number): FavorProjection {
+    if (this.drawn === undefined) {
+      throw linattnError('ERR_ARGUMENT', 'FavorProjection: stored directions cannot be drawn again');
+    }
+    return FavorProjection.draw({ ...this.options, ...this.drawn, seed });
   }
 
   /**

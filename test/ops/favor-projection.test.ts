@@ -70,6 +70,22 @@ describe('a draw', () => {
     );
   });
 
+  test('says what it was drawn with, and is drawn again by another seed', () => {
+    const options = { directions: 8, width: D, norms: 'constant', kind: 'hyperbolic', scale: 0.3 } as const;
+    using first = FavorProjection.draw({ ...options, seed: 1 });
+    expect(first.drawn).toEqual({ directions: 8, width: D, norms: 'constant', orthogonal: true, seed: 1, version: 1 });
+    using second = first.redraw(2);
+    const { drawn, kind, scale, features } = second;
+    expect({ drawn, kind, scale, features }).toEqual({
+      drawn: { ...first.drawn, seed: 2 },
+      kind: 'hyperbolic',
+      scale: 0.3,
+      features: 16,
+    });
+    using stored = FavorProjection.from(new Float32Array(8), { directions: 2, width: 4 });
+    expect(() => stored.redraw(1)).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
+  });
+
   test('stored directions are refused in another shape', () => {
     expect(() => FavorProjection.from(new Float32Array(9), { directions: 2, width: 4 })).toThrow(
       expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/= \[2, 4\], got 9 values/) }),
