@@ -57,17 +57,19 @@ export class LinearAttentionState implements Disposable {
 
   /**
    * All slots as they were saved, by a layer of the same options and weights.
-   * @throws LinattnError ERR_SHAPE when a part is missing or of another size; nothing is changed then
+   * @throws LinattnError ERR_DTYPE when a part is missing or no Float32Array, ERR_SHAPE for another size; nothing is changed then
    */
   restore(saved: SavedLinearAttentionState): void {
     const parts = this.parts();
     for (const [name, tensor] of parts) {
       const wanted = tensor.byteLength / 4;
-      if (saved[name]?.length === wanted) continue;
-      throw linattnError(
-        'ERR_SHAPE',
-        `LinearAttentionState: ${name} must have ${wanted} values, got ${saved[name]?.length ?? 'none'}`,
-      );
+      const values: unknown = saved[name];
+      if (Object.prototype.toString.call(values) !== '[object Float32Array]') {
+        throw linattnError('ERR_DTYPE', `LinearAttentionState: ${name} must be a Float32Array of ${wanted} values`);
+      }
+      const { length } = values as Float32Array;
+      if (length === wanted) continue;
+      throw linattnError('ERR_SHAPE', `LinearAttentionState: ${name} must have ${wanted} values, got ${length}`);
     }
     for (const [name, tensor] of parts) tensor.write(saved[name]!);
   }

@@ -5,7 +5,7 @@ import { convert } from '../ops/convert';
 import { featureMap } from '../ops/feature-map';
 import { gatherRows } from '../ops/gather-rows';
 import { linearAttention } from '../ops/linear-attention';
-import { packedSequences } from '../ops/sequences';
+import { sequences as sequencesOf } from '../ops/sequences';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { leave, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
@@ -126,7 +126,7 @@ export class Linformer {
   /**
    * Tokens into a memory, in as many calls as it takes.
    * @param call.positions tokens that each slot holds already; 0 by default, which begins it anew
-   * @throws LinattnError ERR_SHAPE for a sequence longer than n
+   * @throws LinattnError ERR_SHAPE for a sequence longer than n, and as sequences and linearAttention
    */
   remember(
     call: LinformerTokens & { k: Hidden; v: Hidden; positions?: readonly number[] | undefined },
@@ -136,7 +136,7 @@ export class Linformer {
     const { keyProjection, valueProjection } = this.options;
     scope(() => {
       const readSlots = slots.map((slot, n) => (positions[n]! > 0 ? slot : -1));
-      const sequences = packedSequences(lengths, { readSlots, writeSlots: slots, device: k.device });
+      const sequences = sequencesOf(lengths, { readSlots, writeSlots: slots, positions, device: k.device });
       const tokens = lengths.flatMap((length, n) => Array.from({ length }, (_, t) => positions[n]! + t));
       const rule = { name: 'additive' } as const;
       const mix = this.rowsOf(keyProjection, tokens);
@@ -155,7 +155,8 @@ export class Linformer {
     const { q, lengths, slots = lengths.map((_, n) => n) } = call;
     const scale = this.options.scale ?? (q.shape[2] ?? 1) ** -0.5;
     return scope(() => {
-      const sequences = packedSequences(lengths, { readSlots: slots, device: q.device });
+      const writeSlots = lengths.map(() => -1);
+      const sequences = sequencesOf(lengths, { readSlots: slots, writeSlots, device: q.device });
       const rule = { name: 'additive' } as const;
       const x = convert({ x: q, dtype: 'float32' });
       const scores = linearAttention({ q: x, rule, scale, state: memory.keys, sequences }).out;

@@ -128,9 +128,15 @@ describe('refuses', () => {
     }
   });
 
-  test('a saved state of another size', async () => {
+  test('a saved state that is incomplete, of another kind or size', async () => {
     const layer = new LinearAttention({ normalize: { eps: 0 } });
     const saved = await layer.createState({ slots: 1, heads: 1, keyWidth: 8, valueWidth: 8 }).save();
+    using own = layer.createState({ slots: 1, heads: 1, keyWidth: 8, valueWidth: 8 });
+    for (const keySum of [undefined, [...saved.keySum!]]) {
+      expect(() => own.restore({ ...saved, keySum } as unknown as typeof saved)).toThrow(
+        expect.objectContaining({ code: 'ERR_DTYPE', message: expect.stringMatching(/keySum must be a Float32Array/) }),
+      );
+    }
     using larger = layer.createState({ slots: 2, heads: 1, keyWidth: 8, valueWidth: 8 });
     expect(() => larger.restore(saved)).toThrow(
       expect.objectContaining({

@@ -60,13 +60,18 @@ const featuresOf = (x: NdArray, map: LayerFeatureMap): NdArray =>
         .features
     : featureMapReference(x, map);
 
-/** out_i = sum_j w_ij v_j / (sum_j w_ij + eps), w_ij = e^(-slope (i - j)) phi(q_i).phi(k_j), over j <= i or over all. */
+/** out_i = sum_j w_ij v_j / (sum_j w_ij + eps), w_ij = e^(-slope (i - j)) phi(q_i).phi(k_j), over j <= i or over all; the features
+ * rounded where asked for. */
 function quadratic(
   { q, k, v }: typeof plain,
   map: LayerFeatureMap,
-  { decayed = false, eps, causal = true }: { decayed?: boolean; eps?: number | undefined; causal?: boolean },
+  options: { decayed?: boolean; eps?: number | undefined; causal?: boolean; round?: 'bfloat16' },
 ): NdArray {
-  const [a, b] = [featuresOf(q, map), featuresOf(k, map)];
+  const { decayed = false, eps, causal = true, round } = options;
+  const [a, b] = [q, k].map((x) => {
+    const features = featuresOf(x, map);
+    return round ? rounded(features, round) : features;
+  }) as [NdArray, NdArray];
   const F = a.shape[2]!;
   const [Tq, Tk] = [q.shape[0]!, k.shape[0]!];
   const out = nd([Tq, H, V]);
@@ -117,6 +122,17 @@ describe.each(cases)('%s', (_, options) => {
     // FAVOR+: exponents of up to 60, each rounded by 2^-19 at the worst.
     const limit = options.featureMap.name === 'favor' ? 2e-5 : 16 * ulp.float32;
     expect(relativeError(await readNd(run(layer, x)), exact)).toBeLessThanOrEqual(limit);
+  });
+
+  test('in bfloat16', async () => {
+    const held = { q: rounded(plain.q, 'bfloat16'), k: rounded(plain.k, 'bfloat16'), v: rounded(plain.v, 'bfloat16') };
+    const form = { decayed: options.decay !== undefined, eps };
+    const exact = quadratic(held, options.featureMap, form);
+    const simple = rounded(quadratic(held, options.featureMap, { ...form, round: 'bfloat16' }), 'bfloat16');
+    const [q, k, v] = [held.q, held.k, held.v].map((x) => tensorOf(x, 'bfloat16'));
+    const out = layer.forward({ q: q!, k: k!, v: v!, sequences: uniformSequences(1, T) });
+    const limit = 2 * relativeError(simple, exact) + 4 * ulp.bfloat16;
+    expect(relativeError(await readNd(out), exact)).toBeLessThanOrEqual(limit);
   });
 
   const stateOf = (slots: number) =>

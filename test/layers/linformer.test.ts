@@ -150,6 +150,16 @@ describe('Linformer', () => {
     expect(() => layer.forward({ q: long, k: long, v: long, lengths: [61] })).toThrow(
       expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/has 61 tokens, .* n = 60/) }),
     );
+    const memory = layer.createMemory({ slots: 1, heads: H, keyWidth: D, valueWidth: D });
+    const short = float32(nd([3, H, D]));
+    for (const change of [{ positions: [] }, { slots: [0, 1] }, { lengths: [2] }]) {
+      expect(() => layer.remember({ k: short, v: short, lengths: [3], ...change }, memory)).toThrow(
+        expect.objectContaining({ code: 'ERR_SHAPE' }),
+      );
+    }
+    expect(() => layer.recall({ q: short, lengths: [3], slots: [] }, memory)).toThrow(
+      expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/readSlots must have N = 1/) }),
+    );
     for (const options of [
       { keyProjection: float32(nd([4, 8])) },
       { keyProjection: float32(nd([4, 1, 8])), valueProjection: float32(nd([5, 1, 8])) },
