@@ -2,6 +2,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { readModelFolder } from '../generation/model-folder';
 import type { devices, load } from '../index';
+import type { Server } from '../server/server';
 import type { loadTokenizer } from '../tokenizer/tokenizer';
 import type { Interrupts } from './signals';
 
@@ -20,6 +21,7 @@ export interface Library {
   readonly devices: typeof devices;
   readonly loadTokenizer: typeof loadTokenizer;
   readonly readModelFolder: typeof readModelFolder;
+  readonly Server: typeof Server;
   /** The folder of the model of the package. */
   readonly defaultModel: string;
 }

@@ -18,7 +18,12 @@ const context: Context = {
     const { devices, load } = require('../index') as typeof import('../index');
     const { defaultModel } = require('../generation/load') as typeof import('../generation/load');
     const { readModelFolder } = require('../generation/model-folder') as typeof import('../generation/model-folder');
-    return { devices, load, loadTokenizer, readModelFolder, defaultModel };
+    return {
+      ...{ devices, load, loadTokenizer, readModelFolder, defaultModel },
+      get Server() {
+        return (require('../server/server') as typeof import('../server/server')).Server;
+      },
+    };
   },
 };
 
