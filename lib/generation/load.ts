@@ -16,7 +16,8 @@ import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/t
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
 import { type ModelFolder, readModelFolder } from './model-folder';
-import { Scheduler, sliceTokensOf } from './scheduler';
+import { Scheduler } from './scheduler';
+import { type Scheduling, type SchedulingOptions, schedulingOf } from './scheduling';
 
 export interface LoadOptions {
   /** A folder; without one, the default model of the package. */
@@ -36,6 +37,8 @@ export interface LoadOptions {
   maxSnapshots?: number;
   /** The same bits in whatever slices and company: so it always is on the cpu; ERR_UNSUPPORTED on another device. */
   deterministic?: boolean;
+  /** How sequences share the device. */
+  scheduling?: SchedulingOptions;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -62,20 +65,14 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   if (options.deterministic && found.info.device !== 'cpu') {
     throw linattnError('ERR_UNSUPPORTED', `load: deterministic must be false on ${found.info.device}, got true`);
   }
+  const scheduling = schedulingOf(options.scheduling ?? {}, found.info.device);
   if (options.threads !== undefined) setThreads(options.threads);
   const defaults = await readGenerationConfig(folder, found.plan);
   const tokenizer = await openTokenizer(folder, signal);
   try {
     const mark = await fingerprint(found.config.fields, found.stored);
-    return await assemble({
-      options,
-      folder,
-      found,
-      counts: { maxSequences, maxSnapshots },
-      defaults,
-      tokenizer,
-      mark,
-    });
+    const counts = { maxSequences, maxSnapshots };
+    return await assemble({ options, folder, found, counts, scheduling, defaults, tokenizer, mark });
   } catch (error) {
     tokenizer?.dispose();
     throw error;
@@ -127,12 +124,13 @@ async function assemble(parts: {
   folder: string;
   found: ModelFolder;
   counts: { readonly maxSequences: number; readonly maxSnapshots: number };
+  scheduling: Scheduling;
   defaults: GenerationDefaults;
   tokenizer: TextTokenizer | undefined;
   /** The fingerprint. */
   mark: string;
 }): Promise<Model> {
-  const { options, folder, found, counts, defaults, tokenizer, mark } = parts;
+  const { options, folder, found, counts, scheduling, defaults, tokenizer, mark } = parts;
   const { plan, stored, weightBytes, dtype, kvDType, info } = found;
   const { device, vocabularySize, kvBytesPerToken } = info;
   const { signal, onProgress } = options;
@@ -159,7 +157,7 @@ async function assemble(parts: {
       snapshots: counts.maxSnapshots,
       vocabularySize,
       contextLength: plan.contextLength,
-      stepTokens: sliceTokensOf(device),
+      stepTokens: scheduling.stepTokens,
       kvDType,
       kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
     };
@@ -168,7 +166,7 @@ async function assemble(parts: {
       store.dispose();
       throw error;
     });
-    const scheduler = new Scheduler(network, store, device);
+    const scheduler = new Scheduler(network, store, device, scheduling);
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
