@@ -10,6 +10,8 @@ export interface PrefillJob {
   readonly priority: number;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: (done: number) => void;
+  /** Given the hidden states [t, C] of each piece in order; then there are no logits and no checkpoint. */
+  readonly onHidden?: (hidden: Float32Array, tokens: number) => void;
 }
 
 /** Steps in a row that pass over a prompt before it rises by one level of priority. */

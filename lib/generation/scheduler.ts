@@ -10,7 +10,7 @@ import { DecodeGraphs, mostRows } from './decode-graphs';
 import { type Piece, Prefilling, type PrefillJob, PrefillLine } from './prefill-line';
 import type { Scheduling } from './scheduling';
 import { StepBudget } from './step-budget';
-import { StepCommands } from './step-commands';
+import { type PromptOutputs, StepCommands } from './step-commands';
 
 /**
  * Most tokens of a prefill step: enough to keep the device busy, few enough that an abort is soon seen. Slices end on
@@ -138,11 +138,11 @@ export class Scheduler {
   /** One step of prompts; what is left of them goes back into the line. */
   private async read(pieces: readonly Piece[]): Promise<void> {
     const enqueued = performance.now();
-    let outputs: Tensor[] = [];
+    let step: PromptOutputs = { outputs: [], made: [] };
     let failure: { readonly error: unknown } | undefined;
     try {
-      outputs = this.steps.prompts(pieces);
-      await outputs.at(-1)!.wait();
+      step = this.steps.prompts(pieces);
+      await step.made.at(-1)!.wait();
     } catch (error) {
       failure = { error };
     }
@@ -153,26 +153,32 @@ export class Scheduler {
     }
     this.lastDone = done;
     this.reading = false;
-    if (failure !== undefined || !pieces.some(({ last }) => last)) for (const tensor of outputs) tensor.dispose();
-    let finished = 0;
-    for (const piece of pieces) {
+    const { outputs, made } = step;
+    const dropped =
+      failure === undefined ? made.filter((tensor) => !outputs.includes(tensor as Tensor<'float32'>)) : made;
+    for (const tensor of dropped) tensor.dispose();
+    for (const [i, piece] of pieces.entries()) {
       if (failure !== undefined) piece.entry.reject(failure.error);
-      else void this.advance(piece, piece.last ? (outputs[finished++] as Tensor<'float32'>) : undefined);
+      else void this.advance(piece, outputs[i]);
     }
     this.turn();
   }
 
-  /** A piece has been read; `logits` are there when its prompt ends with it. */
-  private async advance({ entry, size }: Piece, logits: Tensor<'float32'> | undefined): Promise<void> {
-    const { sequence, onProgress } = entry.job;
+  /** A piece has been read; `output` is its hidden states, or the logits when its prompt ends with it. */
+  private async advance({ entry, size, last }: Piece, output: Tensor<'float32'> | undefined): Promise<void> {
+    const { sequence, onProgress, onHidden } = entry.job;
     try {
       sequence.length += size;
       entry.at += size;
-      if (logits === undefined) sequence.logits = undefined;
-      else await this.store.checkpoint(sequence, logits);
+      if (last && onHidden === undefined) await this.store.checkpoint(sequence, output!);
+      else sequence.logits = undefined;
+      if (onHidden !== undefined) onHidden(await output!.read().finally(() => output!.dispose()), size);
       onProgress(entry.at);
-      if (logits === undefined) this.line.push(entry);
-      else entry.resolve();
+      if (last) entry.resolve();
+      else {
+        this.line.push(entry);
+        this.wake();
+      }
     } catch (error) {
       entry.reject(error);
     }

@@ -3,6 +3,7 @@ import { linattnError } from '../errors';
 import type { LanguageModel } from '../model/language-model';
 import { beginStep } from '../ops/begin-step';
 import { commitStep } from '../ops/commit-step';
+import { convert } from '../ops/convert';
 import { endStep } from '../ops/end-step';
 import { gatherRows } from '../ops/gather-rows';
 import { markSeen } from '../ops/mark-seen';
@@ -14,6 +15,13 @@ import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import type { Piece } from './prefill-line';
 
+export interface PromptOutputs {
+  /** By piece. */
+  readonly outputs: readonly (Tensor<'float32'> | undefined)[];
+  /** All tensors made: the outputs, and one to wait for. */
+  readonly made: readonly Tensor[];
+}
+
 export class StepCommands {
   constructor(
     readonly network: LanguageModel,
@@ -22,10 +30,10 @@ export class StepCommands {
   ) {}
 
   /**
-   * Enqueues a step of prompts with its commit. Returns the logits of the next token for each prompt that ends, in the order
-   * of the pieces, or where none does some output to wait for.
+   * Enqueues a step of prompts with its commit. By piece: the hidden states where they are asked for, the logits of the next
+   * token where a prompt ends, or nothing.
    */
-  prompts(given: readonly Piece[]): Tensor[] {
+  prompts(given: readonly Piece[]): PromptOutputs {
     // Pieces of one token come first in a step: they take the step kernels.
     const singles = given.filter(({ size }) => size === 1);
     const pieces = [...singles, ...given.filter(({ size }) => size > 1)];
@@ -35,7 +43,9 @@ export class StepCommands {
     for (const [i, { entry, size }] of pieces.entries()) {
       packed.set(entry.job.tokens.subarray(entry.at, entry.at + size), ends[i]!);
     }
-    const lastTokens = given.filter(({ last }) => last).map((piece) => ends[pieces.indexOf(piece) + 1]! - 1);
+    const startOf = (piece: Piece) => ends[pieces.indexOf(piece)]!;
+    const ending = given.filter(({ last, entry }) => last && entry.job.onHidden === undefined);
+    const lastTokens = ending.map((piece) => startOf(piece) + piece.size - 1);
     const { table } = this.store;
     return scope(() => {
       const rows = this.ints(pieces.map(({ entry }) => entry.job.sequence.slot));
@@ -49,11 +59,22 @@ export class StepCommands {
       };
       const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
       const hidden = this.network.hidden(this.ints(packed), { sequences, rows });
-      const after = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
+      const after: Tensor = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
       commitStep(rows, table, { offsets, after });
-      if (lastTokens.length < 2) return [after];
-      // Each checkpoint owns its logits.
-      return lastTokens.map((_, i) => gatherRows({ x: after, rows: this.ints([i]) }));
+      const ofPiece = (piece: Piece): Tensor<'float32'> | undefined => {
+        if (piece.entry.job.onHidden !== undefined) {
+          const [, C] = hidden.shape as [number, number];
+          return convert({ x: hidden.view([piece.size, C], startOf(piece) * C, C), dtype: 'float32' });
+        }
+        const i = ending.indexOf(piece);
+        if (i < 0) return undefined;
+        // Each checkpoint owns its logits.
+        const logits = after as Tensor<'float32'>;
+        return ending.length === 1 ? logits : gatherRows({ x: logits, rows: this.ints([i]) });
+      };
+      const outputs = given.map(ofPiece);
+      const made = outputs.filter((output) => output !== undefined);
+      return { outputs, made: made.includes(after as Tensor<'float32'>) ? made : [after, ...made] };
     });
   }
 

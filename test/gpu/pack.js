@@ -50,7 +50,20 @@ if (all) {
 const archive = path.join('build', 'gpu', all ? 'linattn.tar.xz' : 'tools.tar.xz');
 const env = { ...process.env, XZ_OPT: '-T0 -6' };
 // What no test reads: maps, types of other languages' editors, and parts of jest's tools that only its command line needs.
-const unread = ['*.map', '*.md', 'typescript/lib/*/diagnosticMessages*', 'uglify-js', 'handlebars', 'undici', 'highlight.js'];
+const unread = [
+  '*.map',
+  '*.md',
+  'typescript/lib/*/diagnosticMessages*',
+  'uglify-js',
+  'handlebars',
+  'undici',
+  'highlight.js',
+];
 const without = unread.map((pattern) => `--exclude=${pattern}`);
-execFileSync('tar', ['-cJf', archive, ...without, '-T', '-'], { cwd: root, env, input: list.join('\n'), stdio: ['pipe', 2, 2] });
+execFileSync('tar', ['-cJf', archive, ...without, '-T', '-'], {
+  cwd: root,
+  env,
+  input: list.join('\n'),
+  stdio: ['pipe', 2, 2],
+});
 console.log(archive);
