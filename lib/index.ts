@@ -1,5 +1,9 @@
 // Public exports, nothing else.
 /// <reference types="node" preserve="true" />
+export { DirectoryStore } from './cache/directory-store';
+export { MemoryStore } from './cache/memory-store';
+export type { PrefixStore } from './cache/prefix-store';
+export { type RedisClient, RedisStore, type RedisStoreOptions } from './cache/redis-store';
 export { type ErrorCode, LinattnError } from './errors';
 export type { Chunk, GenerateResult, Generation } from './generation/generation';
 export type { GenerateOptions, Input, PrefillOptions } from './generation/input';

@@ -1,9 +1,7 @@
 // A state that outlives its session: to start other sessions from, and to save.
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
-import path from 'node:path';
 import { linattnError } from '../errors';
 import { contentOf, type Section, sectionsOf } from '../state/checkpoint-content';
+import { writeDurably } from '../state/durable-file';
 import type { Checkpoint } from '../state/sequence-store';
 import { bytesOf, framed } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
@@ -79,23 +77,12 @@ export class ModelSnapshot implements Snapshot {
   }
 
   private async write(file: string, chunks: AsyncGenerator<Uint8Array>): Promise<void> {
-    const beside = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}.part`);
-    let handle: FileHandle | undefined;
     try {
-      for await (const chunk of chunks) {
-        handle ??= await open(beside, 'wx');
-        await handle.writeFile(chunk);
-      }
-      await handle!.sync();
-      await handle!.close();
-      await rename(beside, file);
+      await writeDurably(file, chunks);
     } catch (error) {
-      await handle?.close();
-      if (handle !== undefined) await unlink(beside).catch(() => undefined);
       if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
       throw linattnError('ERR_FILE', `save: ${file}: ${(error as Error).message}`, { cause: error });
     }
-    await syncFolder(path.dirname(file));
   }
 
   private async *chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
@@ -142,15 +129,5 @@ export class ModelSnapshot implements Snapshot {
 
   [Symbol.dispose](): void {
     this.dispose();
-  }
-}
-
-/** A rename is on the disk when its folder is. Where folders cannot be opened (Windows) the system sees to it. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r').catch(() => undefined);
-  try {
-    await handle?.sync();
-  } finally {
-    await handle?.close();
   }
 }
