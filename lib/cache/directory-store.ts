@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, stat, unlink, utimes } from 'node:fs/promises
 import path from 'node:path';
 import { linattnError } from '../errors';
 import { partSuffix, writeDurably } from '../state/durable-file';
+import { bytesOf } from '../state/snapshot-format';
 import { type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
@@ -46,7 +47,7 @@ export class DirectoryStore implements PrefixStore {
     const value = await ifThere(readFile(file));
     // The time of the last change is the time of the last use: access times are not kept on every file system.
     if (value !== undefined) await utimes(file, new Date(), new Date()).catch(() => undefined);
-    return value;
+    return value && bytesOf(value);
   }
 
   set(key: string, value: Uint8Array): Promise<void> {

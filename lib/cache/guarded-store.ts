@@ -87,7 +87,7 @@ export class GuardedStore {
     } catch (error) {
       signal?.throwIfAborted();
       this.restsUntil = performance.now() + restMs;
-      this.onError(error);
+      queueMicrotask(() => this.onError(error)); // what it throws is its own affair
       return undefined;
     } finally {
       stop();

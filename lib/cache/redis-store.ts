@@ -1,5 +1,6 @@
 // A prefix store in Redis, through a client that the caller made (ioredis, or what has the same methods).
 import { randomBytes } from 'node:crypto';
+import { bytesOf } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
 
 /** The methods of an ioredis client that are used. */
@@ -55,7 +56,7 @@ export class RedisStore implements PrefixStore {
       chunks.push(chunk);
     }
     await this.renew(names);
-    return Buffer.concat(chunks);
+    return bytesOf(Buffer.concat(chunks));
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {

@@ -5,6 +5,7 @@ import { readContent, sectionsOf } from '../state/checkpoint-content';
 import { FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
+import type { SessionStart } from './session';
 import { ModelSnapshot, type SnapshotHeader } from './snapshot';
 import { type TokenHash, TokenList } from './token-list';
 
@@ -16,6 +17,20 @@ export async function loadSnapshot(
   source: SnapshotSource,
   signal: AbortSignal | undefined,
 ): Promise<ModelSnapshot> {
+  const { checkpoint, history } = await readSnapshot(core, source, signal);
+  try {
+    return new ModelSnapshot(core, checkpoint, history);
+  } finally {
+    core.scheduler.store.release(checkpoint);
+  }
+}
+
+/** The same as a checkpoint, which the caller releases, and its tokens. */
+export async function readSnapshot(
+  core: ModelCore,
+  source: SnapshotSource,
+  signal: AbortSignal | undefined,
+): Promise<SessionStart> {
   const name = typeof source === 'string' ? `loadSnapshot: ${source}` : 'loadSnapshot';
   const reader = new FramedReader(name, chunksOf(source), signal);
   try {
@@ -26,10 +41,11 @@ export async function loadSnapshot(
     const checkpoint = await readContent(store, reader, length, stateDtype);
     try {
       await reader.finish();
-      return new ModelSnapshot(core, checkpoint, history);
-    } finally {
+    } catch (error) {
       store.release(checkpoint);
+      throw error;
     }
+    return { checkpoint, history };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined || typeof source !== 'string') throw error;
     throw linattnError('ERR_FILE', `${name}: ${(error as Error).message}`, { cause: error });

@@ -18,6 +18,14 @@ import { allOrNone } from '../tensor/scope';
 import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
+import { PrefixCache } from './prefix-cache';
+import {
+  cachedStateBytes,
+  checkPrefixCache,
+  leavingStates,
+  type PrefixCacheOptions,
+  prefixCacheSettings,
+} from './prefix-cache-options';
 import { Scheduler, sliceTokensOf } from './scheduler';
 
 export interface LoadOptions {
@@ -36,6 +44,11 @@ export interface LoadOptions {
   maxSequences?: number;
   /** Snapshots held at once. Default: as many as sequences, and at least 4. */
   maxSnapshots?: number;
+  /**
+   * Sessions share the states of the texts that they have read: one that begins like an earlier text reads only the
+   * rest. Default: none. docs/prefix-cache.md
+   */
+  prefixCache?: PrefixCacheOptions;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -59,6 +72,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
+  if (options.prefixCache !== undefined) checkPrefixCache(options.prefixCache);
   const device = chooseDevice(options.device);
   if (options.threads !== undefined) setThreads(options.threads);
   signal?.throwIfAborted();
@@ -165,10 +179,13 @@ async function assemble(parts: {
       .filter((group) => group.window === 0)
       .reduce((bytes, group) => bytes + group.bytesPerToken(kvDType), 0);
     const { total } = deviceOf(device).memory();
+    const cachedBytes = cachedStateBytes(network.state, network.kv, kvDType, network.vocabularySize);
+    const cache = options.prefixCache && prefixCacheSettings(options.prefixCache, cachedBytes);
     const sizes = {
       device,
       sequences: counts.maxSequences,
       snapshots: counts.maxSnapshots,
+      cached: cache === undefined ? 0 : cache.states + leavingStates,
       vocabularySize: network.vocabularySize,
       contextLength: plan.contextLength,
       stepTokens: sliceTokensOf(device),
@@ -185,6 +202,7 @@ async function assemble(parts: {
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
+    if (cache !== undefined) core.prefixCache = new PrefixCache(core, cache);
     const info = {
       family: plan.family,
       device,

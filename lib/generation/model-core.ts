@@ -3,6 +3,7 @@ import { linattnError } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import type { SequenceState } from '../state/sequence-store';
 import type { TextTokenizer } from '../tokenizer/tokenizer';
+import type { PrefixCache } from './prefix-cache';
 import type { Scheduler } from './scheduler';
 
 export interface GenerationDefaults {
@@ -20,6 +21,8 @@ export interface ModelIdentity {
 }
 
 export class ModelCore {
+  /** Absent unless `load` was asked for one. */
+  prefixCache: PrefixCache | undefined;
   private readonly snapshots = new Set<{ dispose(): void }>();
   private readonly working = new Set<Promise<unknown>>();
   private readonly ended = new AbortController();
@@ -67,10 +70,11 @@ export class ModelCore {
     }
   }
 
-  /** Ends that work and disposes the snapshots. */
+  /** Ends that work, the cache and the snapshots. */
   async end(): Promise<void> {
     this.ended.abort(linattnError('ERR_DISPOSED', 'the model was disposed'));
     await Promise.allSettled(this.working);
+    await this.prefixCache?.dispose();
     for (const snapshot of this.snapshots) snapshot.dispose();
   }
 

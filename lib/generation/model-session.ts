@@ -3,7 +3,9 @@ import { linattnError } from '../errors';
 import type { Checkpoint, SequenceState } from '../state/sequence-store';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
 import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
+import { messageEnds } from './message-ends';
 import type { ModelCore } from './model-core';
+import { readTokens } from './read-tokens';
 import type { Session, SessionOwner, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
 import { StopMatcher } from './stop';
@@ -150,7 +152,7 @@ export class ModelSession implements Session {
 
   /** Reads the pending token, or where the logits are gone the tokens after the last checkpoint. */
   private async catchUp(signal: AbortSignal): Promise<void> {
-    await this.readTokens(this.withPending(), signal, undefined);
+    await this.readTokens(this.withPending(), signal, undefined, undefined);
   }
 
   private withPending(): Int32Array {
@@ -167,44 +169,25 @@ export class ModelSession implements Session {
   ): Promise<PrefillUsage> {
     const start = now();
     const target = await tokensOf(this.core, call, input, this.withPending(), signal);
-    const tokenized = now();
     if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
-    const cachedTokens = await this.readTokens(target, signal, onProgress);
+    const hasEnds = this.core.prefixCache !== undefined && 'messages' in input;
+    const ends = hasEnds ? await messageEnds(this.core, input.messages, target, signal) : [];
+    const tokenized = now();
+    const cachedTokens = await this.readTokens(target, signal, onProgress, ends);
     return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
   }
 
-  /** Goes back to the longest state inside the common prefix and reads the rest. Returns the tokens not read. */
-  private async readTokens(
+  private readTokens(
     target: Int32Array,
     signal: AbortSignal,
     onProgress: PrefillOptions['onPrefillProgress'],
+    ends: readonly number[] | undefined,
   ): Promise<number> {
-    const { scheduler } = this.core;
     const { sequence, history } = this;
-    scheduler.store.checkLength(target.length);
-    const common = history.commonPrefix(target);
-    const stays = common === history.length && (common < target.length || sequence.logits !== undefined);
-    if (!stays) {
-      const usable = sequence.checkpoints.filter((checkpoint) => checkpoint.length <= common);
-      scheduler.store.rewind(sequence, usable.at(-1));
-      history.truncate(sequence.length);
+    const onMoved = () => {
       this.pending = undefined;
-    }
-    const cached = history.length;
-    const report = (done: number) => onProgress?.({ done: cached + done, total: target.length, cached });
-    report(0);
-    const rest = target.subarray(cached);
-    if (rest.length === 0) {
-      this.pending = undefined;
-      return cached;
-    }
-    const read = (done: number) => {
-      this.pending = undefined;
-      history.push(target.subarray(history.length, cached + done));
-      report(done);
     };
-    await scheduler.prefill({ sequence, tokens: rest, signal, onProgress: read });
-    return cached;
+    return readTokens(this.core, { sequence, history, target, signal, onProgress, ends, onMoved });
   }
 
   /** Samples tokens until something says stop. */

@@ -6,6 +6,7 @@ import type { Checkpoint } from '../state/sequence-store';
 import { bytesOf, framed } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
+import type { SessionStart } from './session';
 import type { TokenHash, TokenList } from './token-list';
 
 export interface SerializeOptions {
@@ -59,7 +60,7 @@ export class ModelSnapshot implements Snapshot {
   }
 
   /** For a new session. */
-  content(call: string): { readonly checkpoint: Checkpoint; readonly history: TokenList } {
+  content(call: string): SessionStart {
     if (this.disposed) throw linattnError('ERR_DISPOSED', `${call}: the snapshot was disposed`);
     return { checkpoint: this.checkpoint, history: this.history };
   }
@@ -85,39 +86,8 @@ export class ModelSnapshot implements Snapshot {
     }
   }
 
-  private async *chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
-    const { checkpoint, history } = this.content(call);
-    const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
-    if (!stateDTypes.includes(stateDtype)) {
-      throw linattnError('ERR_ARGUMENT', `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${stateDtype}`);
-    }
-    if (tokens !== 'full' && tokens !== 'hash') {
-      throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${tokens}`);
-    }
-    if (tokens === 'full' && history.unknownStart > 0) {
-      throw linattnError(
-        'ERR_ARGUMENT',
-        `${call}: tokens must be hash where only the hash of the first ${history.unknownStart} is known, got full`,
-      );
-    }
-    const { store } = this.core.scheduler;
-    const header: SnapshotHeader = {
-      model: this.core.identity,
-      length: checkpoint.length,
-      stateDtype,
-      tokens: tokens === 'full' ? 'full' : history.hash(),
-      sections: sectionsOf(store, checkpoint.length, stateDtype),
-    };
-    async function* sections(): AsyncGenerator<Uint8Array> {
-      if (tokens === 'full') yield bytesOf(history.toArray());
-      yield* contentOf(store, checkpoint, stateDtype);
-    }
-    store.hold(checkpoint);
-    try {
-      yield* framed(header, sections(), signal);
-    } finally {
-      store.release(checkpoint);
-    }
+  private chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
+    return snapshotChunks(this.core, call, this.content(call), options);
   }
 
   dispose(): void {
@@ -129,5 +99,45 @@ export class ModelSnapshot implements Snapshot {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+}
+
+/** A state as the bytes that loadSnapshot reads; held until the end. */
+export async function* snapshotChunks(
+  core: ModelCore,
+  call: string,
+  { checkpoint, history }: SessionStart,
+  options: SerializeOptions,
+): AsyncGenerator<Uint8Array> {
+  const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
+  if (!stateDTypes.includes(stateDtype)) {
+    throw linattnError('ERR_ARGUMENT', `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${stateDtype}`);
+  }
+  if (tokens !== 'full' && tokens !== 'hash') {
+    throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${tokens}`);
+  }
+  if (tokens === 'full' && history.unknownStart > 0) {
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `${call}: tokens must be hash where only the hash of the first ${history.unknownStart} is known, got full`,
+    );
+  }
+  const { store } = core.scheduler;
+  const header: SnapshotHeader = {
+    model: core.identity,
+    length: checkpoint.length,
+    stateDtype,
+    tokens: tokens === 'full' ? 'full' : history.hash(),
+    sections: sectionsOf(store, checkpoint.length, stateDtype),
+  };
+  async function* sections(): AsyncGenerator<Uint8Array> {
+    if (tokens === 'full') yield bytesOf(history.toArray());
+    yield* contentOf(store, checkpoint, stateDtype);
+  }
+  store.hold(checkpoint);
+  try {
+    yield* framed(header, sections(), signal);
+  } finally {
+    store.release(checkpoint);
   }
 }
