@@ -96,6 +96,7 @@ export class PrefixCache {
       if (entry === undefined || entry.node.length <= beyond) return undefined;
       if (entry.checkpoint !== undefined) {
         this.ranking.use(entry);
+        this.save(entry); // asked for again here, it may be elsewhere
         return this.store.hold(entry.checkpoint);
       }
       const loaded = await this.load(entry.bytes!, tokens, signal);

@@ -1,6 +1,6 @@
 // Makes a session's state stand for a text: from the longest state that begins it, its own or one of the prefix cache's,
 // it reads the rest, and leaves states in the cache on the way.
-import { marksOf } from '../cache/marks';
+import { type Mark, marksOf } from '../cache/marks';
 import type { SequenceState } from '../state/sequence-store';
 import type { PrefillOptions } from './input';
 import type { ModelCore } from './model-core';
@@ -61,11 +61,11 @@ class Reading {
     return this.job.history.unknownStart > 0 ? undefined : this.core.prefixCache;
   }
 
-  private marks(): number[] {
+  private marks(): Mark[] {
     const { cache } = this;
     const { history, target, ends } = this.job;
     if (history.length === target.length) return [];
-    if (cache === undefined || ends === undefined) return [target.length];
+    if (cache === undefined || ends === undefined) return [{ at: target.length, isLasting: true }];
     const { everyTokens: every } = cache.settings;
     const shared = cache.sharedLength(target);
     return marksOf({ from: history.length, length: target.length, every, ends: [shared, ...ends] });
@@ -87,29 +87,29 @@ class Reading {
   }
 
   /** Reads up to `mark`, or waits for sessions that do so already, as long as that gets it on. */
-  private async readTo(mark: number): Promise<void> {
+  private async readTo(mark: Mark): Promise<void> {
     const { history, target, ends, signal } = this.job;
     const readers = ends === undefined ? undefined : this.cache?.readers;
-    for (let from = -1; from < history.length; ) {
+    for (let from = -1; from < history.length && history.length < mark.at; ) {
       const ended = readers?.ended(target, history.length);
       if (ended === undefined) break;
       from = history.length;
       await orAborted(ended, signal);
       await this.leap();
-      if (history.length >= mark) return;
     }
-    const tokens = target.subarray(0, mark);
-    const end = readers?.begin(tokens);
+    if (history.length >= mark.at) return;
+    const end = readers?.begin(target.subarray(0, mark.at));
     try {
-      await this.read(tokens);
+      await this.read(mark);
     } finally {
       end?.();
     }
   }
 
-  private async read(tokens: Int32Array): Promise<void> {
+  private async read({ at, isLasting }: Mark): Promise<void> {
     const { sequence, history, target, signal, ends, onMoved } = this.job;
     const start = history.length;
+    const tokens = target.subarray(0, at);
     this.leaveBetween();
     const onProgress = (done: number) => {
       onMoved();
@@ -118,9 +118,8 @@ class Reading {
     };
     await this.core.scheduler.prefill({ sequence, tokens: tokens.subarray(start), signal, onProgress });
     if (ends === undefined) return;
-    const isEnd = tokens.length === target.length;
-    this.isBetween = !isEnd;
-    this.cache?.offer(tokens, sequence.checkpoints.at(-1)!, isEnd || ends.includes(tokens.length));
+    this.isBetween = at < target.length;
+    this.cache?.offer(tokens, sequence.checkpoints.at(-1)!, isLasting);
   }
 
   /** A session keeps checkpoints at the ends of its prompts; those between are the cache's. */
