@@ -9,7 +9,7 @@ export interface Mark {
 
 /** A state is kept only where this many tokens would have to be read again without it. */
 const leastGap = 64;
-/** A question mostly stands behind its document: so many tokens before the end, and four times as many, and so on. */
+/** A question mostly stands behind its document: so many tokens before a long text's end, and four times as many ... */
 const questionTokens = 512;
 
 /**
@@ -24,8 +24,9 @@ export function marksOf(prompt: { from: number; length: number; every: number; e
     if (at >= from + leastGap && at < length && isApart) marks.push({ at, isLasting });
   };
   for (const end of ends) add(end, true);
-  add(length - questionTokens, true);
+  const isLong = length - from >= 4 * questionTokens;
+  if (isLong) add(length - questionTokens, true);
   for (let at = (Math.floor(from / every) + 1) * every; at < length; at += every) add(at, false);
-  for (let back = 4 * questionTokens; back < every; back *= 4) add(length - back, false);
+  for (let back = 4 * questionTokens; isLong && back < every; back *= 4) add(length - back, false);
   return [...marks.sort((a, b) => a.at - b.at), { at: length, isLasting: true }];
 }

@@ -5,21 +5,23 @@ import type { ModelCore } from './model-core';
 /** Those of the last messages, and of the first one: a system prompt that many conversations share. */
 const lastMessages = 8;
 
-/** Lengths, ascending. A message whose end the template does not show is left out. */
+/** Lengths beyond `from`, in any order. A message whose end the template does not show is left out. */
 export async function messageEnds(
   core: ModelCore,
   messages: readonly Message[],
   tokens: Int32Array,
+  from: number,
   signal: AbortSignal,
 ): Promise<number[]> {
   const tokenizer = core.needTokenizer('messages');
   const whole = tokenizer.applyChatTemplate(messages);
   const ends: number[] = [];
-  for (let count = 1; count <= messages.length; count++) {
+  for (let count = messages.length; count > 0; count--) {
     if (count > 1 && count <= messages.length - lastMessages) continue;
     const text = textOfFirst(core, messages.slice(0, count));
     if (text === undefined || !whole.startsWith(text)) continue;
     const start = await tokenizer.encode(text, { signal });
+    if (start.length <= from) break; // so do those before it
     if (start.length < tokens.length && start.every((token, i) => token === tokens[i])) ends.push(start.length);
   }
   return ends;

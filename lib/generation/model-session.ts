@@ -5,7 +5,7 @@ import { type Chunk, type GenerateResult, type Generation, GenerationStream } fr
 import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
 import { messageEnds } from './message-ends';
 import type { ModelCore } from './model-core';
-import { readTokens } from './read-tokens';
+import { type ReadJob, readTokens } from './read-tokens';
 import type { Session, SessionOwner, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
 import { StopMatcher } from './stop';
@@ -170,8 +170,8 @@ export class ModelSession implements Session {
     const start = now();
     const target = await tokensOf(this.core, call, input, this.withPending(), signal);
     if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
-    const hasEnds = this.core.prefixCache !== undefined && 'messages' in input;
-    const ends = hasEnds ? await messageEnds(this.core, input.messages, target, signal) : [];
+    const ends = async (from: number) =>
+      'messages' in input ? messageEnds(this.core, input.messages, target, from, signal) : [];
     const tokenized = now();
     const cachedTokens = await this.readTokens(target, signal, onProgress, ends);
     return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
@@ -181,7 +181,7 @@ export class ModelSession implements Session {
     target: Int32Array,
     signal: AbortSignal,
     onProgress: PrefillOptions['onPrefillProgress'],
-    ends: readonly number[] | undefined,
+    ends: ReadJob['ends'],
   ): Promise<number> {
     const { sequence, history } = this;
     const onMoved = () => {

@@ -257,7 +257,8 @@ export class PrefixCache {
   /** To the store, after those that were saved before. */
   private save(entry: Entry): void {
     const { outside } = this;
-    if (outside === undefined || entry.isStored || entry.isSaving) return;
+    const isGone = entry.checkpoint === undefined && entry.bytes === undefined;
+    if (outside === undefined || isGone || entry.isStored || entry.isSaving) return;
     const key = outside.keyOf(this.tree.tokensOf(entry.node));
     const spilled = entry.checkpoint === undefined ? entry.bytes : undefined;
     if (spilled !== undefined) this.spilling++;

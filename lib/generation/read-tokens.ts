@@ -13,8 +13,8 @@ export interface ReadJob {
   readonly target: Int32Array;
   readonly signal: AbortSignal;
   readonly onProgress: PrefillOptions['onPrefillProgress'];
-  /** Where parts of the target end that other texts may share; undefined: no state of it goes to the cache. */
-  readonly ends: readonly number[] | undefined;
+  /** Where parts of the target beyond `from` end that other texts may share; undefined: no state goes to the cache. */
+  readonly ends: ((from: number) => Promise<readonly number[]>) | undefined;
   /** Called when the sequence stands for other tokens than before. */
   readonly onMoved: () => void;
 }
@@ -51,7 +51,7 @@ class Reading {
     const { history, target } = this.job;
     await this.leap();
     this.report();
-    for (const mark of this.marks()) await this.readTo(mark);
+    for (const mark of await this.marks()) await this.readTo(mark);
     if (history.length === target.length) this.job.onMoved();
     return this.cached;
   }
@@ -61,14 +61,15 @@ class Reading {
     return this.job.history.unknownStart > 0 ? undefined : this.core.prefixCache;
   }
 
-  private marks(): Mark[] {
+  private async marks(): Promise<Mark[]> {
     const { cache } = this;
     const { history, target, ends } = this.job;
     if (history.length === target.length) return [];
     if (cache === undefined || ends === undefined) return [{ at: target.length, isLasting: true }];
     const { everyTokens: every } = cache.settings;
+    const from = history.length;
     const shared = cache.sharedLength(target);
-    return marksOf({ from: history.length, length: target.length, every, ends: [shared, ...ends] });
+    return marksOf({ from, length: target.length, every, ends: [shared, ...(await ends(from))] });
   }
 
   /** To the longest state in the cache, when it is longer than the sequence's own. */
