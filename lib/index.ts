@@ -1,6 +1,7 @@
 // Public exports, nothing else.
 /// <reference types="node" preserve="true" />
 export { type ErrorCode, LinattnError } from './errors';
+export type { EmbedInput } from './generation/embed';
 export type { Chunk, GenerateResult, Generation } from './generation/generation';
 export type { GenerateOptions, Input, PrefillOptions } from './generation/input';
 export { type LoadOptions, load } from './generation/load';
