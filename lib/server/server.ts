@@ -17,6 +17,8 @@ import { addSessionRoutes } from './session-routes';
 import { Sessions } from './sessions';
 import { Work } from './work';
 
+/** The page is one file and speaks to its own server only. */
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
 /** Time for a client to send the whole of its request. */
 const requestMs = 120_000;
 /** Time for clients to take their answers, after the last one has been written. */
@@ -76,7 +78,9 @@ export class Server {
     const { app, service } = this;
     const { model, options, work, metrics, started } = service;
     const page = readFileSync(path.join(__dirname, 'playground.html'));
-    app.get('/', (_, reply) => reply.type('text/html; charset=utf-8').send(page));
+    app.get('/', (_, reply) =>
+      reply.type('text/html; charset=utf-8').header('content-security-policy', pagePolicy).send(page),
+    );
     app.get('/health', async () => {
       const { running, waiting } = work.admission;
       return { status: 'ok', model: options.modelName, running, waiting };

@@ -37,6 +37,7 @@ test('holds the compiled library and the binary of this machine', () => {
       'dist/index.d.ts',
       'dist/index.d.mts',
       'dist/cli/main.js',
+      'dist/server/playground.html',
       `prebuilds/${process.platform}-${process.arch}/linattn.node`,
     ]),
   );
