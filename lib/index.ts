@@ -5,6 +5,7 @@ export { MemoryStore } from './cache/memory-store';
 export type { PrefixStore } from './cache/prefix-store';
 export { type RedisClient, RedisStore, type RedisStoreOptions } from './cache/redis-store';
 export { type ErrorCode, LinattnError } from './errors';
+export type { EmbedInput } from './generation/embed';
 export type { Chunk, GenerateResult, Generation } from './generation/generation';
 export type { GenerateOptions, Input, PrefillOptions } from './generation/input';
 export { type LoadOptions, load } from './generation/load';

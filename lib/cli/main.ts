@@ -17,7 +17,12 @@ const context: Context = {
   library() {
     const { devices, load } = require('../index') as typeof import('../index');
     const { defaultModel } = require('../generation/load') as typeof import('../generation/load');
-    return { devices, load, loadTokenizer, defaultModel };
+    return {
+      ...{ devices, load, loadTokenizer, defaultModel },
+      get Server() {
+        return (require('../server/server') as typeof import('../server/server')).Server;
+      },
+    };
   },
 };
 

@@ -8,10 +8,11 @@ import { environment } from './flags';
 import { generateCommand } from './generate';
 import { infoCommand } from './info';
 import { errorLine, errorObject } from './output';
+import { serveCommand } from './serve';
 import { tokenizeCommand } from './tokenize';
 import { description, version } from './version';
 
-const commands = [generateCommand, chatCommand, infoCommand, benchCommand, tokenizeCommand];
+const commands = [generateCommand, chatCommand, serveCommand, infoCommand, benchCommand, tokenizeCommand];
 
 /** Exit code 0, 1 (failed) or 2 (usage); or the signal that the process should raise again. */
 export type Outcome = { readonly exitCode: number } | { readonly signal: NodeJS.Signals };

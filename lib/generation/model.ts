@@ -2,6 +2,7 @@
 import { linattnError } from '../errors';
 import type { DeviceName } from '../tensor/device';
 import type { Tokenizer } from '../tokenizer/tokenizer';
+import { type EmbedInput, embed } from './embed';
 import { type Generation, GenerationStream } from './generation';
 import type { GenerateOptions, Input } from './input';
 import { loadSnapshot, type SnapshotSource } from './load-snapshot';
@@ -31,6 +32,12 @@ export interface Model extends AsyncDisposable {
   createSession(options?: { from?: Snapshot }): Session;
   /** One request, on a session of its own. Concurrent calls are batched. */
   generate(options: Input & GenerateOptions): Generation;
+  /**
+   * The mean of the last hidden states (after the final norm) over the tokens of a text, divided by its Euclidean norm:
+   * [C] of the model's width. Read on a sequence of its own.
+   * @throws LinattnError ERR_ARGUMENT, ERR_TOKENIZER, ERR_OUT_OF_MEMORY; signal.reason
+   */
+  embed(input: EmbedInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;
   /**
    * Reads what `snapshot.save` or `serialize` made, here or in another process, by the same model: config and weights.
    * @throws LinattnError ERR_SNAPSHOT_CORRUPT, ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_MODEL, ERR_SNAPSHOT_DTYPE, ERR_FILE,
@@ -80,6 +87,11 @@ export class LoadedModel implements Model {
   async loadSnapshot(source: SnapshotSource, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
     this.checkUsable('loadSnapshot');
     return this.core.during(signal, (either) => loadSnapshot(this.core, source, either));
+  }
+
+  async embed(input: EmbedInput, { signal }: { signal?: AbortSignal } = {}): Promise<Float32Array> {
+    this.checkUsable('embed');
+    return this.core.during(signal, (either) => embed(this.core, input, either));
   }
 
   generate(options: Input & GenerateOptions): Generation {

@@ -6,6 +6,7 @@ import { linattnError } from '../errors';
 import type { LanguageModel } from '../model/language-model';
 import { beginStep } from '../ops/begin-step';
 import { commitStep } from '../ops/commit-step';
+import { convert } from '../ops/convert';
 import { endStep } from '../ops/end-step';
 import { markSeen } from '../ops/mark-seen';
 import { sample } from '../ops/sample';
@@ -27,6 +28,8 @@ export interface PrefillJob {
   readonly tokens: Int32Array;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: (done: number) => void;
+  /** Given the hidden states [t, C] of each slice in order; then there are no logits and no checkpoint. */
+  readonly onHidden?: (hidden: Float32Array, tokens: number) => void;
 }
 
 export interface DecodeJob {
@@ -139,7 +142,7 @@ export class Scheduler {
 
   /** One slice of a prompt; the rest goes to the end of the line. */
   private async slice(entry: Prefilling): Promise<void> {
-    const { sequence, tokens, signal, onProgress } = entry.job;
+    const { sequence, tokens, signal, onProgress, onHidden } = entry.job;
     try {
       signal?.throwIfAborted();
       const from = sequence.length;
@@ -148,16 +151,18 @@ export class Scheduler {
       const size = left <= this.sliceTokens ? left : grid;
       this.store.reserve(sequence, from, from + size);
       const last = size === left;
-      const result = this.enqueueSlice(sequence, tokens.subarray(entry.at, entry.at + size), last);
+      const gives = onHidden !== undefined ? 'hidden' : last ? 'logits' : 'nothing';
+      const result = this.enqueueSlice(sequence, tokens.subarray(entry.at, entry.at + size), gives);
       try {
-        await result.wait();
+        if (onHidden === undefined) await result.wait();
+        else onHidden(await (result as Tensor<'float32'>).read(), size);
       } catch (error) {
         result.dispose();
         throw error;
       }
       sequence.length = from + size;
       entry.at += size;
-      if (last) {
+      if (gives === 'logits') {
         await this.store.checkpoint(sequence, result as Tensor<'float32'>);
       } else {
         sequence.logits = undefined;
@@ -171,8 +176,8 @@ export class Scheduler {
     }
   }
 
-  /** Enqueues a slice with its commit. Returns the logits of the next token, or some output to wait for. */
-  private enqueueSlice(sequence: SequenceState, tokens: Int32Array, last: boolean): Tensor {
+  /** Enqueues a slice with its commit. Returns what it gives, or some output to wait for. */
+  private enqueueSlice(sequence: SequenceState, tokens: Int32Array, gives: 'hidden' | 'logits' | 'nothing'): Tensor {
     const { table } = this.store;
     return scope(() => {
       const rows = this.ints([sequence.slot]);
@@ -182,7 +187,9 @@ export class Scheduler {
       const sizes = { rows: 1, tokens: count, maxTokens: count, singleRows: count === 1 ? 1 : 0 };
       const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
       const hidden = this.network.hidden(this.ints(tokens), { sequences, rows });
-      const after = last ? this.network.logits(hidden, this.ints([count - 1])) : hidden;
+      let after = hidden;
+      if (gives === 'logits') after = this.network.logits(hidden, this.ints([count - 1]));
+      if (gives === 'hidden' && hidden.dtype !== 'float32') after = convert({ x: hidden, dtype: 'float32' });
       commitStep(rows, table, { offsets, after });
       return after as Tensor;
     });

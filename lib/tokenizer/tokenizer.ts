@@ -22,6 +22,10 @@ export interface EncodeOptions {
   onProgress?: (progress: Progress) => void;
 }
 export interface Tokenizer {
+  /** The ids that go before a raw prompt: the BOS of tokenizers that put one there, mostly none. */
+  readonly prefix: Int32Array;
+  /** Whether the model has a chat template. */
+  readonly hasChatTemplate: boolean;
   encode(text: string, options?: EncodeOptions): Promise<Int32Array>;
   decode(tokens: ArrayLike<number>): string;
   applyChatTemplate(messages: readonly Message[], variables?: Record<string, unknown>): string;
@@ -36,7 +40,6 @@ export async function loadTokenizer(folder: string, options: { signal?: AbortSig
 }
 
 export class TextTokenizer implements Tokenizer {
-  /** The ids that go before a raw prompt: the BOS of tokenizers that put one there, mostly none. */
   readonly prefix: Int32Array;
   /** One more than the largest id. */
   readonly size: number;
