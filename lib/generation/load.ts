@@ -18,7 +18,8 @@ import { allOrNone } from '../tensor/scope';
 import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
-import { Scheduler, sliceTokensOf } from './scheduler';
+import { Scheduler } from './scheduler';
+import { type Scheduling, type SchedulingOptions, schedulingOf } from './scheduling';
 
 export interface LoadOptions {
   /** A folder; without one, the default model of the package. */
@@ -36,6 +37,8 @@ export interface LoadOptions {
   maxSequences?: number;
   /** Snapshots held at once. Default: as many as sequences, and at least 4. */
   maxSnapshots?: number;
+  /** How sequences share the device. */
+  scheduling?: SchedulingOptions;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -60,6 +63,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
   const device = chooseDevice(options.device);
+  const scheduling = schedulingOf(options.scheduling ?? {}, device);
   if (options.threads !== undefined) setThreads(options.threads);
   signal?.throwIfAborted();
   const isFolder = await fs.stat(folder).then(
@@ -75,7 +79,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
     const stored = await readCheckpoint(folder);
     const mark = await fingerprint(config.fields, stored);
     const counts = { maxSequences, maxSnapshots };
-    return await assemble({ options, folder, device, counts, plan, defaults, tokenizer, stored, mark });
+    return await assemble({ options, folder, device, counts, scheduling, plan, defaults, tokenizer, stored, mark });
   } catch (error) {
     tokenizer?.dispose();
     throw error;
@@ -130,6 +134,7 @@ async function assemble(parts: {
   folder: string;
   device: DeviceName;
   counts: { readonly maxSequences: number; readonly maxSnapshots: number };
+  scheduling: Scheduling;
   plan: Plan;
   defaults: GenerationDefaults;
   tokenizer: TextTokenizer | undefined;
@@ -137,7 +142,7 @@ async function assemble(parts: {
   /** The fingerprint. */
   mark: string;
 }): Promise<Model> {
-  const { options, folder, device, counts, plan, defaults, tokenizer, stored, mark } = parts;
+  const { options, folder, device, counts, scheduling, plan, defaults, tokenizer, stored, mark } = parts;
   const { signal, onProgress } = options;
   const checkPass = new WeightCheck(folder, stored);
   await plan.build(checkPass);
@@ -171,7 +176,7 @@ async function assemble(parts: {
       snapshots: counts.maxSnapshots,
       vocabularySize: network.vocabularySize,
       contextLength: plan.contextLength,
-      stepTokens: sliceTokensOf(device),
+      stepTokens: scheduling.stepTokens,
       kvDType,
       kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
     };
@@ -180,7 +185,7 @@ async function assemble(parts: {
       store.dispose();
       throw error;
     });
-    const scheduler = new Scheduler(network, store, device);
+    const scheduler = new Scheduler(network, store, device, scheduling);
     const { vocabularySize } = network;
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;

@@ -15,6 +15,7 @@ import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { DecodeGraphs } from './decode-graphs';
+import type { Scheduling } from './scheduling';
 
 /**
  * Tokens of a prefill slice: enough to keep the device busy, few enough that an abort is soon seen. Slices end on multiples
@@ -70,8 +71,9 @@ export class Scheduler {
     private readonly network: LanguageModel,
     readonly store: SequenceStore,
     private readonly device: DeviceName,
+    scheduling: Scheduling,
   ) {
-    this.sliceTokens = sliceTokensOf(device);
+    this.sliceTokens = scheduling.stepTokens;
     this.graphs = new DecodeGraphs(device, (rows, offsets) => this.decodeStep(rows, offsets));
   }
 

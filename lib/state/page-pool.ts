@@ -87,9 +87,10 @@ export class PagePool {
     const wanted: { entry: number; copied: boolean }[] = [];
     for (let logical = Math.floor(from / pageTokens); logical * pageTokens < to; logical++) {
       const entry = logical % this.tablePages;
+      // A page of its own is written in place: the ring is long enough that what it held is out of every window.
+      if (held[entry]! >= 0 && this.holders[held[entry]!] === 1) continue;
       // Only the page that holds `from` may have tokens that stay.
-      const copied = logical * pageTokens < from && held[entry]! >= 0;
-      if (!copied || this.holders[held[entry]!]! > 1) wanted.push({ entry, copied });
+      wanted.push({ entry, copied: logical * pageTokens < from && held[entry]! >= 0 });
     }
     if (wanted.length === 0) return;
     if (wanted.length > this.free.length) throw this.exhausted();
