@@ -23,7 +23,7 @@ import type { PrefillUsage } from './usage';
 const now = (): number => performance.now();
 
 export class ModelSession implements Session {
-  private readonly sequence: SequenceState;
+  readonly sequence: SequenceState;
   private readonly history: TokenList;
   private pending: number | undefined;
   private working: Promise<unknown> | undefined;

@@ -49,7 +49,6 @@ export class Scheduler {
   private readonly steps: StepCommands;
   private readonly graphs: DecodeGraphs;
   private readonly budget: StepBudget;
-  private readonly stepTokens: number;
   private woken = false;
   /** Decode steps that are enqueued and not read. */
   private decodeSteps = 0;
@@ -64,9 +63,8 @@ export class Scheduler {
     network: LanguageModel,
     readonly store: SequenceStore,
     device: DeviceName,
-    scheduling: Scheduling,
+    readonly scheduling: Scheduling,
   ) {
-    this.stepTokens = scheduling.stepTokens;
     this.budget = new StepBudget(scheduling.targetStepMs, scheduling.stepTokens);
     this.steps = new StepCommands(network, store, device);
     this.graphs = new DecodeGraphs(device, (rows, offsets) => this.steps.decode(rows, offsets));
@@ -113,7 +111,7 @@ export class Scheduler {
   /** A step that reads pieces of prompts, unless one is on its way. */
   private enqueuePrompts(): void {
     while (!this.reading && this.line.length > 0) {
-      const room = this.decoding.length > 0 ? this.budget.tokens : this.stepTokens;
+      const room = this.decoding.length > 0 ? this.budget.tokens : this.scheduling.stepTokens;
       const pieces = this.line.next(room).filter((piece) => this.hasPages(piece));
       if (pieces.length === 0) continue;
       this.reading = true;

@@ -113,12 +113,9 @@ export class PagePool {
     return page;
   }
 
-  private exhausted(): Error {
+  private exhausted(problem = 'the key-value pages are full'): Error {
     const tokens = this.holders.length * pageTokens;
-    return linattnError(
-      'ERR_OUT_OF_MEMORY',
-      `attention: the key-value pages are full: ${tokens} tokens of all sequences together`,
-    );
+    return linattnError('ERR_OUT_OF_MEMORY', `attention: ${problem}: ${tokens} tokens of all sequences together`);
   }
 
   /** The pages whose tokens are still visible after `length` tokens, counted from the start of the sequence. */
@@ -187,9 +184,30 @@ export class PagePool {
     return (this.group.window / pageTokens) * this.pageBytes;
   }
 
+  /** Pages that nobody holds. */
+  get freePages(): number {
+    return this.free.length;
+  }
+
+  /** Pages that `length` tokens take, as far as the pool goes; 0 with a window: those are always there. */
+  growingPages(length: number): number {
+    return this.group.window > 0 ? 0 : Math.min(Math.ceil(length / pageTokens), this.holders.length);
+  }
+
+  /** ERR_OUT_OF_MEMORY when `length` tokens of one sequence are more than all pages. */
+  checkLength(length: number): void {
+    if (this.group.window > 0 || length <= this.holders.length * pageTokens) return;
+    throw this.exhausted(`${length} tokens are more than the key-value pages hold`);
+  }
+
+  /** The pages in `held`. */
+  countOf(held: HeldPages): number {
+    return held.reduce((count, page) => count + (page >= 0 ? 1 : 0), 0);
+  }
+
   /** Bytes of the pages in `held`. */
   bytesOf(held: HeldPages): number {
-    return held.reduce((bytes, page) => bytes + (page >= 0 ? this.pageBytes : 0), 0);
+    return this.countOf(held) * this.pageBytes;
   }
 
   /** Bytes of the pages in `held` when they grow with the tokens; 0 with a window. */
