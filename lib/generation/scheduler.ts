@@ -101,11 +101,14 @@ export class Scheduler {
     });
   }
 
-  /** Enqueues what may be enqueued now; runs whenever there is something new and whenever a step is done. */
+  /**
+   * Enqueues what may be enqueued now; runs whenever there is something new and whenever a step is done. Two steps of
+   * prompts follow each other only when nothing decodes.
+   */
   private turn(): void {
     if (this.decodedSince) this.enqueuePrompts();
     while (this.decodeSteps < 2 && !(this.reading && this.decodedSince) && this.enqueueDecode());
-    this.enqueuePrompts();
+    if (this.decodedSince || this.decodeSteps === 0) this.enqueuePrompts();
   }
 
   /** A step that reads pieces of prompts, unless one is on its way. */
