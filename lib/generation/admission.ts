@@ -153,7 +153,7 @@ export class Admission {
   private promised(group: number): number {
     let pages = 0;
     for (const { sequence, pages: all } of this.admitted) {
-      pages += Math.max(0, all[group]! - this.pools[group]!.countOf(sequence.pages[group]!));
+      pages += this.pools[group]!.missing(sequence.pages[group]!, all[group]!);
     }
     return pages;
   }

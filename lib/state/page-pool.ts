@@ -189,9 +189,10 @@ export class PagePool {
     return this.free.length;
   }
 
-  /** Pages that `length` tokens take, as far as the pool goes; 0 with a window: those are always there. */
+  /** Pages that `length` tokens take, as far as the pool and a table go; 0 with a window: those are always there. */
   growingPages(length: number): number {
-    return this.group.window > 0 ? 0 : Math.min(Math.ceil(length / pageTokens), this.holders.length);
+    if (this.group.window > 0) return 0;
+    return Math.min(Math.ceil(length / pageTokens), this.holders.length, this.tablePages);
   }
 
   /** ERR_OUT_OF_MEMORY when `length` tokens of one sequence are more than all pages. */
@@ -200,14 +201,16 @@ export class PagePool {
     throw this.exhausted(`${length} tokens are more than the key-value pages hold`);
   }
 
-  /** The pages in `held`. */
-  countOf(held: HeldPages): number {
-    return held.reduce((count, page) => count + (page >= 0 ? 1 : 0), 0);
+  /** Of the first `most` pages of a sequence, those that are not in `held`. */
+  missing(held: HeldPages, most: number): number {
+    let count = 0;
+    for (let entry = 0; entry < most; entry++) if (held[entry]! < 0) count++;
+    return count;
   }
 
   /** Bytes of the pages in `held`. */
   bytesOf(held: HeldPages): number {
-    return this.countOf(held) * this.pageBytes;
+    return held.reduce((bytes, page) => bytes + (page >= 0 ? this.pageBytes : 0), 0);
   }
 
   /** Bytes of the pages in `held` when they grow with the tokens; 0 with a window. */

@@ -55,6 +55,25 @@ describe('while all sequences are in use', () => {
     expect(order).toEqual(['urgent', 'first', 'second']);
   });
 
+  test('one of low priority is not passed over for ever', async () => {
+    const session = model.createSession();
+    let passed = 0;
+    const low = ask({ priority: 0, maxTokens: 1 }).result;
+    const high = async (): Promise<void> => {
+      await ask({ priority: 1, maxTokens: 1 }).result;
+      passed++;
+      if (!done && passed < 200) await high();
+    };
+    let done = false;
+    const streams = [high(), high()];
+    await session.dispose();
+    await low;
+    done = true;
+    expect(passed).toBeGreaterThanOrEqual(8);
+    expect(passed).toBeLessThan(12);
+    await Promise.all(streams);
+  });
+
   test('an abort in the line rejects with the reason, leaving the loop cancels, and their places are free', async () => {
     const session = model.createSession();
     const control = new AbortController();
