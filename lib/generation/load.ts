@@ -26,7 +26,8 @@ import {
   type PrefixCacheOptions,
   prefixCacheSettings,
 } from './prefix-cache-options';
-import { Scheduler, sliceTokensOf } from './scheduler';
+import { Scheduler } from './scheduler';
+import { type Scheduling, type SchedulingOptions, schedulingOf } from './scheduling';
 
 export interface LoadOptions {
   /** A folder; without one, the default model of the package. */
@@ -49,6 +50,8 @@ export interface LoadOptions {
    * rest. Default: none. docs/prefix-cache.md
    */
   prefixCache?: PrefixCacheOptions;
+  /** How sequences share the device. */
+  scheduling?: SchedulingOptions;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -74,6 +77,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
   if (options.prefixCache !== undefined) checkPrefixCache(options.prefixCache);
   const device = chooseDevice(options.device);
+  const scheduling = schedulingOf(options.scheduling ?? {}, device);
   if (options.threads !== undefined) setThreads(options.threads);
   signal?.throwIfAborted();
   const isFolder = await fs.stat(folder).then(
@@ -89,7 +93,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
     const stored = await readCheckpoint(folder);
     const mark = await fingerprint(config.fields, stored);
     const counts = { maxSequences, maxSnapshots };
-    return await assemble({ options, folder, device, counts, plan, defaults, tokenizer, stored, mark });
+    return await assemble({ options, folder, device, counts, scheduling, plan, defaults, tokenizer, stored, mark });
   } catch (error) {
     tokenizer?.dispose();
     throw error;
@@ -144,6 +148,7 @@ async function assemble(parts: {
   folder: string;
   device: DeviceName;
   counts: { readonly maxSequences: number; readonly maxSnapshots: number };
+  scheduling: Scheduling;
   plan: Plan;
   defaults: GenerationDefaults;
   tokenizer: TextTokenizer | undefined;
@@ -151,7 +156,7 @@ async function assemble(parts: {
   /** The fingerprint. */
   mark: string;
 }): Promise<Model> {
-  const { options, folder, device, counts, plan, defaults, tokenizer, stored, mark } = parts;
+  const { options, folder, device, counts, scheduling, plan, defaults, tokenizer, stored, mark } = parts;
   const { signal, onProgress } = options;
   const checkPass = new WeightCheck(folder, stored);
   await plan.build(checkPass);
@@ -188,7 +193,7 @@ async function assemble(parts: {
       cached: cache === undefined ? 0 : cache.states + leavingStates,
       vocabularySize: network.vocabularySize,
       contextLength: plan.contextLength,
-      stepTokens: sliceTokensOf(device),
+      stepTokens: scheduling.stepTokens,
       kvDType,
       kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
     };
@@ -197,7 +202,7 @@ async function assemble(parts: {
       store.dispose();
       throw error;
     });
-    const scheduler = new Scheduler(network, store, device);
+    const scheduler = new Scheduler(network, store, device, scheduling);
     const { vocabularySize } = network;
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;

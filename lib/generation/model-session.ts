@@ -2,7 +2,15 @@
 import { linattnError } from '../errors';
 import type { Checkpoint, SequenceState } from '../state/sequence-store';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
-import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
+import {
+  checkPriority,
+  type GenerateOptions,
+  type Input,
+  inputOf,
+  maxTokensOf,
+  type PrefillOptions,
+  samplingOf,
+} from './input';
 import { messageEnds } from './message-ends';
 import type { ModelCore } from './model-core';
 import { type ReadJob, readTokens } from './read-tokens';
@@ -17,7 +25,7 @@ import type { PrefillUsage } from './usage';
 const now = (): number => performance.now();
 
 export class ModelSession implements Session {
-  private readonly sequence: SequenceState;
+  readonly sequence: SequenceState;
   private readonly history: TokenList;
   private pending: number | undefined;
   private working: Promise<unknown> | undefined;
@@ -69,8 +77,8 @@ export class ModelSession implements Session {
     const given = inputOf('prefill', input);
     if (given === undefined)
       throw linattnError('ERR_ARGUMENT', 'prefill: give one of prompt, messages, tokens, append');
-    const signal = this.signals(options.signal);
-    return this.exclusive(this.read('prefill', given, signal, options.onPrefillProgress));
+    checkPriority('prefill', options);
+    return this.exclusive(this.read('prefill', given, this.signals(options.signal), options));
   }
 
   async logits(): Promise<Float32Array> {
@@ -110,13 +118,14 @@ export class ModelSession implements Session {
     const sampling = samplingOf(options, this.core.generationDefaults.sampling);
     const stop = new StopMatcher(options.stop);
     if (options.stop !== undefined && this.core.tokenizer === undefined) this.core.needTokenizer('generate');
+    checkPriority('generate', options);
     const left = new AbortController();
     const signal = this.signals(options.signal, left.signal);
     const run = async (emit: (chunk: Chunk) => void): Promise<GenerateResult> => {
       const started = now();
       signal.throwIfAborted();
       const read = await this.orLeft(left.signal, () =>
-        input === undefined ? this.resume(signal) : this.read('generate', input, signal, options.onPrefillProgress),
+        input === undefined ? this.resume(signal) : this.read('generate', input, signal, options),
       );
       return this.write(emit, { ...options, maxTokens }, sampling, stop, signal, left.signal, read, started);
     };
@@ -152,7 +161,7 @@ export class ModelSession implements Session {
 
   /** Reads the pending token, or where the logits are gone the tokens after the last checkpoint. */
   private async catchUp(signal: AbortSignal): Promise<void> {
-    await this.readTokens(this.withPending(), signal, undefined, undefined);
+    await this.readTokens(this.withPending(), signal, {}, undefined);
   }
 
   private withPending(): Int32Array {
@@ -161,33 +170,29 @@ export class ModelSession implements Session {
   }
 
   /** Makes the state stand for the whole input, with the logits of the next token. */
-  private async read(
-    call: string,
-    input: Input,
-    signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
-  ): Promise<PrefillUsage> {
+  private async read(call: string, input: Input, signal: AbortSignal, options: PrefillOptions): Promise<PrefillUsage> {
     const start = now();
     const target = await tokensOf(this.core, call, input, this.withPending(), signal);
     if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
     const ends = async (from: number) =>
       'messages' in input ? messageEnds(this.core, input.messages, target, from, signal) : [];
     const tokenized = now();
-    const cachedTokens = await this.readTokens(target, signal, onProgress, ends);
+    const cachedTokens = await this.readTokens(target, signal, options, ends);
     return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
   }
 
   private readTokens(
     target: Int32Array,
     signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
+    options: PrefillOptions,
     ends: ReadJob['ends'],
   ): Promise<number> {
     const { sequence, history } = this;
     const onMoved = () => {
       this.pending = undefined;
     };
-    return readTokens(this.core, { sequence, history, target, signal, onProgress, ends, onMoved });
+    const { priority = 0, onPrefillProgress: onProgress } = options;
+    return readTokens(this.core, { sequence, history, target, priority, signal, onProgress, ends, onMoved });
   }
 
   /** Samples tokens until something says stop. */

@@ -3,11 +3,12 @@ import { linattnError } from '../errors';
 import type { DeviceName } from '../tensor/device';
 import type { Tokenizer } from '../tokenizer/tokenizer';
 import { type EmbedInput, embed } from './embed';
-import { type Generation, GenerationStream } from './generation';
+import type { Generation } from './generation';
 import type { GenerateOptions, Input } from './input';
 import { loadSnapshot, type SnapshotSource } from './load-snapshot';
 import type { ModelCore } from './model-core';
 import { ModelSession } from './model-session';
+import { request } from './request';
 import type { Session, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
 
@@ -30,7 +31,11 @@ export interface Model extends AsyncDisposable {
   readonly tokenizer: Tokenizer;
   /** A new sequence, empty or at a snapshot of this model. ERR_OUT_OF_MEMORY when maxSequences are open. */
   createSession(options?: { from?: Snapshot }): Session;
-  /** One request, on a session of its own. Concurrent calls are batched. */
+  /**
+   * One request, on a session of its own. Concurrent calls are batched; while all sequences are in use, or the key-value
+   * pages that it may need, it waits: by priority, then in the order of the calls.
+   * @throws LinattnError ERR_ARGUMENT; ERR_QUEUE_FULL when scheduling.maxQueued requests wait
+   */
   generate(options: Input & GenerateOptions): Generation;
   /**
    * The mean of the last hidden states (after the final norm) over the tokens of a text, divided by its Euclidean norm:
@@ -95,18 +100,13 @@ export class LoadedModel implements Model {
   }
 
   generate(options: Input & GenerateOptions): Generation {
-    const session = this.createSession();
-    try {
-      const inner = session.generate(options);
-      return owning(inner, session);
-    } catch (error) {
-      void session.dispose();
-      throw error;
-    }
+    this.checkUsable('generate');
+    return request(this.core, () => this.createSession(), options);
   }
 
   dispose(): Promise<void> {
     this.disposing ??= (async () => {
+      this.core.stop();
       await Promise.all([...this.sessions].map((session) => session.dispose()));
       await this.core.end();
       await this.release();
@@ -117,22 +117,4 @@ export class LoadedModel implements Model {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
-}
-
-/** The generation, whose session ends with it. */
-function owning(inner: Generation, session: ModelSession): Generation {
-  const left = new AbortController();
-  return new GenerationStream(
-    async (emit) => {
-      try {
-        const iterator = inner[Symbol.asyncIterator]();
-        left.signal.addEventListener('abort', () => void iterator.return?.(), { once: true });
-        for (let next = await iterator.next(); !next.done; next = await iterator.next()) emit(next.value);
-        return await inner.result;
-      } finally {
-        await session.dispose();
-      }
-    },
-    () => left.abort(),
-  );
 }

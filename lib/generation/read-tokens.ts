@@ -11,6 +11,8 @@ export interface ReadJob {
   /** The tokens that the sequence stands for. */
   readonly history: TokenList;
   readonly target: Int32Array;
+  /** Higher goes first. */
+  readonly priority: number;
   readonly signal: AbortSignal;
   readonly onProgress: PrefillOptions['onPrefillProgress'];
   /** Where parts of the target beyond `from` end that other texts may share; undefined: no state goes to the cache. */
@@ -108,7 +110,7 @@ class Reading {
   }
 
   private async read({ at, isLasting }: Mark): Promise<void> {
-    const { sequence, history, target, signal, ends, onMoved } = this.job;
+    const { sequence, history, target, priority, signal, ends, onMoved } = this.job;
     const start = history.length;
     const tokens = target.subarray(0, at);
     this.leaveBetween();
@@ -117,7 +119,7 @@ class Reading {
       history.push(tokens.subarray(history.length, start + done));
       this.report();
     };
-    await this.core.scheduler.prefill({ sequence, tokens: tokens.subarray(start), signal, onProgress });
+    await this.core.scheduler.prefill({ sequence, tokens: tokens.subarray(start), priority, signal, onProgress });
     if (ends === undefined) return;
     this.isBetween = at < target.length;
     this.cache?.offer(tokens, sequence.checkpoints.at(-1)!, isLasting);

@@ -4,11 +4,11 @@ import { type LinattnError, linattnError } from '../errors';
 import type { KvLayout, StateLayout } from '../layers/layer';
 import { stepRow, stepRowInts } from '../ops/begin-step';
 import type { DeviceName } from '../tensor/device';
-import type { DType } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import { type HeldPages, PagePool } from './page-pool';
 import { SamplingTables } from './sampling-tables';
 import { StatePool } from './state-pool';
+import type { StoreOptions } from './store-options';
 
 /** Checkpoints that a sequence keeps. */
 export const checkpointsKept = 2;
@@ -40,19 +40,6 @@ export interface SequenceState {
   checkpoints: Checkpoint[];
 }
 
-export interface StoreOptions {
-  readonly device: DeviceName;
-  readonly sequences: number;
-  readonly snapshots: number;
-  /** Checkpoints that a prefix cache holds. */
-  readonly cached: number;
-  readonly vocabularySize: number;
-  readonly contextLength: number;
-  readonly stepTokens: number;
-  readonly kvDType: DType;
-  readonly kvCapacityTokens: number;
-}
-
 export class SequenceStore {
   /** int32 [sequences, 16]: see beginStep. */
   readonly table: Tensor<'int32'>;
@@ -63,6 +50,8 @@ export class SequenceStore {
   readonly pagePools: readonly PagePool[];
   /** Frees a state that is kept only in case it is asked for again; false when there is none. */
   giveWay: () => boolean = () => false;
+  /** Called when a sequence or pages have become free. */
+  onFreed: () => void = () => undefined;
   private readonly free: number[];
   /** Some layer keeps every token, so the positions have an end. */
   private readonly bounded: boolean;
@@ -149,6 +138,12 @@ export class SequenceStore {
     for (const [i, pool] of this.pagePools.entries()) pool.release(sequence.pages[i]!);
     for (const half of sequence.halves) this.states.give(half);
     this.free.push(sequence.slot);
+    this.onFreed();
+  }
+
+  /** Sequences that can still be opened. */
+  get vacancies(): number {
+    return this.free.length;
   }
 
   /** Committed state in the first half, or nothing when `length` is 0. */
@@ -185,8 +180,9 @@ export class SequenceStore {
     this.stopIds.write(row, sequence.slot * maxStopIds);
   }
 
-  /** ERR_ARGUMENT unless a sequence of `length` tokens has positions in the model. */
+  /** ERR_ARGUMENT unless a sequence of `length` tokens has positions in the model, ERR_OUT_OF_MEMORY unless it has pages. */
   checkLength(length: number): void {
+    for (const pool of this.pagePools) pool.checkLength(length);
     if (length > this.options.contextLength && this.bounded) {
       throw linattnError(
         'ERR_ARGUMENT',
@@ -246,6 +242,7 @@ export class SequenceStore {
     if (checkpoint !== undefined) this.states.copy(checkpoint.slot, sequence.halves[0]);
     this.writeRow(sequence, checkpoint?.length ?? 0);
     sequence.logits = checkpoint?.logits;
+    this.onFreed();
   }
 
   /** Forward to a checkpoint that another sequence made of the same tokens; the sequence holds it too. */
@@ -275,6 +272,7 @@ export class SequenceStore {
     this.states.give(checkpoint.slot);
     checkpoint.logits.dispose();
     for (const [i, pool] of this.pagePools.entries()) pool.release(checkpoint.pages[i]!);
+    this.onFreed();
   }
 
   /** Bytes of a checkpoint: its state, its pages, and the logits of its next token. */

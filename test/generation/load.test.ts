@@ -178,6 +178,9 @@ test.each<[string, LoadOptions, string]>([
   ['threads', { threads: 1e9 }, 'ERR_ARGUMENT'],
   ['maxSequences', { maxSequences: 0 }, 'ERR_ARGUMENT'],
   ['maxSequences', { maxSequences: 1e9 }, 'ERR_ARGUMENT'],
+  ['stepTokens', { scheduling: { stepTokens: 100 } }, 'ERR_ARGUMENT'],
+  ['targetStepMs', { scheduling: { targetStepMs: 0 } }, 'ERR_ARGUMENT'],
+  ['maxQueued', { scheduling: { maxQueued: -1 } }, 'ERR_ARGUMENT'],
   ['model', { model: 5 as never }, 'ERR_ARGUMENT'],
 ])('a bad %s, %j, is %s', async (_, options, code) => {
   const { folder } = readGolden(hybrid);
