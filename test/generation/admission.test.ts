@@ -127,12 +127,21 @@ describe('pages', () => {
   }
   const poolOf = (model: Model) => (insideOf(model).core.scheduler.store.pagePools as unknown as Pool[])[0]!;
 
+  /** Leaves `count` pages free; returns what gives the others back. */
+  function withFreePages(model: Model, count: number): () => void {
+    const { free } = poolOf(model);
+    const taken = free.splice(0, free.length - count);
+    return () => {
+      for (const page of taken) free.push(page);
+    };
+  }
+
   test('that a request may come to need are there before it begins: none fails in the middle', async () => {
     const model = await load({ model: grouped, maxSequences: 4 });
     const ask = () => model.generate({ tokens: prompt, maxTokens: 200, ...greedy });
     const alone = await ask().result;
     // 300 + 200 tokens and a copy of the last page of the prompt are 9 pages: two at a time.
-    const taken = poolOf(model).free.splice(0, poolOf(model).free.length - 20);
+    const giveBack = withFreePages(model, 20);
     let most = 0;
     const running = Array.from({ length: 5 }, async () => {
       const run = ask();
@@ -142,7 +151,7 @@ describe('pages', () => {
     for (const { tokens } of await Promise.all(running)) expect(tokens).toEqual(alone.tokens);
     expect(most).toBe(2);
     expect(poolOf(model).free.length).toBe(20);
-    poolOf(model).free.push(...taken);
+    giveBack();
     await model.dispose();
   });
 
@@ -152,7 +161,7 @@ describe('pages', () => {
     await session.prefill({ tokens: prompt });
     const snapshot = await session.snapshot();
     await session.dispose();
-    const taken = poolOf(model).free.splice(0, poolOf(model).free.length - 3);
+    const giveBack = withFreePages(model, 3);
     let done = false;
     const run = model.generate({ tokens: prompt, maxTokens: 10, ...greedy });
     void run.result.then(() => {
@@ -162,7 +171,7 @@ describe('pages', () => {
     expect(done).toBe(false);
     snapshot.dispose();
     expect((await run.result).tokens.length).toBe(10);
-    poolOf(model).free.push(...taken);
+    giveBack();
     await model.dispose();
   });
 
