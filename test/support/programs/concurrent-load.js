@@ -1,4 +1,4 @@
-// argv[2] clients, each with one request after the other on the default model, for argv[3] seconds: half of them to warm
+// argv[2] clients, each with one request after the other on the default model (cpu), for argv[3] seconds: half of them to warm
 // up. Some requests are aborted, some are left in the middle; every other result is held against that of a run alone.
 // Prints what happened as JSON.
 const { readFileSync } = require('node:fs');
@@ -51,7 +51,7 @@ async function memory() {
 
 async function main() {
   const [clients, seconds] = process.argv.slice(2).map(Number);
-  const model = await load({ maxSequences: 48 });
+  const model = await load({ device: 'cpu', maxSequences: 48 });
   const novel = readFileSync(path.join(root, 'examples', 'persuasion.txt'), 'utf8');
   const tasks = tasksOf(await model.tokenizer.encode(novel.slice(0, 40_000)), 40);
   const alone = [];
