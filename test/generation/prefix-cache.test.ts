@@ -6,7 +6,7 @@ import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { PrefixCacheOptions } from '../../lib/generation/prefix-cache-options';
 import { seeded } from '../support/arrays';
-import { join, processed, reading, room } from '../support/cached-reading';
+import { join, processed, reading, room, whenKept } from '../support/cached-reading';
 import { expectSameLogits } from '../support/device';
 import { readGolden } from '../support/golden';
 import { collectForgotten, used } from '../support/held';
@@ -150,7 +150,7 @@ describe.each(['qwen3_5/grouped', 'gated_deltanet/hybrid'])('%s', (name) => {
       await reading(model, texts[0]!);
       for (const text of texts.slice(3)) {
         await reading(model, text);
-        await new Promise((resolve) => setTimeout(resolve, 30)); // one state leaves at a time
+        await whenKept(model); // one state leaves at a time
       }
       // The first was asked for twice, so the second and the third left before it, then the fourth.
       expect(places(model)).toEqual(['device', 'host', 'host', 'host', 'device', 'device']);
