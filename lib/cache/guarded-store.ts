@@ -25,6 +25,11 @@ export class GuardedStore {
     this.prefix = `${mark}-`;
   }
 
+  /** It failed not long ago. */
+  get rests(): boolean {
+    return performance.now() < this.restsUntil;
+  }
+
   /** `<model>-<tokens>-<SHA-256 of the tokens>` */
   keyOf(tokens: Int32Array): string {
     return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
@@ -36,7 +41,8 @@ export class GuardedStore {
 
   /** Keys of states that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
   async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<string[]> {
-    const known = new Set((await this.guarded(keysMs, () => this.store.keys(), signal)) ?? []);
+    const list = async () => new Set(Array.from(await this.store.keys(), String));
+    const known = (await this.guarded(keysMs, list, signal)) ?? new Set<string>();
     const lengths = new Set<number>();
     for (const key of known) {
       if (!key.startsWith(this.prefix)) continue;
@@ -71,7 +77,7 @@ export class GuardedStore {
   /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
   private async guarded<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
     signal?.throwIfAborted();
-    if (performance.now() < this.restsUntil) return undefined;
+    if (this.rests) return undefined;
     let stop = () => {};
     const stopped = new Promise<never>((_, reject) => {
       const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);

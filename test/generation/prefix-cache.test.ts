@@ -230,6 +230,18 @@ test('without the option nothing is kept and no memory is added', async () => {
   await model.dispose();
 });
 
+test('a state that is on its way to a store gives its pages to a session too', async () => {
+  const alone = await load({ ...small, prefixCache: { store: new MemoryStore() } });
+  await reading(alone, randomTokens(300));
+  const { store } = insideOf(alone).core.scheduler;
+  const pools = store.pagePools as unknown as { free: number[] }[];
+  const hidden = pools.map(({ free }) => ({ free, taken: free.splice(0) }));
+  const session = alone.createSession();
+  expect(await session.prefill({ tokens: randomTokens(300) })).toMatchObject({ promptTokens: 300 });
+  for (const { free, taken } of hidden) for (const page of taken) free.push(page);
+  await alone.dispose();
+});
+
 test('options are checked', async () => {
   const wrong = [
     [{ everyTokens: 3 }, /everyTokens/],
