@@ -113,7 +113,7 @@ export class PrefixCache {
       const loaded = await this.load(bytes, tokens, signal);
       if (loaded === 'no room') return undefined;
       if (loaded === 'wrong') {
-        await outside.delete(key);
+        await outside.delete(key, signal);
         continue;
       }
       const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
