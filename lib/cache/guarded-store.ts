@@ -2,8 +2,8 @@
 import { createHash } from 'node:crypto';
 import type { PrefixStore } from './prefix-store';
 
-/** How long a store may take to list its keys, which shows that it is alive, and for a state of any size. */
-const keysMs = 5000;
+/** How long a store may take for what shows that it is alive, and for a state of any size. */
+const shortMs = 5000;
 const stateMs = 60_000;
 /** How long a store is left alone after it failed. */
 const restMs = 10_000;
@@ -25,6 +25,11 @@ export class GuardedStore {
     this.prefix = `${mark}-`;
   }
 
+  /** It failed not long ago. */
+  get rests(): boolean {
+    return performance.now() < this.restsUntil;
+  }
+
   /** `<model>-<tokens>-<SHA-256 of the tokens>` */
   keyOf(tokens: Int32Array): string {
     return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
@@ -36,7 +41,8 @@ export class GuardedStore {
 
   /** Keys of states that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
   async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<string[]> {
-    const known = new Set((await this.guarded(keysMs, () => this.store.keys(), signal)) ?? []);
+    const list = async () => new Set(Array.from(await this.store.keys(), String));
+    const known = (await this.guarded(shortMs, list, signal)) ?? new Set<string>();
     const lengths = new Set<number>();
     for (const key of known) {
       if (!key.startsWith(this.prefix)) continue;
@@ -64,14 +70,14 @@ export class GuardedStore {
     return (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
   }
 
-  async delete(key: string): Promise<void> {
-    await this.guarded(stateMs, () => this.store.delete(key));
+  async delete(key: string, signal: AbortSignal): Promise<void> {
+    await this.guarded(shortMs, () => this.store.delete(key), signal);
   }
 
   /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
   private async guarded<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
     signal?.throwIfAborted();
-    if (performance.now() < this.restsUntil) return undefined;
+    if (this.rests) return undefined;
     let stop = () => {};
     const stopped = new Promise<never>((_, reject) => {
       const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);

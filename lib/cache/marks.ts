@@ -10,7 +10,7 @@ export interface Mark {
 /** A state is kept only where this many tokens would have to be read again without it. */
 const leastGap = 64;
 /** A question mostly stands behind its document: so many tokens before a long text's end, and four times as many ... */
-const questionTokens = 512;
+const questionTokens = 256;
 
 /**
  * Ascending, the last one at `length`: the ends of messages, every `every` tokens, and near the end more densely.

@@ -1,8 +1,9 @@
 // Reads a saved state back. Nothing of it is used before all of its bytes have proved right.
 import { createReadStream } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { linattnError } from '../errors';
 import { readContent, sectionsOf } from '../state/checkpoint-content';
-import { FramedReader } from '../state/snapshot-format';
+import { bytesOf, FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
 import type { SessionStart } from './session';
@@ -54,11 +55,21 @@ export async function readSnapshot(
   }
 }
 
+/** Bytes read before the event loop has its turn. */
+const chunkBytes = 2 ** 20;
+
 async function* chunksOf(source: SnapshotSource): AsyncGenerator<Uint8Array> {
-  if (typeof source === 'string') yield* createReadStream(source, { highWaterMark: 2 ** 20 });
-  else if (ArrayBuffer.isView(source)) yield source as Uint8Array;
+  if (typeof source === 'string') yield* createReadStream(source, { highWaterMark: chunkBytes });
+  else if (ArrayBuffer.isView(source)) yield* piecesOf(bytesOf(source));
   else if (typeof source?.[Symbol.asyncIterator] === 'function') yield* source;
   else throw linattnError('ERR_ARGUMENT', `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source}`);
+}
+
+async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
+    if (at > 0) await setImmediate();
+    yield bytes.subarray(at, at + chunkBytes);
+  }
 }
 
 /** The header, when it is of this model and says what a file of it must say. */

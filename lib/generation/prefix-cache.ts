@@ -1,18 +1,17 @@
 // States at the beginnings of texts, for all sessions of a model. A state is held on the device by reference; what has to
 // leave it goes to the memory of the process, and from there to the store. Nothing here fails a call: a state that is not
 // there, or is not what it should be, is a miss.
-import { setImmediate, setTimeout } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import { GuardedStore } from '../cache/guarded-store';
 import { type PrefixNode, PrefixTree } from '../cache/prefix-tree';
 import { type Ranked, Ranking } from '../cache/ranking';
 import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
-import { bytesOf } from '../state/snapshot-format';
 import { readSnapshot } from './load-snapshot';
 import type { ModelCore } from './model-core';
 import type { PrefixCacheSettings } from './prefix-cache-options';
-import { snapshotChunks } from './snapshot';
+import { collected, snapshotChunks } from './snapshot';
 import { TokenList } from './token-list';
 
 /** Shorter texts are read as fast as their states are fetched. */
@@ -23,8 +22,6 @@ const worthAsking = 256;
 const mostSpilling = 4;
 /** How long a model's dispose waits for the store. */
 const flushMs = 10_000;
-/** Bytes read back before the event loop has its turn. */
-const chunkBytes = 2 ** 20;
 
 interface Entry extends Ranked {
   readonly node: PrefixNode<Entry>;
@@ -43,8 +40,9 @@ export class PrefixCache {
   private readonly onDevice = new Set<Entry>();
   private readonly onHost = new Set<Entry>();
   private hostBytes = 0;
-  /** States on their way to the device. */
+  /** States on their way to the device, and those on their way to the host. */
   private loading = 0;
+  private readonly readings = new Set<{ readonly checkpoint: Checkpoint }>();
   private demoting: Promise<unknown> | undefined;
   private saves: Promise<unknown> = Promise.resolve();
   private spilling = 0;
@@ -115,7 +113,7 @@ export class PrefixCache {
       const loaded = await this.load(bytes, tokens, signal);
       if (loaded === 'no room') return undefined;
       if (loaded === 'wrong') {
-        await outside.delete(key);
+        await outside.delete(key, signal);
         continue;
       }
       const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
@@ -139,10 +137,11 @@ export class PrefixCache {
     tokens: Int32Array,
     signal: AbortSignal,
   ): Promise<Checkpoint | 'no room' | 'wrong'> {
+    if (!ArrayBuffer.isView(bytes)) return 'wrong'; // of a store that does not do what it should
     if (!this.trimDevice(1)) return 'no room';
     this.loading++;
     try {
-      const { checkpoint, history } = await readSnapshot(this.core, piecesOf(bytes), signal);
+      const { checkpoint, history } = await readSnapshot(this.core, bytes, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
       if (isBeginning) return checkpoint;
       this.store.release(checkpoint);
@@ -197,13 +196,18 @@ export class PrefixCache {
     this.forgetEmpty(entry);
   }
 
-  /** A session needs a slot or pages at once. */
+  /** A session needs a slot or pages at once: states in the cache go first, then those that are being read out of it. */
   private giveWay(): boolean {
     const entry = this.ranking.least(this.onDevice);
-    if (entry === undefined) return false;
-    this.ranking.givenUp(entry);
-    this.leaveDevice(entry);
-    return true;
+    const [reading] = this.readings;
+    if (entry !== undefined) {
+      this.ranking.givenUp(entry);
+      this.leaveDevice(entry);
+    } else if (reading !== undefined) {
+      this.readings.delete(reading);
+      this.store.release(reading.checkpoint);
+    }
+    return (entry ?? reading) !== undefined;
   }
 
   private forgetEmpty(entry: Entry): void {
@@ -211,22 +215,22 @@ export class PrefixCache {
     if (node.entry === entry && checkpoint === undefined && bytes === undefined && busy === 0) this.tree.delete(node);
   }
 
-  /** The state of an entry as bytes, which are kept when there is room; undefined when the device fails. */
+  /** The state of an entry as bytes, which are kept when there is room; undefined when it gave way or the device fails. */
   private async toHost(entry: Entry): Promise<Uint8Array | undefined> {
     const checkpoint = this.store.hold(entry.checkpoint!);
     const history = TokenList.of(this.tree.tokensOf(entry.node));
+    const reading = { checkpoint };
+    this.readings.add(reading);
     entry.busy++;
     try {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of snapshotChunks(this.core, 'prefixCache', { checkpoint, history }, {}))
-        chunks.push(chunk);
-      const bytes = bytesOf(Buffer.concat(chunks));
+      const bytes = await collected(snapshotChunks(this.core, 'prefixCache', { checkpoint, history }, {}));
+      if (!this.readings.has(reading)) return undefined;
       this.keepBytes(entry, bytes);
       return bytes;
     } catch {
       return undefined;
     } finally {
-      this.store.release(checkpoint);
+      if (this.readings.delete(reading)) this.store.release(checkpoint);
       entry.busy--;
       this.forgetEmpty(entry);
     }
@@ -258,7 +262,7 @@ export class PrefixCache {
   private save(entry: Entry): void {
     const { outside } = this;
     const isGone = entry.checkpoint === undefined && entry.bytes === undefined;
-    if (outside === undefined || isGone || entry.isStored || entry.isSaving) return;
+    if (outside === undefined || outside.rests || isGone || entry.isStored || entry.isSaving) return;
     const key = outside.keyOf(this.tree.tokensOf(entry.node));
     const spilled = entry.checkpoint === undefined ? entry.bytes : undefined;
     if (spilled !== undefined) this.spilling++;
@@ -288,12 +292,5 @@ export class PrefixCache {
     for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
     this.onDevice.clear();
     this.onHost.clear();
-  }
-}
-
-async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
-    yield bytes.subarray(at, at + chunkBytes);
-    await setImmediate();
   }
 }

@@ -66,11 +66,7 @@ export class ModelSnapshot implements Snapshot {
   }
 
   async serialize(options: SerializeOptions = {}): Promise<Uint8Array> {
-    return this.core.during(options.signal, async (signal) => {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of this.chunks('serialize', { ...options, signal })) chunks.push(chunk);
-      return bytesOf(Buffer.concat(chunks));
-    });
+    return this.core.during(options.signal, (signal) => collected(this.chunks('serialize', { ...options, signal })));
   }
 
   async save(file: string, options: SerializeOptions = {}): Promise<void> {
@@ -86,8 +82,15 @@ export class ModelSnapshot implements Snapshot {
     }
   }
 
-  private chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
-    return snapshotChunks(this.core, call, this.content(call), options);
+  private async *chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
+    const content = this.content(call);
+    const { store } = this.core.scheduler;
+    store.hold(content.checkpoint);
+    try {
+      yield* snapshotChunks(this.core, call, content, options);
+    } finally {
+      store.release(content.checkpoint);
+    }
   }
 
   dispose(): void {
@@ -102,7 +105,7 @@ export class ModelSnapshot implements Snapshot {
   }
 }
 
-/** A state as the bytes that loadSnapshot reads; held until the end. */
+/** A state as the bytes that loadSnapshot reads; the caller holds it until the end. */
 export async function* snapshotChunks(
   core: ModelCore,
   call: string,
@@ -134,10 +137,12 @@ export async function* snapshotChunks(
     if (tokens === 'full') yield bytesOf(history.toArray());
     yield* contentOf(store, checkpoint, stateDtype);
   }
-  store.hold(checkpoint);
-  try {
-    yield* framed(header, sections(), signal);
-  } finally {
-    store.release(checkpoint);
-  }
+  yield* framed(header, sections(), signal);
+}
+
+/** All chunks as one array. */
+export async function collected(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const all: Uint8Array[] = [];
+  for await (const chunk of chunks) all.push(chunk);
+  return bytesOf(Buffer.concat(all));
 }

@@ -131,7 +131,7 @@ describe('GuardedStore', () => {
     expect(await store.get('a', signal)).toBeUndefined();
     expect(await store.set('a', bytes(1, 1))).toBe(false);
     expect(await store.candidates(tokens, 0, signal)).toEqual([]);
-    await store.delete('a');
+    await store.delete('a', signal);
     expect(errors).toEqual([lost]);
     expect(calls).toBe(1);
   });

@@ -1,18 +1,19 @@
 // The prefix cache and its store: states come back in other loads of the model, and a store's faults are misses.
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { DirectoryStore } from '../../lib/cache/directory-store';
 import { MemoryStore } from '../../lib/cache/memory-store';
 import { load } from '../../lib/generation/load';
-import type { Model } from '../../lib/generation/model';
 import { seeded } from '../support/arrays';
-import { join, reading, room } from '../support/cached-reading';
+import { join, reading, room, whenKept } from '../support/cached-reading';
 import { expectSameLogits } from '../support/device';
 import { readGolden } from '../support/golden';
-import { insideOf } from '../support/network';
 
 const random = seeded(18);
 const randomTokens = (length: number) => Int32Array.from({ length }, () => random.int(200));
 const small = { model: readGolden('qwen3_5/grouped').folder, maxSequences: 2 };
 const text = randomTokens(300);
-const whenSaved = (model: Model) => (insideOf(model).core.prefixCache as unknown as { saves: Promise<void> }).saves;
 
 async function savedTo(store: MemoryStore): Promise<void> {
   const model = await load({ ...small, prefixCache: { store } });
@@ -71,9 +72,8 @@ test('what leaves the device and the memory of the process goes to it', async ()
   const model = await load({ ...small, prefixCache: { everyTokens: 64, deviceBytes, hostBytes, store } });
   for (let length = 100; length <= 300; length += 100) {
     await reading(model, join(text.subarray(0, length), randomTokens(40)));
-    await new Promise((resolve) => setTimeout(resolve, 30)); // one state leaves at a time
+    await whenKept(model); // one state leaves at a time
   }
-  await whenSaved(model);
   const lengths = [...(await store.keys())].map((name) => Number(name.split('-')[1]));
   expect(lengths).toEqual(expect.arrayContaining([140, 240, 300, 340])); // ends of prompts
   expect(lengths.length).toBeGreaterThan(4);
@@ -105,4 +105,28 @@ test('one that is silent is left when the signal comes', async () => {
   setTimeout(() => ended.abort(reason), 20);
   await expect(session.prefill({ tokens: text }, { signal: ended.signal })).rejects.toBe(reason);
   await model.dispose();
+});
+
+test('a folder keeps states for the next load; a file that was cut or changed is read as a miss and written anew', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'linattn-states-'));
+  const next = async () => {
+    const model = await load({ ...small, prefixCache: { store: new DirectoryStore(folder) } });
+    const result = await reading(model, text);
+    await model.dispose();
+    return result;
+  };
+  const first = await next();
+  expect(await next()).toEqual({ cached: 300, logits: first.logits });
+  const [name] = readdirSync(folder);
+  const file = path.join(folder, name!);
+  const good = readFileSync(file);
+  const flipped = Buffer.from(good);
+  flipped[good.length - 40]! ^= 1;
+  for (const content of [good.subarray(0, good.length - 1), flipped, Buffer.alloc(0)]) {
+    writeFileSync(file, content);
+    expect(await next()).toEqual({ cached: 0, logits: first.logits });
+    expect(Buffer.compare(readFileSync(file), good)).toBe(0);
+  }
+  expect(readdirSync(folder)).toEqual([name]);
+  rmSync(folder, { recursive: true });
 });

@@ -1,17 +1,14 @@
 // The prefix cache: what starts at a cached state is, to the bit, what reads everything, and usage says what was read.
-import { rmSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
 import { MemoryStore } from '../../lib/cache/memory-store';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { PrefixCacheOptions } from '../../lib/generation/prefix-cache-options';
 import { seeded } from '../support/arrays';
-import { join, processed, reading, room } from '../support/cached-reading';
+import { join, processed, reading, room, whenKept } from '../support/cached-reading';
 import { expectSameLogits } from '../support/device';
 import { readGolden } from '../support/golden';
 import { collectForgotten, used } from '../support/held';
 import { insideOf } from '../support/network';
-import { tinyModelFolder } from '../support/tiny-model';
 
 const random = seeded(17);
 const randomTokens = (length: number) => Int32Array.from({ length }, () => random.int(200));
@@ -120,6 +117,35 @@ describe.each(['qwen3_5/grouped', 'gated_deltanet/hybrid'])('%s', (name) => {
     });
   });
 
+  test('many at once, some of them aborted, with hardly any room: each as if it were alone', async () => {
+    const parts = Array.from({ length: 3 }, () => randomTokens(150 + random.int(100)));
+    const prefixCache = { everyTokens: 64, deviceBytes: await room(options, 2), hostBytes: 300_000 };
+    await withCache({ ...prefixCache, store: new MemoryStore() }, async (model) => {
+      let whole = 0;
+      const client = async () => {
+        for (let i = 0; i < 6; i++) {
+          const more = Array.from({ length: random.int(3) }, () => parts[random.int(3)]!);
+          const tokens = join(parts[random.int(2)]!, ...more, randomTokens(3));
+          const ended = new AbortController();
+          const session = model.createSession();
+          if (random.int(3) === 0) setTimeout(() => ended.abort(), random.int(20));
+          const usage = await session.prefill({ tokens }, { signal: ended.signal }).catch(() => undefined);
+          if (usage !== undefined) {
+            whole++;
+            expect(await processed(session)).toBe(tokens.length - usage.cachedTokens);
+            const wanted = plain.createSession();
+            await wanted.prefill({ tokens });
+            expectSameLogits(await session.logits(), await wanted.logits());
+            await wanted.dispose();
+          }
+          await session.dispose();
+        }
+      };
+      await Promise.all([client(), client(), client(), client()]);
+      expect(whole).toBeGreaterThan(5);
+    });
+  });
+
   test('when the one that reads for all is aborted, the others read on', async () => {
     await withCache({ everyTokens: 4096 }, async (model) => {
       const text = randomTokens(1500);
@@ -150,7 +176,7 @@ describe.each(['qwen3_5/grouped', 'gated_deltanet/hybrid'])('%s', (name) => {
       await reading(model, texts[0]!);
       for (const text of texts.slice(3)) {
         await reading(model, text);
-        await new Promise((resolve) => setTimeout(resolve, 30)); // one state leaves at a time
+        await whenKept(model); // one state leaves at a time
       }
       // The first was asked for twice, so the second and the third left before it, then the fourth.
       expect(places(model)).toEqual(['device', 'host', 'host', 'host', 'device', 'device']);
@@ -204,6 +230,18 @@ test('without the option nothing is kept and no memory is added', async () => {
   await model.dispose();
 });
 
+test('a state that is on its way to a store gives its pages to a session too', async () => {
+  const alone = await load({ ...small, prefixCache: { store: new MemoryStore() } });
+  await reading(alone, randomTokens(300));
+  const { store } = insideOf(alone).core.scheduler;
+  const pools = store.pagePools as unknown as { free: number[] }[];
+  const hidden = pools.map(({ free }) => ({ free, taken: free.splice(0) }));
+  const session = alone.createSession();
+  expect(await session.prefill({ tokens: randomTokens(300) })).toMatchObject({ promptTokens: 300 });
+  for (const { free, taken } of hidden) for (const page of taken) free.push(page);
+  await alone.dispose();
+});
+
 test('options are checked', async () => {
   const wrong = [
     [{ everyTokens: 3 }, /everyTokens/],
@@ -220,59 +258,4 @@ test('options are checked', async () => {
       message: expect.stringMatching(message),
     });
   }
-});
-
-describe('conversations', () => {
-  const template =
-    '{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}';
-  const system = 'You answer in one short sentence, and only about the sea and its ships.';
-  const conversation = (...contents: string[]) => [
-    { role: 'system', content: system } as const,
-    ...contents.map((content, i) => ({ role: i % 2 === 0 ? 'user' : 'assistant', content }) as const),
-  ];
-  let folder: string;
-  let model: Model;
-  beforeAll(async () => {
-    folder = tinyModelFolder('qwen3_5/grouped');
-    writeFileSync(path.join(folder, 'tokenizer_config.json'), JSON.stringify({ chat_template: template }));
-    model = await load({ model: folder, maxSequences: 2, prefixCache: {} });
-  });
-  afterAll(async () => {
-    await model.dispose();
-    rmSync(folder, { recursive: true });
-  });
-
-  test('share the messages that they begin with', async () => {
-    const ask = async (...contents: string[]) => {
-      const session = model.createSession();
-      const usage = await session.prefill({ messages: conversation(...contents) });
-      await session.dispose();
-      return usage.cachedTokens;
-    };
-    const long = 'How deep is the sea where the ships lie at anchor, and what is its colour in the morning?';
-    const grey = 'It is grey, and green where the sun comes through; nobody knows how deep it is there.';
-    const end = (...contents: string[]) => {
-      const text = model.tokenizer.applyChatTemplate(conversation(...contents), { add_generation_prompt: false });
-      return text.length; // a token is a byte
-    };
-    expect(await ask(long)).toBe(0);
-    expect(await ask('Why?')).toBe(end());
-    expect(await ask(long, grey, long)).toBe(end(long) + 'assistant: '.length);
-    expect(await ask(long, grey, 'Why?')).toBe(end(long, grey));
-  });
-
-  test('one that waits for a reader of the same text passes several ends at once', async () => {
-    const turns = Array.from({ length: 8 }, (_, i) => `${i}: ${'the tide comes in, the tide goes out; '.repeat(5)}`);
-    const messages = conversation(...turns, 'And then?');
-    const tokens = await model.tokenizer.encode(model.tokenizer.applyChatTemplate(messages));
-    const [reader, other] = [model.createSession(), model.createSession()];
-    const reads = reader.prefill({ tokens });
-    expect((await other.prefill({ messages })).promptTokens).toBe(tokens.length);
-    await reads;
-    expect((await processed(reader)) + (await processed(other))).toBe(
-      tokens.length - system.length - 'system: \n'.length,
-    );
-    expect(await other.logits()).toEqual(await reader.logits());
-    for (const session of [reader, other]) await session.dispose();
-  });
 });

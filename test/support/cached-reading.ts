@@ -4,7 +4,7 @@ import type { LoadOptions } from '../../lib/generation/load';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { Session } from '../../lib/generation/session';
-import type { insideOf } from './network';
+import { insideOf } from './network';
 
 export const join = (...parts: Int32Array[]) => Int32Array.from(parts.flatMap((part) => [...part]));
 
@@ -31,4 +31,11 @@ export async function room(options: LoadOptions, states: number): Promise<number
     await load({ ...options, prefixCache: { deviceBytes: 0 } }).then(String, (error: Error) => error.message),
   )!;
   return (Number(bytes) / 4) * (states + 2);
+}
+
+/** Resolves when what left the device is in the memory of the process, and what goes to the store is there. */
+export async function whenKept(model: Model): Promise<void> {
+  const cache = insideOf(model).core.prefixCache as unknown as { demoting?: Promise<void>; saves: Promise<void> };
+  await cache.demoting;
+  await cache.saves;
 }
