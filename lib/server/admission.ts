@@ -37,10 +37,14 @@ export class Admission {
     return () => this.leave();
   }
 
+  /** ApiError 429 when there is no place, neither inside nor in the line. */
+  checkRoom(): void {
+    if (this.inside < this.most || this.line.length < this.mostWaiting) return;
+    throw new ApiError(429, 'queue_full', `${this.line.length} requests are waiting already; try again later`);
+  }
+
   private wait(signal: AbortSignal): Promise<void> {
-    if (this.line.length >= this.mostWaiting) {
-      throw new ApiError(429, 'queue_full', `${this.line.length} requests are waiting already; try again later`);
-    }
+    this.checkRoom();
     return new Promise<void>((resolve, reject) => {
       const onAbort = () => {
         this.line.splice(this.line.indexOf(waiting), 1);

@@ -12,8 +12,9 @@ import type { Service } from './service';
 export function addCompletionRoutes(app: FastifyInstance, service: Service): void {
   const route = (read: PromptReader, form: typeof completionForm) => (request: FastifyRequest, reply: FastifyReply) =>
     complete(service, read, form, request, reply);
-  app.post('/v1/completions', route(readTextPrompt, completionForm));
-  app.post('/v1/chat/completions', route(readChat, chatForm));
+  const early = { onRequest: async () => service.work.admission.checkRoom() }; // before the body is read
+  app.post('/v1/completions', early, route(readTextPrompt, completionForm));
+  app.post('/v1/chat/completions', early, route(readChat, chatForm));
 }
 
 async function complete(

@@ -13,7 +13,7 @@ const maxInputs = 2048;
 
 export function addEmbeddingRoute(app: FastifyInstance, service: Service): void {
   const { model, options, work, metrics } = service;
-  app.post('/v1/embeddings', async (request, reply) => {
+  app.post('/v1/embeddings', { onRequest: async () => work.admission.checkRoom() }, async (request, reply) => {
     const fields = new Fields(request.body);
     checkModel(fields, options.modelName);
     const inputs = inputsOf(fields.get('input'));

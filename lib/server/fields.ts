@@ -2,7 +2,7 @@
 import { invalid } from './api-error';
 
 export class Fields {
-  private readonly values: Readonly<Record<string, unknown>>;
+  readonly values: Record<string, unknown>;
 
   constructor(body: unknown, param: string | null = null) {
     if (typeof body !== 'object' || body === null || Array.isArray(body)) {

@@ -49,8 +49,7 @@ export const readChat: PromptReader = async ({ model, options }, fields, _sessio
   if (!tokenizer.hasChatTemplate) {
     throw new ApiError(400, 'no_chat_template', 'the model has no chat template: use /v1/completions', 'messages');
   }
-  const variables = fields.get('chat_template_kwargs') ?? {};
-  const text = tokenizer.applyChatTemplate(messages, variables as Record<string, unknown>);
+  const text = tokenizer.applyChatTemplate(messages, fields.object('chat_template_kwargs')?.values ?? {});
   const tokens = await tokenizer.encode(text, { signal });
   checkCount('messages', tokens.length, options.maxPromptTokens);
   return { tokens };

@@ -119,6 +119,7 @@ test('the line is first in, first out, and has an end', async () => {
   const refused = await post('/v1/completions', greedy);
   expect(refused.headers.get('retry-after')).toBe('1');
   expect(await errorOf(refused)).toMatchObject({ status: 429, code: 'queue_full', type: 'rate_limit_error' });
+  expect((await post('/v1/completions', 'a body that is never read')).status).toBe(429);
   expect(await (await fetch(`${url}/health`)).json()).toEqual({ status: 'ok', model: 'test', running: 1, waiting: 2 });
   leave.abort();
   expect(await Promise.all(waiting)).toEqual([200, 200]);
