@@ -1,5 +1,9 @@
 // Public exports, nothing else.
 /// <reference types="node" preserve="true" />
+export { DirectoryStore } from './cache/directory-store';
+export { MemoryStore } from './cache/memory-store';
+export type { PrefixStore } from './cache/prefix-store';
+export { type RedisClient, RedisStore, type RedisStoreOptions } from './cache/redis-store';
 export { type ErrorCode, LinattnError } from './errors';
 export type { EmbedInput } from './generation/embed';
 export type { Chunk, GenerateResult, Generation } from './generation/generation';
@@ -7,6 +11,7 @@ export type { GenerateOptions, Input, PrefillOptions } from './generation/input'
 export { type LoadOptions, load } from './generation/load';
 export type { SnapshotSource } from './generation/load-snapshot';
 export type { Model, ModelInfo } from './generation/model';
+export type { PrefixCacheOptions } from './generation/prefix-cache-options';
 export type { SchedulingOptions } from './generation/scheduling';
 export type { Session } from './generation/session';
 export type { SerializeOptions, Snapshot } from './generation/snapshot';

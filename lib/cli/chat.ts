@@ -4,9 +4,12 @@ import type { Command } from 'commander';
 import type { Message, Session } from '../index';
 import type { Context } from './context';
 import {
+  addCacheFlag,
   addModelFlags,
   addReportFlags,
   addSamplingFlags,
+  type CacheFlags,
+  cacheOptions,
   generateOptions,
   loadOptions,
   type ModelFlags,
@@ -16,7 +19,7 @@ import {
 import { summary } from './output';
 import { ProgressDisplay } from './progress';
 
-interface Flags extends ModelFlags, SamplingFlags, ReportFlags {
+interface Flags extends ModelFlags, CacheFlags, SamplingFlags, ReportFlags {
   system?: string;
 }
 
@@ -25,7 +28,10 @@ Each line is a message. Ctrl-C ends an answer, and the chat where there is none;
 
 export function chatCommand(program: Command, context: Context): void {
   const command = program.command('chat').description('talk to a model that has a chat template');
-  addSamplingFlags(addModelFlags(command)).option('--system <text>', 'message of the system before the first one');
+  addSamplingFlags(addCacheFlag(addModelFlags(command))).option(
+    '--system <text>',
+    'message of the system before the first one',
+  );
   addReportFlags(command).addHelpText('after', notes);
   command.action((flags: Flags) => chat(flags, context));
 }
@@ -35,7 +41,12 @@ async function chat(flags: Flags, context: Context): Promise<void> {
   const progress = new ProgressDisplay(context, flags);
   const { load } = context.library();
   const onProgress = (state: { done: number; total: number }) => progress.show('load', state);
-  const model = await load({ ...loadOptions(flags), signal: interrupts.signal, onProgress });
+  const model = await load({
+    ...loadOptions(flags),
+    ...cacheOptions(flags, context),
+    signal: interrupts.signal,
+    onProgress,
+  });
   progress.clear();
   const isTerminal = stdin.isTTY === true && stdout.isTTY === true;
   const lines = createInterface({ input: stdin, ...(isTerminal && { output: stdout }), terminal: isTerminal });

@@ -3,9 +3,12 @@ import type { Command } from 'commander';
 import type { GenerateResult, Message, Model, Progress, Session } from '../index';
 import type { Context } from './context';
 import {
+  addCacheFlag,
   addModelFlags,
   addReportFlags,
   addSamplingFlags,
+  type CacheFlags,
+  cacheOptions,
   generateOptions,
   loadOptions,
   type ModelFlags,
@@ -16,7 +19,7 @@ import { type GenerationOutput, generationOutput, summary } from './output';
 import { ProgressDisplay } from './progress';
 import { addPromptFlags, gapAfter, type PromptFlags, readPrompt } from './prompt';
 
-interface Flags extends ModelFlags, SamplingFlags, ReportFlags, PromptFlags {
+interface Flags extends ModelFlags, CacheFlags, SamplingFlags, ReportFlags, PromptFlags {
   chat?: boolean;
   system?: string;
   echo?: boolean;
@@ -31,6 +34,7 @@ Examples:
   cat report.txt | linattn generate --chat -p 'Summarize.' --json | jq -r .text
   linattn generate -f report.txt -n 0 --save-state report.state
   linattn generate --state report.state -p 'In short:'
+  linattn generate -f report.txt -p 'In short:' --cache states
 
 Standard input is read unless it is a terminal or --prompt-file names a file; a document goes before the prompt of -p.
 The prompt is continued as it is; --chat makes it a message and applies the chat template of the model. With --state the
@@ -44,7 +48,7 @@ export function generateCommand(program: Command, context: Context): void {
     .option('--echo', 'give out the prompt before the text')
     .option('--state <file>', 'go on from a state that --save-state has saved with the same model')
     .option('--save-state <file>', 'save the state after the last token');
-  addSamplingFlags(addModelFlags(command))
+  addSamplingFlags(addCacheFlag(addModelFlags(command)))
     .option('--json', 'one JSON object: text, tokens, finishReason, usage')
     .option('--jsonl', 'a line of JSON for each event, the last one the result');
   addReportFlags(command).addHelpText('after', examples);
@@ -67,7 +71,12 @@ async function generate(flags: Flags, context: Context, noPrompt: () => never): 
     const prompt = (await readPrompt(flags, context)) ?? noPrompt();
     const { load } = context.library();
     const onProgress = (state: Progress) => progress.show('load', state);
-    model = await load({ ...loadOptions(flags), signal: interrupts.signal, onProgress });
+    model = await load({
+      ...loadOptions(flags),
+      ...cacheOptions(flags, context),
+      signal: interrupts.signal,
+      onProgress,
+    });
     hint(model, flags, context);
     if (flags.echo) output = generationOutput(context, flags, prompt);
     const result = await interrupts.orGiveUp(generateWith(model, prompt, flags, context, output, progress));

@@ -134,10 +134,13 @@ export class Admission {
   private fits(need: Need): boolean {
     if (this.store.vacancies === 0) return false;
     const all = this.pagesOf(lengthOf(need));
-    if (this.pools.every((pool, i) => all[i]! <= pool.freePages - this.promised(i))) return true;
-    // Nobody will give back what is missing: it starts with what is there.
     const prompt = this.pagesOf(need.promptTokens);
-    return this.admitted.size === 0 && this.pools.every((pool, i) => prompt[i]! <= pool.freePages);
+    do {
+      if (this.pools.every((pool, i) => all[i]! <= pool.freePages - this.promised(i))) return true;
+      // Nobody who was let in will give back what is missing: it starts with what is there.
+      if (this.admitted.size === 0 && this.pools.every((pool, i) => prompt[i]! <= pool.freePages)) return true;
+    } while (this.store.giveWay());
+    return false;
   }
 
   private get pools(): readonly PagePool[] {

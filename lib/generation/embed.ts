@@ -26,7 +26,7 @@ export async function embed(core: ModelCore, input: EmbedInput, signal: AbortSig
         for (let c = 0; c < width; c++) sum[c]! += hidden[t * width + c]!;
       }
     };
-    await scheduler.prefill({ sequence, tokens, signal, priority: 0, onProgress: () => undefined, onHidden });
+    await scheduler.prefill({ sequence, tokens, priority: 0, signal, onProgress: () => undefined, onHidden });
     const norm = Math.hypot(...sum);
     return Float32Array.from(sum, (value) => value / norm);
   } finally {

@@ -1,10 +1,12 @@
 // Reads a saved state back. Nothing of it is used before all of its bytes have proved right.
 import { createReadStream } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { linattnError } from '../errors';
 import { readContent, sectionsOf } from '../state/checkpoint-content';
-import { FramedReader } from '../state/snapshot-format';
+import { bytesOf, FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
+import type { SessionStart } from './session';
 import { ModelSnapshot, type SnapshotHeader } from './snapshot';
 import { type TokenHash, TokenList } from './token-list';
 
@@ -16,6 +18,20 @@ export async function loadSnapshot(
   source: SnapshotSource,
   signal: AbortSignal | undefined,
 ): Promise<ModelSnapshot> {
+  const { checkpoint, history } = await readSnapshot(core, source, signal);
+  try {
+    return new ModelSnapshot(core, checkpoint, history);
+  } finally {
+    core.scheduler.store.release(checkpoint);
+  }
+}
+
+/** The same as a checkpoint, which the caller releases, and its tokens. */
+export async function readSnapshot(
+  core: ModelCore,
+  source: SnapshotSource,
+  signal: AbortSignal | undefined,
+): Promise<SessionStart> {
   const name = typeof source === 'string' ? `loadSnapshot: ${source}` : 'loadSnapshot';
   const reader = new FramedReader(name, chunksOf(source), signal);
   try {
@@ -26,10 +42,11 @@ export async function loadSnapshot(
     const checkpoint = await readContent(store, reader, length, stateDtype);
     try {
       await reader.finish();
-      return new ModelSnapshot(core, checkpoint, history);
-    } finally {
+    } catch (error) {
       store.release(checkpoint);
+      throw error;
     }
+    return { checkpoint, history };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined || typeof source !== 'string') throw error;
     throw linattnError('ERR_FILE', `${name}: ${(error as Error).message}`, { cause: error });
@@ -38,11 +55,21 @@ export async function loadSnapshot(
   }
 }
 
+/** Bytes read before the event loop has its turn. */
+const chunkBytes = 2 ** 20;
+
 async function* chunksOf(source: SnapshotSource): AsyncGenerator<Uint8Array> {
-  if (typeof source === 'string') yield* createReadStream(source, { highWaterMark: 2 ** 20 });
-  else if (ArrayBuffer.isView(source)) yield source as Uint8Array;
+  if (typeof source === 'string') yield* createReadStream(source, { highWaterMark: chunkBytes });
+  else if (ArrayBuffer.isView(source)) yield* piecesOf(bytesOf(source));
   else if (typeof source?.[Symbol.asyncIterator] === 'function') yield* source;
   else throw linattnError('ERR_ARGUMENT', `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source}`);
+}
+
+async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
+    if (at > 0) await setImmediate();
+    yield bytes.subarray(at, at + chunkBytes);
+  }
 }
 
 /** The header, when it is of this model and says what a file of it must say. */

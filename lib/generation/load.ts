@@ -16,6 +16,14 @@ import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/t
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
 import { type ModelFolder, readModelFolder } from './model-folder';
+import { PrefixCache } from './prefix-cache';
+import {
+  cachedStateBytes,
+  checkPrefixCache,
+  leavingStates,
+  type PrefixCacheOptions,
+  prefixCacheSettings,
+} from './prefix-cache-options';
 import { Scheduler } from './scheduler';
 import { type Scheduling, type SchedulingOptions, schedulingOf } from './scheduling';
 
@@ -37,6 +45,11 @@ export interface LoadOptions {
   maxSnapshots?: number;
   /** The same bits in whatever slices and company: so it always is on the cpu; ERR_UNSUPPORTED on another device. */
   deterministic?: boolean;
+  /**
+   * Sessions share the states of the texts that they have read: one that begins like an earlier text reads only the
+   * rest. Default: none. docs/prefix-cache.md
+   */
+  prefixCache?: PrefixCacheOptions;
   /** How sequences share the device. */
   scheduling?: SchedulingOptions;
   signal?: AbortSignal;
@@ -60,6 +73,7 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
+  if (options.prefixCache !== undefined) checkPrefixCache(options.prefixCache);
   signal?.throwIfAborted();
   const found = await readModelFolder(folder, options);
   if (options.deterministic && found.info.device !== 'cpu') {
@@ -151,10 +165,13 @@ async function assemble(parts: {
     await loader.finish();
     signal?.throwIfAborted();
     const { total } = deviceOf(device).memory();
+    const cachedBytes = cachedStateBytes(network.state, network.kv, kvDType, network.vocabularySize);
+    const cache = options.prefixCache && prefixCacheSettings(options.prefixCache, cachedBytes);
     const sizes = {
       device,
       sequences: counts.maxSequences,
       snapshots: counts.maxSnapshots,
+      cached: cache === undefined ? 0 : cache.states + leavingStates,
       vocabularySize,
       contextLength: plan.contextLength,
       stepTokens: scheduling.stepTokens,
@@ -170,6 +187,7 @@ async function assemble(parts: {
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
+    if (cache !== undefined) core.prefixCache = new PrefixCache(core, cache);
     const release = async () => {
       scheduler.dispose();
       store.dispose();

@@ -4,6 +4,7 @@ import type { Sampling } from '../ops/sampling-table';
 import type { SequenceState } from '../state/sequence-store';
 import type { TextTokenizer } from '../tokenizer/tokenizer';
 import { Admission } from './admission';
+import type { PrefixCache } from './prefix-cache';
 import type { Scheduler } from './scheduler';
 
 export interface GenerationDefaults {
@@ -21,6 +22,8 @@ export interface ModelIdentity {
 }
 
 export class ModelCore {
+  /** Absent unless `load` was asked for one. */
+  prefixCache: PrefixCache | undefined;
   private readonly snapshots = new Set<{ dispose(): void }>();
   private readonly working = new Set<Promise<unknown>>();
   private readonly ended = new AbortController();
@@ -79,6 +82,7 @@ export class ModelCore {
   /** After stop(): waits for that work and disposes the snapshots. */
   async end(): Promise<void> {
     await Promise.allSettled(this.working);
+    await this.prefixCache?.dispose();
     for (const snapshot of this.snapshots) snapshot.dispose();
   }
 

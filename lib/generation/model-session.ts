@@ -11,7 +11,9 @@ import {
   type PrefillOptions,
   samplingOf,
 } from './input';
+import { messageEnds } from './message-ends';
 import type { ModelCore } from './model-core';
+import { type ReadJob, readTokens } from './read-tokens';
 import type { Session, SessionOwner, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
 import { StopMatcher } from './stop';
@@ -160,7 +162,7 @@ export class ModelSession implements Session {
 
   /** Reads the pending token, or where the logits are gone the tokens after the last checkpoint. */
   private async catchUp(signal: AbortSignal): Promise<void> {
-    await this.readTokens(this.withPending(), signal, {});
+    await this.readTokens(this.withPending(), signal, {}, undefined);
   }
 
   private withPending(): Int32Array {
@@ -172,41 +174,26 @@ export class ModelSession implements Session {
   private async read(call: string, input: Input, signal: AbortSignal, options: PrefillOptions): Promise<PrefillUsage> {
     const start = now();
     const target = await tokensOf(this.core, call, input, this.withPending(), signal);
-    const tokenized = now();
     if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
-    const cachedTokens = await this.readTokens(target, signal, options);
+    const ends = async (from: number) =>
+      'messages' in input ? messageEnds(this.core, input.messages, target, from, signal) : [];
+    const tokenized = now();
+    const cachedTokens = await this.readTokens(target, signal, options, ends);
     return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
   }
 
-  /** Goes back to the longest state inside the common prefix and reads the rest. Returns the tokens not read. */
-  private async readTokens(target: Int32Array, signal: AbortSignal, options: PrefillOptions): Promise<number> {
-    const { scheduler } = this.core;
+  private readTokens(
+    target: Int32Array,
+    signal: AbortSignal,
+    options: PrefillOptions,
+    ends: ReadJob['ends'],
+  ): Promise<number> {
     const { sequence, history } = this;
-    scheduler.store.checkLength(target.length);
-    const common = history.commonPrefix(target);
-    const stays = common === history.length && (common < target.length || sequence.logits !== undefined);
-    if (!stays) {
-      const usable = sequence.checkpoints.filter((checkpoint) => checkpoint.length <= common);
-      scheduler.store.rewind(sequence, usable.at(-1));
-      history.truncate(sequence.length);
+    const onMoved = () => {
       this.pending = undefined;
-    }
-    const cached = history.length;
-    const report = (done: number) => options.onPrefillProgress?.({ done: cached + done, total: target.length, cached });
-    report(0);
-    const rest = target.subarray(cached);
-    if (rest.length === 0) {
-      this.pending = undefined;
-      return cached;
-    }
-    const read = (done: number) => {
-      this.pending = undefined;
-      history.push(target.subarray(history.length, cached + done));
-      report(done);
     };
-    const { priority = 0 } = options;
-    await scheduler.prefill({ sequence, tokens: rest, priority, signal, onProgress: read });
-    return cached;
+    const { priority = 0, onPrefillProgress: onProgress } = options;
+    return readTokens(this.core, { sequence, history, target, priority, signal, onProgress, ends, onMoved });
   }
 
   /** Samples tokens until something says stop. */

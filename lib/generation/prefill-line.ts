@@ -10,7 +10,7 @@ export interface PrefillJob {
   readonly priority: number;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: (done: number) => void;
-  /** Given the hidden states [t, C] of each piece in order; then there are no logits and no checkpoint. */
+  /** Given the hidden states float32 [t, C] of each piece in order; then there are no logits and no checkpoint. */
   readonly onHidden?: (hidden: Float32Array, tokens: number) => void;
 }
 
@@ -45,6 +45,9 @@ export interface Piece {
   /** The prompt ends with it. */
   readonly last: boolean;
 }
+
+/** Whether a step makes something of a piece: the logits of the next token, or the hidden states. */
+export const hasOutput = ({ entry, last }: Piece): boolean => last || entry.job.onHidden !== undefined;
 
 export class PrefillLine {
   private entries: Prefilling[] = [];

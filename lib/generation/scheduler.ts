@@ -7,10 +7,10 @@ import type { SequenceState, SequenceStore } from '../state/sequence-store';
 import type { DeviceName } from '../tensor/device';
 import type { Tensor } from '../tensor/tensor';
 import { DecodeGraphs, mostRows } from './decode-graphs';
-import { type Piece, Prefilling, type PrefillJob, PrefillLine } from './prefill-line';
+import { hasOutput, type Piece, Prefilling, type PrefillJob, PrefillLine } from './prefill-line';
 import type { Scheduling } from './scheduling';
 import { StepBudget } from './step-budget';
-import { type PromptOutputs, StepCommands } from './step-commands';
+import { StepCommands } from './step-commands';
 
 /**
  * Most tokens of a prefill step: enough to keep the device busy, few enough that an abort is soon seen. Slices end on
@@ -138,11 +138,11 @@ export class Scheduler {
   /** One step of prompts; what is left of them goes back into the line. */
   private async read(pieces: readonly Piece[]): Promise<void> {
     const enqueued = performance.now();
-    let step: PromptOutputs = { outputs: [], made: [] };
+    let outputs: Tensor[] = [];
     let failure: { readonly error: unknown } | undefined;
     try {
-      step = this.steps.prompts(pieces);
-      await step.made.at(-1)!.wait();
+      outputs = this.steps.prompts(pieces);
+      await outputs.at(-1)!.wait();
     } catch (error) {
       failure = { error };
     }
@@ -153,26 +153,24 @@ export class Scheduler {
     }
     this.lastDone = done;
     this.reading = false;
-    const { outputs, made } = step;
-    const dropped =
-      failure === undefined ? made.filter((tensor) => !outputs.includes(tensor as Tensor<'float32'>)) : made;
-    for (const tensor of dropped) tensor.dispose();
-    for (const [i, piece] of pieces.entries()) {
+    if (failure !== undefined || !pieces.some(hasOutput)) for (const tensor of outputs) tensor.dispose();
+    let taken = 0;
+    for (const piece of pieces) {
       if (failure !== undefined) piece.entry.reject(failure.error);
-      else void this.advance(piece, outputs[i]);
+      else void this.advance(piece, hasOutput(piece) ? (outputs[taken++] as Tensor<'float32'>) : undefined);
     }
     this.turn();
   }
 
-  /** A piece has been read; `output` is its hidden states, or the logits when its prompt ends with it. */
+  /** A piece has been read; `output` is what the step made of it. */
   private async advance({ entry, size, last }: Piece, output: Tensor<'float32'> | undefined): Promise<void> {
     const { sequence, onProgress, onHidden } = entry.job;
     try {
       sequence.length += size;
       entry.at += size;
-      if (last && onHidden === undefined) await this.store.checkpoint(sequence, output!);
-      else sequence.logits = undefined;
+      sequence.logits = undefined;
       if (onHidden !== undefined) onHidden(await output!.read().finally(() => output!.dispose()), size);
+      else if (last) await this.store.checkpoint(sequence, output!);
       onProgress(entry.at);
       if (last) entry.resolve();
       else {

@@ -1,13 +1,12 @@
 // A state that outlives its session: to start other sessions from, and to save.
-import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
-import path from 'node:path';
 import { checkOptions, linattnError } from '../errors';
 import { contentOf, type Section, sectionsOf } from '../state/checkpoint-content';
+import { writeDurably } from '../state/durable-file';
 import type { Checkpoint } from '../state/sequence-store';
 import { bytesOf, framed } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
+import type { SessionStart } from './session';
 import type { TokenHash, TokenList } from './token-list';
 
 export interface SerializeOptions {
@@ -61,18 +60,14 @@ export class ModelSnapshot implements Snapshot {
   }
 
   /** For a new session. */
-  content(call: string): { readonly checkpoint: Checkpoint; readonly history: TokenList } {
+  content(call: string): SessionStart {
     if (this.disposed) throw linattnError('ERR_DISPOSED', `${call}: the snapshot was disposed`);
     return { checkpoint: this.checkpoint, history: this.history };
   }
 
   async serialize(options: SerializeOptions = {}): Promise<Uint8Array> {
     checkOptions('serialize', options);
-    return this.core.during(options.signal, async (signal) => {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of this.chunks('serialize', { ...options, signal })) chunks.push(chunk);
-      return bytesOf(Buffer.concat(chunks));
-    });
+    return this.core.during(options.signal, (signal) => collected(this.chunks('serialize', { ...options, signal })));
   }
 
   async save(file: string, options: SerializeOptions = {}): Promise<void> {
@@ -87,57 +82,22 @@ export class ModelSnapshot implements Snapshot {
   }
 
   private async write(file: string, chunks: AsyncGenerator<Uint8Array>): Promise<void> {
-    const beside = path.join(path.dirname(file), `.${path.basename(file)}.${randomBytes(6).toString('hex')}.part`);
-    let handle: FileHandle | undefined;
     try {
-      for await (const chunk of chunks) {
-        handle ??= await open(beside, 'wx');
-        await handle.writeFile(chunk);
-      }
-      await handle!.sync();
-      await handle!.close();
-      await rename(beside, file);
+      await writeDurably(file, chunks);
     } catch (error) {
-      await handle?.close();
-      if (handle !== undefined) await unlink(beside).catch(() => undefined);
       if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
       throw linattnError('ERR_FILE', `save: ${file}: ${(error as Error).message}`, { cause: error });
     }
-    await syncFolder(path.dirname(file));
   }
 
   private async *chunks(call: string, options: SerializeOptions): AsyncGenerator<Uint8Array> {
-    const { checkpoint, history } = this.content(call);
-    const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
-    if (!stateDTypes.includes(stateDtype)) {
-      throw linattnError('ERR_ARGUMENT', `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${stateDtype}`);
-    }
-    if (tokens !== 'full' && tokens !== 'hash') {
-      throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${tokens}`);
-    }
-    if (tokens === 'full' && history.unknownStart > 0) {
-      throw linattnError(
-        'ERR_ARGUMENT',
-        `${call}: tokens must be hash where only the hash of the first ${history.unknownStart} is known, got full`,
-      );
-    }
+    const content = this.content(call);
     const { store } = this.core.scheduler;
-    const header: SnapshotHeader = {
-      model: this.core.identity,
-      length: checkpoint.length,
-      stateDtype,
-      tokens: tokens === 'full' ? 'full' : history.hash(),
-      sections: sectionsOf(store, checkpoint.length, stateDtype),
-    };
-    async function* sections(): AsyncGenerator<Uint8Array> {
-      if (tokens === 'full') yield bytesOf(history.toArray());
-      yield* contentOf(store, checkpoint, stateDtype);
-    }
-    store.hold(checkpoint);
+    store.hold(content.checkpoint);
     try {
-      yield* framed(header, sections(), signal);
+      yield* snapshotChunks(this.core, call, content, options);
     } finally {
-      store.release(checkpoint);
+      store.release(content.checkpoint);
     }
   }
 
@@ -153,12 +113,44 @@ export class ModelSnapshot implements Snapshot {
   }
 }
 
-/** A rename is on the disk when its folder is. Where folders cannot be opened (Windows) the system sees to it. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r').catch(() => undefined);
-  try {
-    await handle?.sync();
-  } finally {
-    await handle?.close();
+/** A state as the bytes that loadSnapshot reads; the caller holds it until the end. */
+export async function* snapshotChunks(
+  core: ModelCore,
+  call: string,
+  { checkpoint, history }: SessionStart,
+  options: SerializeOptions,
+): AsyncGenerator<Uint8Array> {
+  const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
+  if (!stateDTypes.includes(stateDtype)) {
+    throw linattnError('ERR_ARGUMENT', `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${stateDtype}`);
   }
+  if (tokens !== 'full' && tokens !== 'hash') {
+    throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${tokens}`);
+  }
+  if (tokens === 'full' && history.unknownStart > 0) {
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `${call}: tokens must be hash where only the hash of the first ${history.unknownStart} is known, got full`,
+    );
+  }
+  const { store } = core.scheduler;
+  const header: SnapshotHeader = {
+    model: core.identity,
+    length: checkpoint.length,
+    stateDtype,
+    tokens: tokens === 'full' ? 'full' : history.hash(),
+    sections: sectionsOf(store, checkpoint.length, stateDtype),
+  };
+  async function* sections(): AsyncGenerator<Uint8Array> {
+    if (tokens === 'full') yield bytesOf(history.toArray());
+    yield* contentOf(store, checkpoint, stateDtype);
+  }
+  yield* framed(header, sections(), signal);
+}
+
+/** All chunks as one array. */
+export async function collected(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const all: Uint8Array[] = [];
+  for await (const chunk of chunks) all.push(chunk);
+  return bytesOf(Buffer.concat(all));
 }

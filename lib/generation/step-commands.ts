@@ -13,14 +13,7 @@ import type { SequenceState, SequenceStore } from '../state/sequence-store';
 import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import type { Piece } from './prefill-line';
-
-export interface PromptOutputs {
-  /** By piece. */
-  readonly outputs: readonly (Tensor<'float32'> | undefined)[];
-  /** All tensors made: the outputs, and one to wait for. */
-  readonly made: readonly Tensor[];
-}
+import { hasOutput, type Piece } from './prefill-line';
 
 export class StepCommands {
   constructor(
@@ -30,10 +23,10 @@ export class StepCommands {
   ) {}
 
   /**
-   * Enqueues a step of prompts with its commit. By piece: the hidden states where they are asked for, the logits of the next
-   * token where a prompt ends, or nothing.
+   * Enqueues a step of prompts with its commit. Returns for each piece that has an output, in their order, the logits of the
+   * next token or the hidden states; or where none has some output to wait for.
    */
-  prompts(given: readonly Piece[]): PromptOutputs {
+  prompts(given: readonly Piece[]): Tensor[] {
     // Pieces of one token come first in a step: they take the step kernels.
     const singles = given.filter(({ size }) => size === 1);
     const pieces = [...singles, ...given.filter(({ size }) => size > 1)];
@@ -43,9 +36,8 @@ export class StepCommands {
     for (const [i, { entry, size }] of pieces.entries()) {
       packed.set(entry.job.tokens.subarray(entry.at, entry.at + size), ends[i]!);
     }
-    const startOf = (piece: Piece) => ends[pieces.indexOf(piece)]!;
-    const ending = given.filter(({ last, entry }) => last && entry.job.onHidden === undefined);
-    const lastTokens = ending.map((piece) => startOf(piece) + piece.size - 1);
+    const endOf = (piece: Piece): number => ends[pieces.indexOf(piece) + 1]!;
+    const predicted = given.filter(({ entry, last }) => last && entry.job.onHidden === undefined);
     const { table } = this.store;
     return scope(() => {
       const rows = this.ints(pieces.map(({ entry }) => entry.job.sequence.slot));
@@ -59,22 +51,19 @@ export class StepCommands {
       };
       const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
       const hidden = this.network.hidden(this.ints(packed), { sequences, rows });
-      const after: Tensor = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
+      const lastTokens = predicted.map((piece) => endOf(piece) - 1);
+      const after = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
       commitStep(rows, table, { offsets, after });
-      const ofPiece = (piece: Piece): Tensor<'float32'> | undefined => {
-        if (piece.entry.job.onHidden !== undefined) {
-          const [, C] = hidden.shape as [number, number];
-          return convert({ x: hidden.view([piece.size, C], startOf(piece) * C, C), dtype: 'float32' });
-        }
-        const i = ending.indexOf(piece);
-        if (i < 0) return undefined;
-        // Each checkpoint owns its logits.
-        const logits = after as Tensor<'float32'>;
-        return ending.length === 1 ? logits : gatherRows({ x: logits, rows: this.ints([i]) });
-      };
-      const outputs = given.map(ofPiece);
-      const made = outputs.filter((output) => output !== undefined);
-      return { outputs, made: made.includes(after as Tensor<'float32'>) ? made : [after, ...made] };
+      const outputs = given.filter(hasOutput);
+      if (outputs.length < 2 && outputs.length === predicted.length) return [after];
+      // Each checkpoint owns its logits.
+      return outputs.map((piece) => {
+        const row = predicted.indexOf(piece);
+        if (row >= 0) return gatherRows({ x: after, rows: this.ints([row]) });
+        const tokens = Int32Array.from({ length: piece.size }, (_, i) => endOf(piece) - piece.size + i);
+        const states = gatherRows({ x: hidden, rows: this.ints(tokens) });
+        return states.dtype === 'float32' ? states : convert({ x: states, dtype: 'float32' });
+      });
     });
   }
 

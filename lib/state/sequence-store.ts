@@ -1,14 +1,14 @@
 // The device side of every sequence of a model: state slots, pages, the step table and the sampling tables. All are sized
 // once, so that recorded steps can name them; what varies between steps lives in the tables, by slot.
-import { linattnError } from '../errors';
+import { type LinattnError, linattnError } from '../errors';
 import type { KvLayout, StateLayout } from '../layers/layer';
 import { stepRow, stepRowInts } from '../ops/begin-step';
 import type { DeviceName } from '../tensor/device';
-import type { DType } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import { type HeldPages, PagePool } from './page-pool';
 import { SamplingTables } from './sampling-tables';
 import { StatePool } from './state-pool';
+import type { StoreOptions } from './store-options';
 
 /** Checkpoints that a sequence keeps. */
 export const checkpointsKept = 2;
@@ -40,17 +40,6 @@ export interface SequenceState {
   checkpoints: Checkpoint[];
 }
 
-export interface StoreOptions {
-  readonly device: DeviceName;
-  readonly sequences: number;
-  readonly snapshots: number;
-  readonly vocabularySize: number;
-  readonly contextLength: number;
-  readonly stepTokens: number;
-  readonly kvDType: DType;
-  readonly kvCapacityTokens: number;
-}
-
 export class SequenceStore {
   /** int32 [sequences, 16]: see beginStep. */
   readonly table: Tensor<'int32'>;
@@ -59,6 +48,8 @@ export class SequenceStore {
   readonly sampling: SamplingTables;
   readonly states: StatePool;
   readonly pagePools: readonly PagePool[];
+  /** Frees a state that is kept only in case it is asked for again; false when there is none. */
+  giveWay: () => boolean = () => false;
   /** Called when a sequence or pages have become free. */
   onFreed: () => void = () => undefined;
   private readonly free: number[];
@@ -71,7 +62,7 @@ export class SequenceStore {
     private readonly options: StoreOptions,
   ) {
     const { device, sequences, vocabularySize, contextLength, stepTokens, kvDType, kvCapacityTokens } = options;
-    const checkpoints = sequences * checkpointsKept + options.snapshots;
+    const checkpoints = sequences * checkpointsKept + options.snapshots + options.cached;
     this.states = new StatePool(layout, sequences * 2 + checkpoints, device);
     const sizes = { sequences, checkpoints, stepTokens, contextLength };
     const pages = { ...sizes, capacityTokens: kvCapacityTokens, dtype: kvDType, device };
@@ -102,6 +93,19 @@ export class SequenceStore {
     for (const pool of this.pagePools) await pool.reserveMemory();
   }
 
+  /** Does what takes slots or pages, as soon as there are enough: what is only kept for later gives way. */
+  private withRoom<T>(take: () => T): T {
+    for (;;) {
+      try {
+        return take();
+      } catch (error) {
+        if ((error as LinattnError).code !== 'ERR_OUT_OF_MEMORY' || !this.giveWay()) throw error;
+      }
+    }
+  }
+
+  private readonly takeState = (): number => this.withRoom(() => this.states.take());
+
   /** A new sequence, empty or at a checkpoint, which it then holds too. ERR_OUT_OF_MEMORY when `sequences` are open. */
   open(from?: Checkpoint): SequenceState {
     const slot = this.free.pop();
@@ -113,7 +117,7 @@ export class SequenceStore {
     }
     const sequence: SequenceState = {
       slot,
-      halves: [this.states.take(), this.states.take()],
+      halves: [this.takeState(), this.takeState()],
       pages: this.pagePools.map((pool) => pool.empty()),
       length: 0,
       logits: undefined,
@@ -190,14 +194,15 @@ export class SequenceStore {
   /** Pages for the tokens [from, to) of a step. */
   reserve(sequence: SequenceState, from: number, to: number): void {
     this.checkLength(to);
-    for (const [i, pool] of this.pagePools.entries()) pool.reserve(sequence.slot, sequence.pages[i]!, from, to);
+    const { slot, pages } = sequence;
+    for (const [i, pool] of this.pagePools.entries()) this.withRoom(() => pool.reserve(slot, pages[i]!, from, to));
   }
 
   /** Keeps the committed state with the logits of its next token; the oldest of three is dropped. */
   async checkpoint(sequence: SequenceState, logits: Tensor<'float32'>): Promise<void> {
     const { read } = await this.readRow(sequence);
     while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
-    const slot = this.states.take();
+    const slot = this.takeState();
     this.states.copy(read, slot);
     const { length } = sequence;
     const pages = this.pagePools.map((pool, i) => pool.share(sequence.pages[i]!, length));
@@ -208,10 +213,10 @@ export class SequenceStore {
   /** A checkpoint whose state and pages are still to be written; `logits` becomes its own. ERR_OUT_OF_MEMORY */
   emptyCheckpoint(length: number, logits: Tensor<'float32'>): Checkpoint {
     this.checkLength(length);
-    const slot = this.states.take();
+    const slot = this.takeState();
     const pages: HeldPages[] = [];
     try {
-      for (const pool of this.pagePools) pages.push(pool.allocate(length));
+      for (const pool of this.pagePools) pages.push(this.withRoom(() => pool.allocate(length)));
     } catch (error) {
       this.states.give(slot);
       for (const [i, held] of pages.entries()) this.pagePools[i]!.release(held);
@@ -238,6 +243,20 @@ export class SequenceStore {
     this.writeRow(sequence, checkpoint?.length ?? 0);
     sequence.logits = checkpoint?.logits;
     this.onFreed();
+  }
+
+  /** Forward to a checkpoint that another sequence made of the same tokens; the sequence holds it too. */
+  adopt(sequence: SequenceState, checkpoint: Checkpoint): void {
+    while ((sequence.checkpoints.at(-1)?.length ?? 0) >= checkpoint.length) this.dropNewest(sequence);
+    while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
+    sequence.checkpoints.push(this.hold(checkpoint));
+    this.rewind(sequence, checkpoint);
+  }
+
+  /** The sequence keeps its state, but not the checkpoint of it, nor the logits of the next token. */
+  dropNewest(sequence: SequenceState): void {
+    sequence.logits = undefined;
+    this.release(sequence.checkpoints.pop()!);
   }
 
   private dropOldest(sequence: SequenceState): void {

@@ -175,6 +175,18 @@ describe('pages', () => {
     await model.dispose();
   });
 
+  test('that a prefix cache holds give way to a request', async () => {
+    const model = await load({ model: grouped, maxSequences: 2, prefixCache: {} });
+    const all = poolOf(model).free.length;
+    await model.generate({ tokens: prompt, maxTokens: 2, ...greedy }).result;
+    expect(poolOf(model).free.length).toBeLessThan(all); // the cache has some
+    const giveBack = withFreePages(model, 3);
+    const other = prompt.map((token) => (token + 1) % 200);
+    expect((await model.generate({ tokens: other, maxTokens: 10, ...greedy }).result).tokens.length).toBe(10);
+    giveBack();
+    await model.dispose();
+  });
+
   test('fewer than a prompt needs in the whole pool, or positions: refused at once', async () => {
     const folder = modelFolder('qwen3_5/grouped');
     editConfig(folder, { max_position_embeddings: 256 });

@@ -1,0 +1,92 @@
+// A prefix store in a folder, one file a state. Several processes may share it, and one that is killed leaves whole files.
+import { mkdir, readdir, readFile, stat, unlink, utimes } from 'node:fs/promises';
+import path from 'node:path';
+import { linattnError } from '../errors';
+import { partSuffix, writeDurably } from '../state/durable-file';
+import { bytesOf } from '../state/snapshot-format';
+import { type Kept, overBudget, type PrefixStore } from './prefix-store';
+
+const suffix = '.state';
+/** A file that is still unfinished after this long was left by a process that was killed. */
+const abandonedMs = 3_600_000;
+
+const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
+  work.catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+
+export class DirectoryStore implements PrefixStore {
+  private readonly maxBytes: number;
+  /** Sets follow each other, so that each sees the files of the one before. */
+  private setting: Promise<void> = Promise.resolve();
+
+  /**
+   * @param folder made when it is not there
+   * @param options maxBytes: of the files, default 8 GiB; those used least recently go first
+   */
+  constructor(
+    private readonly folder: string,
+    { maxBytes = 2 ** 33 }: { maxBytes?: number } = {},
+  ) {
+    if (typeof folder !== 'string' || folder === '') {
+      throw linattnError('ERR_ARGUMENT', `DirectoryStore: folder must be a path, got ${folder}`);
+    }
+    this.maxBytes = maxBytes;
+  }
+
+  private fileOf(key: string): string {
+    if (!/^[a-z0-9-]{1,120}$/.test(key)) {
+      throw linattnError('ERR_ARGUMENT', `DirectoryStore: keys are 1 to 120 characters of [a-z0-9-], got ${key}`);
+    }
+    return path.join(this.folder, key + suffix);
+  }
+
+  async get(key: string): Promise<Uint8Array | undefined> {
+    const file = this.fileOf(key);
+    const value = await ifThere(readFile(file));
+    // The time of the last change is the time of the last use: access times are not kept on every file system.
+    if (value !== undefined) await utimes(file, new Date(), new Date()).catch(() => undefined);
+    return value && bytesOf(value);
+  }
+
+  set(key: string, value: Uint8Array): Promise<void> {
+    const set = this.setting.then(() => this.write(this.fileOf(key), value));
+    this.setting = set.catch(() => undefined);
+    return set;
+  }
+
+  private async write(file: string, value: Uint8Array): Promise<void> {
+    if (value.byteLength > this.maxBytes) return;
+    await mkdir(this.folder, { recursive: true });
+    await writeDurably(file, [value]);
+    await this.clear();
+  }
+
+  /** Deletes what is over the budget, and what killed processes left. */
+  private async clear(): Promise<void> {
+    const kept: Kept[] = [];
+    for (const name of await readdir(this.folder)) {
+      const isPart = name.endsWith(partSuffix);
+      if (!isPart && !name.endsWith(suffix)) continue;
+      const found = await ifThere(stat(path.join(this.folder, name)));
+      if (found === undefined) continue;
+      if (!isPart) kept.push({ key: name, bytes: found.size, usedAt: found.mtimeMs });
+      else if (Date.now() - found.mtimeMs > abandonedMs) await this.remove(name);
+    }
+    for (const name of overBudget(kept, this.maxBytes)) await this.remove(name);
+  }
+
+  private async remove(name: string): Promise<void> {
+    await ifThere(unlink(path.join(this.folder, name)));
+  }
+
+  async delete(key: string): Promise<void> {
+    await ifThere(unlink(this.fileOf(key)));
+  }
+
+  async keys(): Promise<Iterable<string>> {
+    const names = (await ifThere(readdir(this.folder))) ?? [];
+    return names.filter((name) => name.endsWith(suffix)).map((name) => name.slice(0, -suffix.length));
+  }
+}

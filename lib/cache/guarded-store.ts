@@ -1,0 +1,102 @@
+// A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
+import { createHash } from 'node:crypto';
+import type { PrefixStore } from './prefix-store';
+
+/** How long a store may take for what shows that it is alive, and for a state of any size. */
+const shortMs = 5000;
+const stateMs = 60_000;
+/** How long a store is left alone after it failed. */
+const restMs = 10_000;
+
+const littleEndian = (tokens: Int32Array): Uint8Array =>
+  new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
+
+export class GuardedStore {
+  private readonly prefix: string;
+  private restsUntil = 0;
+
+  /** @param model what the states must agree with: other models' states have other keys */
+  constructor(
+    private readonly store: PrefixStore,
+    model: object,
+    private readonly onError: (error: unknown) => void,
+  ) {
+    const mark = createHash('sha256').update(JSON.stringify(model)).digest('hex').slice(0, 16);
+    this.prefix = `${mark}-`;
+  }
+
+  /** It failed not long ago. */
+  get rests(): boolean {
+    return performance.now() < this.restsUntil;
+  }
+
+  /** `<model>-<tokens>-<SHA-256 of the tokens>` */
+  keyOf(tokens: Int32Array): string {
+    return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
+  }
+
+  private key(length: number, sha256: string): string {
+    return `${this.prefix}${length}-${sha256}`;
+  }
+
+  /** Keys of states that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
+  async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<string[]> {
+    const list = async () => new Set(Array.from(await this.store.keys(), String));
+    const known = (await this.guarded(shortMs, list, signal)) ?? new Set<string>();
+    const lengths = new Set<number>();
+    for (const key of known) {
+      if (!key.startsWith(this.prefix)) continue;
+      const length = Number.parseInt(key.slice(this.prefix.length), 10);
+      if (length > beyond && length <= tokens.length) lengths.add(length);
+    }
+    const hash = createHash('sha256');
+    const found: string[] = [];
+    let hashed = 0;
+    for (const length of [...lengths].sort((a, b) => a - b)) {
+      hash.update(littleEndian(tokens.subarray(hashed, length)));
+      hashed = length;
+      const key = this.key(length, hash.copy().digest('hex'));
+      if (known.has(key)) found.unshift(key);
+    }
+    return found;
+  }
+
+  get(key: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    return this.guarded(stateMs, () => this.store.get(key), signal);
+  }
+
+  /** Whether the value was taken. */
+  async set(key: string, value: Uint8Array): Promise<boolean> {
+    return (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
+  }
+
+  async delete(key: string, signal: AbortSignal): Promise<void> {
+    await this.guarded(shortMs, () => this.store.delete(key), signal);
+  }
+
+  /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
+  private async guarded<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
+    signal?.throwIfAborted();
+    if (this.rests) return undefined;
+    let stop = () => {};
+    const stopped = new Promise<never>((_, reject) => {
+      const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);
+      const abort = () => reject(signal!.reason);
+      signal?.addEventListener('abort', abort);
+      stop = () => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', abort);
+      };
+    });
+    try {
+      return await Promise.race([(async () => call())(), stopped]);
+    } catch (error) {
+      signal?.throwIfAborted();
+      this.restsUntil = performance.now() + restMs;
+      queueMicrotask(() => this.onError(error)); // what it throws is its own affair
+      return undefined;
+    } finally {
+      stop();
+    }
+  }
+}

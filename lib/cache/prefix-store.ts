@@ -1,0 +1,34 @@
+// Where a prefix cache keeps states that outlive the memory of a model, or its process.
+
+/**
+ * Values are saved states with checksums of their own: a store may lose or spoil one, and it is then read as a miss. Calls
+ * may come at the same time, from several processes too. A call that rejects is a miss, never a failed generation.
+ */
+export interface PrefixStore {
+  get(key: string): Promise<Uint8Array | undefined>;
+  /** Keys are at most 120 characters of [a-z0-9-]. */
+  set(key: string, value: Uint8Array): Promise<void>;
+  delete(key: string): Promise<void>;
+  /** All keys, in any order. */
+  keys(): Promise<Iterable<string>>;
+}
+
+/** What a store with a byte budget gives up first: the values that were used least recently. */
+export interface Kept {
+  readonly key: string;
+  readonly bytes: number;
+  /** Any clock. */
+  readonly usedAt: number;
+}
+
+/** The keys to give up so that the rest is within `maxBytes`. */
+export function overBudget(kept: readonly Kept[], maxBytes: number): string[] {
+  let total = kept.reduce((bytes, one) => bytes + one.bytes, 0);
+  const keys: string[] = [];
+  for (const one of [...kept].sort((a, b) => a.usedAt - b.usedAt)) {
+    if (total <= maxBytes) break;
+    keys.push(one.key);
+    total -= one.bytes;
+  }
+  return keys;
+}

@@ -1,0 +1,296 @@
+// States at the beginnings of texts, for all sessions of a model. A state is held on the device by reference; what has to
+// leave it goes to the memory of the process, and from there to the store. Nothing here fails a call: a state that is not
+// there, or is not what it should be, is a miss.
+import { setTimeout } from 'node:timers/promises';
+import { GuardedStore } from '../cache/guarded-store';
+import { type PrefixNode, PrefixTree } from '../cache/prefix-tree';
+import { type Ranked, Ranking } from '../cache/ranking';
+import { Readers } from '../cache/readers';
+import type { LinattnError } from '../errors';
+import type { Checkpoint, SequenceStore } from '../state/sequence-store';
+import { readSnapshot } from './load-snapshot';
+import type { ModelCore } from './model-core';
+import type { PrefixCacheSettings } from './prefix-cache-options';
+import { collected, snapshotChunks } from './snapshot';
+import { TokenList } from './token-list';
+
+/** Shorter texts are read as fast as their states are fetched. */
+const fewestTokens = 32;
+/** The store is asked only when it could save the reading of so many tokens. */
+const worthAsking = 256;
+/** States that wait for the store after they left the memory of the process; more of them are given up. */
+const mostSpilling = 4;
+/** How long a model's dispose waits for the store. */
+const flushMs = 10_000;
+
+interface Entry extends Ranked {
+  readonly node: PrefixNode<Entry>;
+  checkpoint: Checkpoint | undefined;
+  /** As a saved state. */
+  bytes: Uint8Array | undefined;
+  isStored: boolean;
+  isSaving: boolean;
+  /** Asynchronous work on it: until it ends the entry stays in the tree. */
+  busy: number;
+}
+
+export class PrefixCache {
+  private readonly tree = new PrefixTree<Entry>();
+  private readonly ranking = new Ranking();
+  private readonly onDevice = new Set<Entry>();
+  private readonly onHost = new Set<Entry>();
+  private hostBytes = 0;
+  /** States on their way to the device, and those on their way to the host. */
+  private loading = 0;
+  private readonly readings = new Set<{ readonly checkpoint: Checkpoint }>();
+  private demoting: Promise<unknown> | undefined;
+  private saves: Promise<unknown> = Promise.resolve();
+  private spilling = 0;
+  readonly readers = new Readers();
+  private readonly ended = new AbortController();
+  private readonly outside: GuardedStore | undefined;
+  private readonly store: SequenceStore;
+
+  constructor(
+    private readonly core: ModelCore,
+    readonly settings: PrefixCacheSettings,
+  ) {
+    this.store = core.scheduler.store;
+    this.store.giveWay = () => this.giveWay();
+    const { store, onStoreError = () => {} } = settings;
+    this.outside = store && new GuardedStore(store, core.identity, onStoreError);
+  }
+
+  /** How many tokens of a text are those of another one that has states here. */
+  sharedLength(tokens: Int32Array): number {
+    return this.tree.match(tokens).shared;
+  }
+
+  /**
+   * Keeps a state that stands for `tokens`, as long as it is worth its place.
+   * @param lasting it goes to the store now, and not only when it leaves the memory of the process
+   */
+  offer(tokens: Int32Array, checkpoint: Checkpoint, lasting: boolean): void {
+    if (tokens.length < fewestTokens) return;
+    const entry = this.entryAt(tokens);
+    this.ranking.use(entry);
+    this.place(entry, this.store.hold(checkpoint));
+    if (lasting) this.save(entry);
+  }
+
+  /** The longest state that begins `tokens` and stands for more than `beyond` of them; the caller releases it. */
+  async find(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
+    const held = this.longest(tokens)?.node.length ?? 0;
+    return (await this.findOutside(tokens, Math.max(beyond, held), signal)) ?? this.findHeld(tokens, beyond, signal);
+  }
+
+  private longest(tokens: Int32Array): Entry | undefined {
+    return this.tree.match(tokens).entries.findLast(({ checkpoint, bytes }) => (checkpoint ?? bytes) !== undefined);
+  }
+
+  private async findHeld(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
+    for (;;) {
+      const entry = this.longest(tokens);
+      if (entry === undefined || entry.node.length <= beyond) return undefined;
+      if (entry.checkpoint !== undefined) {
+        this.ranking.use(entry);
+        this.save(entry); // asked for again here, it may be elsewhere
+        return this.store.hold(entry.checkpoint);
+      }
+      const loaded = await this.load(entry.bytes!, tokens, signal);
+      if (loaded === 'no room') return undefined;
+      if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
+      this.dropBytes(entry);
+    }
+  }
+
+  private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
+    const { outside } = this;
+    if (outside === undefined || tokens.length - beyond < worthAsking) return undefined;
+    for (const key of await outside.candidates(tokens, beyond, signal)) {
+      const bytes = await outside.get(key, signal);
+      if (bytes === undefined) continue;
+      const loaded = await this.load(bytes, tokens, signal);
+      if (loaded === 'no room') return undefined;
+      if (loaded === 'wrong') {
+        await outside.delete(key, signal);
+        continue;
+      }
+      const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
+      entry.isStored = true;
+      return checkpoint;
+    }
+    return undefined;
+  }
+
+  /** A state that was read back gets its entry; the caller has one more holder. */
+  private placeLoaded(tokens: Int32Array, checkpoint: Checkpoint): { entry: Entry; checkpoint: Checkpoint } {
+    const entry = this.entryAt(tokens.subarray(0, checkpoint.length));
+    this.ranking.use(entry);
+    this.place(entry, this.store.hold(checkpoint));
+    return { entry, checkpoint };
+  }
+
+  /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens`. */
+  private async load(
+    bytes: Uint8Array,
+    tokens: Int32Array,
+    signal: AbortSignal,
+  ): Promise<Checkpoint | 'no room' | 'wrong'> {
+    if (!ArrayBuffer.isView(bytes)) return 'wrong'; // of a store that does not do what it should
+    if (!this.trimDevice(1)) return 'no room';
+    this.loading++;
+    try {
+      const { checkpoint, history } = await readSnapshot(this.core, bytes, signal);
+      const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
+      if (isBeginning) return checkpoint;
+      this.store.release(checkpoint);
+      return 'wrong';
+    } catch (error) {
+      signal.throwIfAborted();
+      return (error as LinattnError).code?.startsWith('ERR_SNAPSHOT_') ? 'wrong' : 'no room';
+    } finally {
+      this.loading--;
+    }
+  }
+
+  private entryAt(tokens: Int32Array): Entry {
+    const node = this.tree.nodeAt(tokens);
+    const places = { checkpoint: undefined, bytes: undefined, isStored: false, isSaving: false, busy: 0 };
+    node.entry ??= { node, ...places, uses: 0, priority: 0, usedAt: 0 };
+    return node.entry;
+  }
+
+  /** Gives an entry its state on the device; it has one holder for it. */
+  private place(entry: Entry, checkpoint: Checkpoint): void {
+    if (entry.checkpoint !== undefined) {
+      this.store.release(checkpoint);
+      return;
+    }
+    entry.checkpoint = checkpoint;
+    this.onDevice.add(entry);
+    this.trimDevice(0);
+  }
+
+  /** Room for `more` states on the device; false when all that are there have only just been asked for. */
+  private trimDevice(more: number): boolean {
+    while (this.onDevice.size + this.loading + more > this.settings.states) {
+      const entry = this.ranking.least(this.onDevice);
+      if (entry === undefined) return false;
+      this.ranking.givenUp(entry);
+      // One at a time, so that what leaves never holds more than its share of the device.
+      if (entry.bytes === undefined && this.store.checkpointBytes(entry.checkpoint!) <= this.settings.hostBytes) {
+        this.demoting ??= this.toHost(entry).finally(() => {
+          this.demoting = undefined;
+        });
+      }
+      this.leaveDevice(entry);
+    }
+    return true;
+  }
+
+  private leaveDevice(entry: Entry): void {
+    this.onDevice.delete(entry);
+    this.store.release(entry.checkpoint!);
+    entry.checkpoint = undefined;
+    this.forgetEmpty(entry);
+  }
+
+  /** A session needs a slot or pages at once: states in the cache go first, then those that are being read out of it. */
+  private giveWay(): boolean {
+    const entry = this.ranking.least(this.onDevice);
+    const [reading] = this.readings;
+    if (entry !== undefined) {
+      this.ranking.givenUp(entry);
+      this.leaveDevice(entry);
+    } else if (reading !== undefined) {
+      this.readings.delete(reading);
+      this.store.release(reading.checkpoint);
+    }
+    return (entry ?? reading) !== undefined;
+  }
+
+  private forgetEmpty(entry: Entry): void {
+    const { node, checkpoint, bytes, busy } = entry;
+    if (node.entry === entry && checkpoint === undefined && bytes === undefined && busy === 0) this.tree.delete(node);
+  }
+
+  /** The state of an entry as bytes, which are kept when there is room; undefined when it gave way or the device fails. */
+  private async toHost(entry: Entry): Promise<Uint8Array | undefined> {
+    const checkpoint = this.store.hold(entry.checkpoint!);
+    const history = TokenList.of(this.tree.tokensOf(entry.node));
+    const reading = { checkpoint };
+    this.readings.add(reading);
+    entry.busy++;
+    try {
+      const bytes = await collected(snapshotChunks(this.core, 'prefixCache', { checkpoint, history }, {}));
+      if (!this.readings.has(reading)) return undefined;
+      this.keepBytes(entry, bytes);
+      return bytes;
+    } catch {
+      return undefined;
+    } finally {
+      if (this.readings.delete(reading)) this.store.release(checkpoint);
+      entry.busy--;
+      this.forgetEmpty(entry);
+    }
+  }
+
+  private keepBytes(entry: Entry, bytes: Uint8Array): void {
+    if (entry.bytes !== undefined || bytes.byteLength > this.settings.hostBytes) return;
+    entry.bytes = bytes;
+    this.onHost.add(entry);
+    this.hostBytes += bytes.byteLength;
+    while (this.hostBytes > this.settings.hostBytes) {
+      const least = this.ranking.least(this.onHost)!;
+      if (least.checkpoint === undefined) {
+        this.ranking.givenUp(least);
+        if (this.spilling < mostSpilling) this.save(least);
+      }
+      this.dropBytes(least);
+    }
+  }
+
+  private dropBytes(entry: Entry): void {
+    if (!this.onHost.delete(entry)) return;
+    this.hostBytes -= entry.bytes!.byteLength;
+    entry.bytes = undefined;
+    this.forgetEmpty(entry);
+  }
+
+  /** To the store, after those that were saved before. */
+  private save(entry: Entry): void {
+    const { outside } = this;
+    const isGone = entry.checkpoint === undefined && entry.bytes === undefined;
+    if (outside === undefined || outside.rests || isGone || entry.isStored || entry.isSaving) return;
+    const key = outside.keyOf(this.tree.tokensOf(entry.node));
+    const spilled = entry.checkpoint === undefined ? entry.bytes : undefined;
+    if (spilled !== undefined) this.spilling++;
+    entry.isSaving = true;
+    entry.busy++;
+    const write = async () => {
+      if (!this.ended.signal.aborted) {
+        const known = spilled ?? entry.bytes;
+        const bytes = known ?? (entry.checkpoint === undefined ? undefined : await this.toHost(entry));
+        entry.isStored = bytes !== undefined && (await outside.set(key, bytes));
+      }
+      if (spilled !== undefined) this.spilling--;
+      entry.isSaving = false;
+      entry.busy--;
+      this.forgetEmpty(entry);
+    };
+    this.saves = this.saves.then(write);
+  }
+
+  /** Writes what is to be written, then lets go of everything. */
+  async dispose(): Promise<void> {
+    const late = new AbortController();
+    await Promise.race([this.saves, setTimeout(flushMs, undefined, { signal: late.signal }).catch(() => undefined)]);
+    late.abort();
+    this.ended.abort();
+    await this.demoting;
+    for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
+    this.onDevice.clear();
+    this.onHost.clear();
+  }
+}

@@ -1,0 +1,16 @@
+// What the sizes of a model's pools and tables follow from.
+import type { DeviceName } from '../tensor/device';
+import type { DType } from '../tensor/dtype';
+
+export interface StoreOptions {
+  readonly device: DeviceName;
+  readonly sequences: number;
+  readonly snapshots: number;
+  /** Checkpoints that a prefix cache holds. */
+  readonly cached: number;
+  readonly vocabularySize: number;
+  readonly contextLength: number;
+  readonly stepTokens: number;
+  readonly kvDType: DType;
+  readonly kvCapacityTokens: number;
+}

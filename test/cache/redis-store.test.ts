@@ -1,0 +1,94 @@
+// The Redis store against a real server.
+import { RedisStore } from '../../lib/cache/redis-store';
+import { load } from '../../lib/generation/load';
+import { seeded } from '../support/arrays';
+import { reading } from '../support/cached-reading';
+import { readGolden } from '../support/golden';
+import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
+
+const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+
+describeWithRedis('RedisStore', () => {
+  let server: RedisServer;
+  beforeAll(async () => {
+    server = await startRedis();
+  });
+  afterAll(() => server.stop());
+  let prefixes = 0;
+  const prefix = () => `test${prefixes++}:`;
+
+  test('gives back what was set, in chunks, until it is deleted', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    expect(await store.get('a')).toBeUndefined();
+    await store.delete('a');
+    for (const length of [0, 1, 999, 1000, 1001, 4500]) {
+      await store.set('a', bytes(length, length));
+      if (length > 0) expect(await store.get('a')).toEqual(bytes(length, length));
+    }
+    await store.set('b', bytes(1, 1));
+    expect([...(await store.keys())].sort()).toEqual(['a', 'b']);
+    expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(5); // of the last value only
+    expect([...(await new RedisStore(client, { prefix: prefix() }).keys())]).toEqual([]);
+    await store.delete('a');
+    expect([...(await store.keys())]).toEqual(['b']);
+    expect(await client.keys(`${options.prefix}a:*`)).toEqual([]);
+  });
+
+  test('a value larger than 32 MiB is never one value of Redis', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 2 ** 30 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(2 ** 25 + 5, 7));
+    const sizes = await Promise.all((await client.keys(`${options.prefix}a:*`)).map((name) => client.strlen(name)));
+    expect(sizes.sort((a, b) => a - b)).toEqual([5, 2 ** 25]);
+    const value = (await store.get('a'))!;
+    expect(Buffer.compare(value, bytes(2 ** 25 + 5, 7))).toBe(0);
+  });
+
+  test('a value of which the server has dropped a part is not there', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(2500, 1));
+    await client.del((await client.keys(`${options.prefix}a:*:1`))[0]!);
+    expect(await store.get('a')).toBeUndefined();
+    expect([...(await store.keys())]).toEqual([]);
+    expect(await client.keys(`${options.prefix}*`)).toEqual([]);
+  });
+
+  test('a time to live begins anew with each use', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), ttlSeconds: 100 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(10, 1));
+    const [name] = await client.keys(`${options.prefix}a:*`);
+    expect(await client.ttl(name!)).toBeGreaterThan(90);
+    await client.expire(name!, 5);
+    await store.get('a');
+    expect(await client.ttl(name!)).toBeGreaterThan(90);
+  });
+
+  test('a model goes on from it, and does without when the server is gone', async () => {
+    const own = await startRedis();
+    const random = seeded(3);
+    const text = Int32Array.from({ length: 300 }, () => random.int(200));
+    const options = { model: readGolden('qwen3_5/grouped').folder, maxSequences: 2 };
+    const errors: unknown[] = [];
+    const open = () => {
+      const store = new RedisStore(own.client());
+      return load({ ...options, prefixCache: { store, onStoreError: (error) => errors.push(error) } });
+    };
+    const first = await open();
+    const { logits } = await reading(first, text);
+    await first.dispose();
+    const second = await open();
+    expect(await reading(second, text)).toEqual({ cached: 300, logits });
+    expect(errors).toEqual([]);
+    await own.stop();
+    expect((await reading(second, text.subarray(0, 290))).cached).toBe(0);
+    await second.dispose();
+    expect(errors.length).toBeGreaterThan(0);
+  });
+});

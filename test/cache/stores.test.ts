@@ -1,0 +1,147 @@
+// The law of a store, for each of them, and what each of them adds.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { DirectoryStore } from '../../lib/cache/directory-store';
+import { GuardedStore } from '../../lib/cache/guarded-store';
+import { MemoryStore } from '../../lib/cache/memory-store';
+import type { PrefixStore } from '../../lib/cache/prefix-store';
+
+let scratch: string;
+beforeAll(() => {
+  scratch = mkdtempSync(path.join(tmpdir(), 'linattn-stores-'));
+});
+afterAll(() => rmSync(scratch, { recursive: true }));
+
+const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+let folders = 0;
+const folder = () => path.join(scratch, String(folders++));
+const signal = new AbortController().signal;
+
+describe.each<[string, (maxBytes: number) => PrefixStore]>([
+  ['MemoryStore', (maxBytes) => new MemoryStore({ maxBytes })],
+  ['DirectoryStore', (maxBytes) => new DirectoryStore(folder(), { maxBytes })],
+])('%s', (_, make) => {
+  test('gives back what was set, until it is deleted', async () => {
+    const store = make(1000);
+    expect([...(await store.keys())]).toEqual([]);
+    expect(await store.get('a')).toBeUndefined();
+    await store.delete('a');
+    await Promise.all([store.set('a', bytes(3, 1)), store.set('b-2', bytes(4, 2)), store.set('a', bytes(5, 3))]);
+    expect(new Uint8Array((await store.get('a'))!)).toEqual(bytes(5, 3));
+    expect([...(await store.keys())].sort()).toEqual(['a', 'b-2']);
+    await store.delete('a');
+    expect([...(await store.keys())]).toEqual(['b-2']);
+  });
+
+  test('gives up what was used least recently', async () => {
+    const store = make(1000);
+    const pause = () => new Promise((resolve) => setTimeout(resolve, 20)); // times of files may be coarse
+    for (const key of ['a', 'b', 'c']) {
+      await store.set(key, bytes(300, 1));
+      await pause();
+    }
+    await store.get('a');
+    await pause();
+    await store.set('d', bytes(300, 1));
+    expect([...(await store.keys())].sort()).toEqual(['a', 'c', 'd']);
+    await store.set('e', bytes(1001, 1));
+    expect([...(await store.keys())]).not.toContain('e');
+  });
+});
+
+describe('DirectoryStore', () => {
+  test('refuses keys that leave its folder', async () => {
+    const store = new DirectoryStore(folder());
+    await expect(store.get('../a')).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+    await expect(store.set('', bytes(1, 1))).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+    expect(() => new DirectoryStore('')).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
+  });
+
+  test('clears what killed processes left, and leaves files of others alone', async () => {
+    const place = folder();
+    const store = new DirectoryStore(place);
+    await store.set('a', bytes(1, 1));
+    for (const name of ['.old.state.0.part', '.new.state.0.part', 'notes.txt'])
+      writeFileSync(path.join(place, name), 'x');
+    utimesSync(path.join(place, '.old.state.0.part'), 1000, 1000);
+    await store.set('b', bytes(1, 1));
+    expect(readdirSync(place).sort()).toEqual(['.new.state.0.part', 'a.state', 'b.state', 'notes.txt']);
+    expect([...(await store.keys())].sort()).toEqual(['a', 'b']);
+  });
+
+  test('a process that is killed while it writes leaves whole files', async () => {
+    const place = folder();
+    const program = path.join(__dirname, '..', 'support', 'programs', 'store-for-ever.js');
+    for (let i = 0; i < 5; i++) {
+      const child = spawn(process.execPath, [program, place], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const exited = once(child, 'exit');
+      await Promise.race([once(child.stdout, 'data'), exited]);
+      await new Promise((resolve) => setTimeout(resolve, 13 * i));
+      child.kill('SIGKILL');
+      await exited;
+      expect(child.signalCode).toBe('SIGKILL');
+    }
+    const store = new DirectoryStore(place);
+    const keys = [...(await store.keys())];
+    expect(keys.length).toBeGreaterThan(0);
+    for (const key of keys) {
+      const value = (await store.get(key))!;
+      expect(value).toHaveLength(2 ** 21);
+      expect(value.every((byte) => byte === value[0])).toBe(true);
+    }
+    expect(existsSync(place)).toBe(true);
+  });
+});
+
+describe('GuardedStore', () => {
+  const tokens = Int32Array.from({ length: 50 }, (_, i) => (i * 7) % 11);
+
+  test('finds the states that begin a text, of its model only', async () => {
+    const store = new MemoryStore();
+    const [mine, others] = [{ model: 'a' }, { model: 'b' }].map((model) => new GuardedStore(store, model, () => {}));
+    for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), bytes(1, length));
+    await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), bytes(1, 25));
+    await others!.set(others!.keyOf(tokens.subarray(0, 40)), bytes(1, 40));
+    await store.set('not-a-state', bytes(1, 1));
+    const found = async (beyond: number) => {
+      const keys = await mine!.candidates(tokens, beyond, signal);
+      return Promise.all(keys.map(async (key) => (await mine!.get(key, signal))![0]));
+    };
+    expect(await found(0)).toEqual([30, 20, 10]);
+    expect(await found(20)).toEqual([30]);
+    expect(await found(30)).toEqual([]);
+    expect(await mine!.candidates(tokens.subarray(0, 29), 0, signal)).toHaveLength(2);
+    expect(mine!.keyOf(tokens)).toMatch(/^[a-z0-9-]{1,120}$/);
+  });
+
+  test('a failure is told, is a miss, and gives the store a rest', async () => {
+    const errors: unknown[] = [];
+    const lost = new Error('lost');
+    let calls = 0;
+    const fail = () => {
+      calls++;
+      throw lost;
+    };
+    const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) =>
+      errors.push(error),
+    );
+    expect(await store.get('a', signal)).toBeUndefined();
+    expect(await store.set('a', bytes(1, 1))).toBe(false);
+    expect(await store.candidates(tokens, 0, signal)).toEqual([]);
+    await store.delete('a', signal);
+    expect(errors).toEqual([lost]);
+    expect(calls).toBe(1);
+  });
+
+  test('a store that is silent holds up nobody whose signal comes', async () => {
+    const silent = () => new Promise<never>(() => undefined);
+    const store = new GuardedStore({ get: silent, set: silent, delete: silent, keys: silent }, {}, () => {});
+    const reason = new Error('enough');
+    const ended = new AbortController();
+    setTimeout(() => ended.abort(reason), 10);
+    await expect(store.candidates(tokens, 0, ended.signal)).rejects.toBe(reason);
+  });
+});

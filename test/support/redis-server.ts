@@ -1,0 +1,50 @@
+// A Redis server of the tests' own, on a socket in a temporary folder, where redis-server is installed.
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import Redis from 'ioredis';
+
+const isInstalled = spawnSync('redis-server', ['--version']).status === 0;
+
+/** describe, or a skip that says why. */
+export function describeWithRedis(name: string, tests: () => void): void {
+  if (isInstalled) describe(name, tests);
+  else describe.skip(`${name}: redis-server is not installed`, tests);
+}
+
+export interface RedisServer {
+  readonly socket: string;
+  client(): Redis;
+  /** Ends the clients and the server. */
+  stop(): Promise<void>;
+}
+
+export async function startRedis(): Promise<RedisServer> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'linattn-redis-'));
+  const socket = path.join(folder, 'socket');
+  const args = ['--port', '0', '--unixsocket', socket, '--save', '', '--appendonly', 'no', '--dir', folder];
+  const server = spawn('redis-server', args, { stdio: 'ignore' });
+  const exited = once(server, 'exit');
+  while (!existsSync(socket)) {
+    if (server.exitCode !== null) throw new Error(`redis-server: exit code ${server.exitCode}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  const clients: Redis[] = [];
+  return {
+    socket,
+    client() {
+      const client = new Redis({ path: socket });
+      client.on('error', () => undefined); // tests stop the server under it
+      clients.push(client);
+      return client;
+    },
+    async stop() {
+      for (const client of clients) client.disconnect();
+      server.kill();
+      await exited;
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
