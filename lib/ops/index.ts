@@ -21,6 +21,7 @@ export * from './matmul';
 export * from './pack-weight';
 export * from './rms-norm';
 export * from './rope';
+export * from './rwkv-keys';
 export * from './sample';
 export * from './sampling-table';
 export * from './sequences';

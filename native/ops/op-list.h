@@ -22,6 +22,7 @@
 #include "ops/pack-weight.h"
 #include "ops/rms-norm.h"
 #include "ops/rope.h"
+#include "ops/rwkv-keys.h"
 #include "ops/sample.h"
 #include "ops/softmax-attention.h"
 
@@ -48,5 +49,6 @@
   X(PackWeight)        \
   X(RmsNorm)           \
   X(Rope)              \
+  X(RwkvKeys)          \
   X(Sample)            \
   X(SoftmaxAttention)
