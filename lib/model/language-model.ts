@@ -1,4 +1,4 @@
-// Tokens to logits: embedding, pre-norm residual blocks, final norm, head. Knows no sessions and no text.
+// Tokens to logits: embedding, residual branches with a norm before each, final norm, head. Knows no sessions and no text.
 import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
 import { convert } from '../ops/convert';
 import { embedding } from '../ops/embedding';
@@ -10,16 +10,15 @@ import type { Weight } from '../ops/weight';
 import { scope } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 
-export interface Block {
-  readonly mixerNorm: Tensor<'float32'>;
-  readonly mixer: Layer;
-  readonly mlpNorm: Tensor<'float32'>;
-  readonly mlp: Layer;
+/** x + branchScale layer(norm(x)). */
+export interface Branch {
+  readonly norm: Tensor<'float32'>;
+  readonly layer: Layer;
 }
 
 export interface LanguageModelParts {
   readonly embedding: Weight;
-  readonly blocks: readonly Block[];
+  readonly branches: readonly Branch[];
   readonly norm: Tensor<'float32'>;
   readonly head: Weight;
   /** Of the hidden states. */
@@ -27,6 +26,8 @@ export interface LanguageModelParts {
   readonly normEps: number;
   /** Norm weights are 1 + w. */
   readonly zeroCentred: boolean;
+  /** What every branch is multiplied by before it is added; default 1. */
+  readonly branchScale?: number | undefined;
   readonly state: StateLayout;
   readonly kv: KvLayout;
 }
@@ -54,20 +55,20 @@ export class LanguageModel {
     const { parts } = this;
     const norm = (x: Hidden, weight: Tensor<'float32'>, residual: Hidden | undefined): { out: Hidden; sum: Hidden } => {
       const input = { x, weight, eps: parts.normEps, zeroCentred: parts.zeroCentred };
-      return residual === undefined ? { out: rmsNorm(input), sum: x } : addRmsNorm({ ...input, residual });
+      return residual === undefined
+        ? { out: rmsNorm(input), sum: x }
+        : addRmsNorm({ ...input, residual, branchScale: parts.branchScale });
     };
     let branch: Hidden = as(embedding({ ids, weight: parts.embedding }), parts.activations);
     let residual: Hidden | undefined;
-    for (const block of parts.blocks) {
+    for (const next of parts.branches) {
       const before: readonly (Hidden | undefined)[] = [branch, residual];
-      // What a block makes on the way is free for the next one.
+      // What a branch makes on the way is free for the next one.
       [branch, residual] = scope(() => {
-        const first = norm(branch, block.mixerNorm, residual);
-        const mixed = block.mixer.forward(first.out, step);
-        const second = norm(mixed, block.mlpNorm, first.sum);
-        return [block.mlp.forward(second.out, step), second.sum];
+        const { out, sum } = norm(branch, next.norm, residual);
+        return [next.layer.forward(out, step), sum];
       });
-      for (const tensor of before) tensor?.dispose();
+      for (const tensor of before) if (tensor !== residual) tensor?.dispose();
     }
     return norm(branch, parts.norm, residual).out;
   }

@@ -20,27 +20,33 @@ const refusal = (fields: JsonObject): { code?: string; message?: string } => {
   return {};
 };
 
-describe.each(['qwen3_5/tied', 'qwen3_5/multimodal', 'gated_deltanet/hybrid', 'gated_deltanet/ungated'])(
-  '%s',
-  (name) => {
-    test('is read', () => {
-      const plan = read(golden(name));
-      expect(name).toContain(plan.family);
-      expect(plan.stopIds.length).toBeGreaterThan(0);
-    });
+describe.each([
+  'qwen3_5/tied',
+  'qwen3_5/multimodal',
+  'gated_deltanet/hybrid',
+  'gated_deltanet/ungated',
+  'mamba2/tied',
+  'retnet/gated',
+  'gla/plain',
+  'delta_net/plain',
+])('%s', (name) => {
+  test('is read', () => {
+    const plan = read(golden(name));
+    expect(name).toContain(plan.family);
+    expect(plan.stopIds.length).toBeGreaterThan(0);
+  });
 
-    test.each([
-      ['an unknown field', { new_gate_kind: 'x' }, /unknown fields: new_gate_kind/],
-      ['an unknown family', { model_type: 'retnet2' }, /model_type "retnet2" is not one of/],
-      ['no family', { model_type: undefined }, /model_type must be a string, got nothing/],
-    ])('with %s is refused', (_, change, message) => {
-      expect(refusal({ ...golden(name), ...change })).toMatchObject({
-        code: 'ERR_MODEL_UNSUPPORTED',
-        message: expect.stringMatching(message),
-      });
+  test.each([
+    ['an unknown field', { new_gate_kind: 'x' }, /unknown fields: new_gate_kind/],
+    ['an unknown family', { model_type: 'retnet2' }, /model_type "retnet2" is not one of/],
+    ['no family', { model_type: undefined }, /model_type must be a string, got nothing/],
+  ])('with %s is refused', (_, change, message) => {
+    expect(refusal({ ...golden(name), ...change })).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringMatching(message),
     });
-  },
-);
+  });
+});
 
 test.each<[string, JsonObject, RegExp]>([
   ['qwen3_5/tied', { num_hidden_layers: 0 }, /num_hidden_layers must be a whole number > 0, got 0/],
@@ -56,6 +62,15 @@ test.each<[string, JsonObject, RegExp]>([
     /rope_type must be "default", got "yarn"/,
   ],
   ['qwen3_5/tied', { rope_parameters: { rope_theta: 1e7, partial_rotary_factor: 0.03 } }, /partial_rotary_factor/],
+  ['mamba2/grouped', { n_groups: 3 }, /n_groups must be a divisor of the 4 heads, got 3/],
+  ['mamba2/grouped', { head_dim: 12 }, /expand must be 4 x 12 \/ hidden_size, got 2/],
+  ['mamba2/grouped', { time_step_limit: [1] }, /time_step_limit must be two numbers, the smaller one first/],
+  ['retnet/gated', { num_kv_heads: 2 }, /num_kv_heads must be num_heads = 4, got 2/],
+  ['retnet/gated', { use_short_conv: true }, /use_short_conv must be false, got true/],
+  ['gla/plain', { clamp_min: -1 }, /clamp_min must be absent, got -1/],
+  ['gla/plain', { feature_map: 'relu' }, /feature_map must be absent, got "relu"/],
+  ['gla/plain', { expand_k: 0.3 }, /hidden_size x expand_k \/ num_heads must be a multiple of 8/],
+  ['delta_net/plain', { qk_norm: 'sum' }, /qk_norm must be "l2", got "sum"/],
   ['gated_deltanet/hybrid', { hidden_act: 'relu' }, /hidden_act must be "swish" or "silu"/],
   ['gated_deltanet/hybrid', { attnres_block_size: 4 }, /attnres_block_size must be absent/],
   ['gated_deltanet/hybrid', { attn: { layers: [1], num_heads: 4, dilation: 2 } }, /attn: unknown fields: dilation/],

@@ -1,10 +1,11 @@
-// Whole models against logits of transformers (qwen3_5) and fla (gated_deltanet): prefill, sliced in any way, and decode.
+// Whole models against logits of outside implementations (test/golden/README.md): prefill, sliced in any way, decode, and
+// what neither company in a batch nor a saved state may change.
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { NdArray } from '../../lib/ops/reference';
 import { setThreads } from '../../lib/tensor/device';
 import { relativeError } from '../support/arrays';
-import { onCuda } from '../support/device';
+import { expectSameLogits, onCuda } from '../support/device';
 import { type Golden, readGolden } from '../support/golden';
 import { allLogits, slicesOf } from '../support/network';
 
@@ -50,6 +51,14 @@ describe.each([
   'gated_deltanet/hybrid',
   'gated_deltanet/grouped',
   'gated_deltanet/ungated',
+  'mamba2/tied',
+  'mamba2/grouped',
+  'retnet/gated',
+  'retnet/ungated',
+  'gla/plain',
+  'gla/grouped',
+  'delta_net/plain',
+  'delta_net/gated',
 ])('%s', (name) => {
   const golden = readGolden(name);
   const prompt = golden.int32('tokens').data;
@@ -100,6 +109,36 @@ describe.each([
     const tail = { shape: logits.shape, data: ours.data.subarray(prompt.length * logits.shape[1]!) };
     expect(relativeError(tail, logits)).toBeLessThanOrEqual(tolerance);
     expectSameArgmax(tail, logits, golden.float32('greedy_top2_gap').data, golden.meta);
+  });
+
+  test('company in a batch changes no token', async () => {
+    const inputs = [0, 1, 2].map((i) => ({
+      tokens: prompt.subarray(11 * i, 60 + 23 * i),
+      maxTokens: 8 + i,
+      temperature: 0.9,
+      seed: i,
+      ignoreEos: true,
+    }));
+    const alone = [];
+    for (const input of inputs) alone.push((await model.generate(input).result).tokens);
+    const together = await Promise.all(inputs.map((input) => model.generate(input).result));
+    expect(together.map(({ tokens }) => tokens)).toEqual(alone);
+  });
+
+  test('a saved state goes on as if nobody had stopped', async () => {
+    const [start, rest] = [prompt.subarray(0, 70), prompt.subarray(70)];
+    const session = model.createSession();
+    await session.prefill({ tokens: start });
+    const snapshot = await session.snapshot();
+    const bytes = await snapshot.serialize();
+    snapshot.dispose();
+    await session.prefill({ append: rest });
+    const loaded = await model.loadSnapshot(bytes);
+    const resumed = model.createSession({ from: loaded });
+    await resumed.prefill({ append: rest });
+    expectSameLogits(await resumed.logits(), await session.logits());
+    await Promise.all([session.dispose(), resumed.dispose()]);
+    loaded.dispose();
   });
 
   test('generates the tokens of the golden while its choices are clear', async () => {

@@ -1,11 +1,14 @@
 // Every family, by the model_type of its configs.
 import { linattnError } from '../../errors';
 import type { Config } from '../config';
+import { deltaNet } from './delta-net';
 import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
+import { gla, retnet } from './gla';
+import { mamba2 } from './mamba2';
 import { qwen35 } from './qwen3-5';
 
-export const families: readonly Family[] = [gatedDeltaNet, qwen35];
+export const families: readonly Family[] = [deltaNet, gatedDeltaNet, gla, mamba2, qwen35, retnet];
 
 /** The family of a config; ERR_MODEL_UNSUPPORTED names its model_type and those that are known. */
 export function familyOf(config: Config): Family {

@@ -4,7 +4,7 @@ import { Attention, inverseFrequencies } from '../../layers/attention';
 import { GatedDeltaNet } from '../../layers/gated-delta-net';
 import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
 import { bookkeeping, type Config } from '../config';
-import { type Block, LanguageModel } from '../language-model';
+import { type Branch, LanguageModel } from '../language-model';
 import type { RowRange, WeightSource } from '../weights';
 import type { Family, Plan } from './family';
 import { embeddingAndHead, gatedMlp, vector } from './parts';
@@ -110,7 +110,7 @@ async function build(source: WeightSource, sizes: Sizes, prefix: string, where: 
     ...sizes,
     embedding: `${prefix}embed_tokens.weight`,
   });
-  const blocks: Block[] = [];
+  const branches: Branch[] = [];
   for (const [i, type] of sizes.layers.entries()) {
     const layer = `${prefix}layers.${i}.`;
     const mixerNorm = await vector(source, `${layer}input_layernorm.weight`, hidden);
@@ -120,12 +120,12 @@ async function build(source: WeightSource, sizes: Sizes, prefix: string, where: 
         : await attention(source, sizes, `${layer}self_attn.`, kv);
     const mlpNorm = await vector(source, `${layer}post_attention_layernorm.weight`, hidden);
     const mlp = await gatedMlp(source, `${layer}mlp.`, hidden, sizes.inner);
-    blocks.push({ mixerNorm, mixer, mlpNorm, mlp });
+    branches.push({ norm: mixerNorm, layer: mixer }, { norm: mlpNorm, layer: mlp });
   }
   const norm = await vector(source, `${prefix}norm.weight`, hidden);
   const { activations } = source;
   const kind = { activations, normEps: sizes.eps, zeroCentred: true };
-  return new LanguageModel({ embedding, blocks, norm, head, ...kind, state, kv });
+  return new LanguageModel({ embedding, branches, norm, head, ...kind, state, kv });
 }
 
 async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state: StateLayout): Promise<Layer> {
@@ -147,8 +147,7 @@ async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state:
     input,
     conv,
     output: await source.linear([{ name: `${name}out_proj.weight`, out: hidden }], values),
-    aLog: await own('A_log', valueHeads),
-    dtBias: await own('dt_bias', valueHeads),
+    decay: { aLog: await own('A_log', valueHeads), dtBias: await own('dt_bias', valueHeads) },
     norm: await own('norm.weight', valueWidth),
   };
   const options = { normEps: sizes.eps, gate: 'silu' as const, negativeEigenvalues: false };

@@ -1,0 +1,92 @@
+"""retnet, gla and delta_net in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
+2406.06484). Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+from gated_deltanet_float64 import attention_layer, rms_norm, rotate, short_convolution, sigmoid, silu, unit
+from safetensors.numpy import load_file
+
+
+def project(x, w, part, heads, config):
+    """x [T, C] -> [T, heads, width], through the convolution where the config has one."""
+    y = x @ w[f"{part}_proj.weight"].T
+    if config["use_short_conv"]:
+        y = short_convolution(y, w[f"{part}_conv1d.weight"])
+    return y.reshape(len(x), heads, -1)
+
+
+def gated_norm(out, x, w, config):
+    """The norm of each head, then times silu of the gate where there is one."""
+    weight = next(value for name, value in w.items() if name in ("o_norm.weight", "g_norm.weight", "g_norm_swish_gate.weight"))
+    out = rms_norm(out, weight, config["norm_eps"])
+    if "g_proj.weight" in w:
+        out = out * silu((x @ w["g_proj.weight"].T).reshape(out.shape))
+    return out.reshape(len(x), -1) @ w["o_proj.weight"].T
+
+
+def decayed_layer(x, w, config):
+    """RetNet and GLA: S = diag(e^g) S + k v', o = S' q / sqrt(K)."""
+    length, heads = len(x), config["num_heads"]
+    kv_heads = config["num_kv_heads"] or heads
+    q = project(x, w, "q", heads, config)
+    k = project(x, w, "k", kv_heads, config)
+    v = project(x, w, "v", kv_heads, config)
+    width = q.shape[-1]
+    if config["model_type"] == "retnet":
+        q, k = rotate(q, 10000.0), rotate(k, 10000.0)
+        decay = np.broadcast_to((1 - 2.0 ** (-5 - np.arange(heads)))[None, :, None], k.shape)
+    else:
+        low = x @ w["gk_proj.0.weight"].T
+        decay = sigmoid(low @ w["gk_proj.1.weight"].T + w["gk_proj.1.bias"]).reshape(k.shape) ** (1 / 16)
+    out = np.empty((length, heads, v.shape[-1]))
+    for head in range(heads):
+        shared = head // (heads // kv_heads)
+        state = np.zeros((width, v.shape[-1]))
+        for t in range(length):
+            state = decay[t, shared][:, None] * state + np.outer(k[t, shared], v[t, shared])
+            out[t, head] = state.T @ q[t, head] * width**-0.5
+    return gated_norm(out, x, w, config)
+
+
+def delta_layer(x, w, config):
+    """S += k (beta (v - S' k))', o = S' q / sqrt(K)."""
+    length, heads = len(x), config["num_heads"]
+
+    def part(name):
+        y = x @ w[f"{name}_proj.weight"].T
+        y = short_convolution(y, w[f"{name}_conv1d.weight"]) if config["use_short_conv"] else silu(y)
+        return y.reshape(length, heads, -1)
+
+    q, k, v = unit(part("q")), unit(part("k")), part("v")
+    beta = sigmoid(x @ w["b_proj.weight"].T) * (2 if config["allow_neg_eigval"] else 1)
+    out = np.empty(v.shape)
+    for head in range(heads):
+        state = np.zeros((q.shape[-1], v.shape[-1]))
+        for t in range(length):
+            state += np.outer(k[t, head], beta[t, head] * (v[t, head] - state.T @ k[t, head]))
+            out[t, head] = state.T @ q[t, head] * q.shape[-1] ** -0.5
+    return gated_norm(out, x, w, config)
+
+
+def forward(folder: pathlib.Path, tokens: np.ndarray) -> np.ndarray:
+    """Logits float64 [T, vocab] of int tokens [T]."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = {name: x.astype(np.float64) for name, x in load_file(folder / "model.safetensors").items()}
+    eps, attn = config["norm_eps"], config["attn"]
+    layer = delta_layer if config["model_type"] == "delta_net" else decayed_layer
+    x = weights["model.embeddings.weight"][tokens]
+    for i in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{i}."
+        w = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+        mixer = {name.removeprefix("attn."): x for name, x in w.items() if name.startswith("attn.")}
+        h = rms_norm(x, w["attn_norm.weight"], eps)
+        softmax = attn is not None and i in attn["layers"]
+        x = x + (attention_layer(h, mixer, attn) if softmax else layer(h, mixer, config))
+        h = rms_norm(x, w["mlp_norm.weight"], eps)
+        hidden = silu(h @ w["mlp.gate_proj.weight"].T) * (h @ w["mlp.up_proj.weight"].T)
+        x = x + hidden @ w["mlp.down_proj.weight"].T
+    head = weights.get("lm_head.weight", weights["model.embeddings.weight"])
+    return rms_norm(x, weights["model.norm.weight"], eps) @ head.T
