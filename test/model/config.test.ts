@@ -29,6 +29,7 @@ describe.each([
   'retnet/gated',
   'gla/plain',
   'delta_net/plain',
+  'rwkv7/author',
 ])('%s', (name) => {
   test('is read', () => {
     const plan = read(golden(name));
@@ -70,6 +71,9 @@ test.each<[string, JsonObject, RegExp]>([
   ['gla/plain', { clamp_min: -1 }, /clamp_min must be absent, got -1/],
   ['gla/plain', { feature_map: 'relu' }, /feature_map must be absent, got "relu"/],
   ['gla/plain', { expand_k: 0.3 }, /hidden_size x expand_k \/ num_heads must be a multiple of 8/],
+  ['rwkv7/fla', { num_heads: 2 }, /num_heads must be 1, got 2/],
+  ['rwkv7/fla', { norm_bias: false }, /norm_bias must be true, got false/],
+  ['rwkv7/fla', { value_dim: [64, 128, 64] }, /value_dim must be hidden_size = 64 everywhere/],
   ['delta_net/plain', { qk_norm: 'sum' }, /qk_norm must be "l2", got "sum"/],
   ['gated_deltanet/hybrid', { hidden_act: 'relu' }, /hidden_act must be "swish" or "silu"/],
   ['gated_deltanet/hybrid', { attnres_block_size: 4 }, /attnres_block_size must be absent/],

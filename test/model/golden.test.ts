@@ -59,6 +59,9 @@ describe.each([
   'gla/grouped',
   'delta_net/plain',
   'delta_net/gated',
+  'rwkv7/author',
+  'rwkv7/prefixed',
+  'rwkv7/fla',
 ])('%s', (name) => {
   const golden = readGolden(name);
   const prompt = golden.int32('tokens').data;
