@@ -31,6 +31,7 @@
       "native/cpu/ops/end-step.cc",
       "native/cpu/ops/gated-activation.cc",
       "native/cpu/ops/gather-rows.cc",
+      "native/cpu/ops/grouped-matmul.cc",
       "native/cpu/ops/l2-norm.cc",
       "native/cpu/ops/layer-norm.cc",
       "native/cpu/ops/linear-attention.cc",
@@ -40,9 +41,11 @@
       "native/cpu/ops/pack-weight.cc",
       "native/cpu/ops/rms-norm.cc",
       "native/cpu/ops/rope.cc",
+      "native/cpu/ops/route.cc",
       "native/cpu/ops/rwkv-keys.cc",
       "native/cpu/ops/sample.cc",
       "native/cpu/ops/softmax-attention.cc",
+      "native/cpu/ops/weighted-sum.cc",
       "native/cpu/peaks.cc",
       "native/cpu/sequence-slots.cc",
       "native/cpu/thread-pool.cc"
@@ -69,6 +72,7 @@
       "native/cuda/ops/end-step.cu",
       "native/cuda/ops/gated-activation.cu",
       "native/cuda/ops/gather-rows.cu",
+      "native/cuda/ops/grouped-matmul.cu",
       "native/cuda/ops/l2-norm.cu",
       "native/cuda/ops/layer-norm.cu",
       "native/cuda/ops/linear-attention-chunks-additive.cu",
@@ -93,6 +97,7 @@
       "native/cuda/ops/pack-weight.cu",
       "native/cuda/ops/rms-norm.cu",
       "native/cuda/ops/rope.cu",
+      "native/cuda/ops/route.cu",
       "native/cuda/ops/rwkv-keys.cu",
       "native/cuda/ops/sample-edges.cu",
       "native/cuda/ops/sample-resolve.cu",
@@ -101,6 +106,7 @@
       "native/cuda/ops/softmax-attention-generic.cu",
       "native/cuda/ops/softmax-attention-prefill.cu",
       "native/cuda/ops/softmax-attention.cu",
+      "native/cuda/ops/weighted-sum.cu",
       "native/cuda/plugin.cu",
       "native/cuda/staging.cu"
     ]

@@ -13,6 +13,7 @@
 #include "ops/end-step.h"
 #include "ops/gated-activation.h"
 #include "ops/gather-rows.h"
+#include "ops/grouped-matmul.h"
 #include "ops/l2-norm.h"
 #include "ops/layer-norm.h"
 #include "ops/linear-attention.h"
@@ -22,9 +23,11 @@
 #include "ops/pack-weight.h"
 #include "ops/rms-norm.h"
 #include "ops/rope.h"
+#include "ops/route.h"
 #include "ops/rwkv-keys.h"
 #include "ops/sample.h"
 #include "ops/softmax-attention.h"
+#include "ops/weighted-sum.h"
 
 #define LINATTN_OPS(X) \
   X(Activation)        \
@@ -40,6 +43,7 @@
   X(EndStep)           \
   X(GatedActivation)   \
   X(GatherRows)        \
+  X(GroupedMatmul)     \
   X(L2Norm)            \
   X(LayerNorm)         \
   X(LinearAttention)   \
@@ -49,6 +53,8 @@
   X(PackWeight)        \
   X(RmsNorm)           \
   X(Rope)              \
+  X(Route)             \
   X(RwkvKeys)          \
   X(Sample)            \
-  X(SoftmaxAttention)
+  X(SoftmaxAttention)  \
+  X(WeightedSum)
