@@ -21,6 +21,8 @@ export interface Part {
   readonly rows?: readonly RowRange[];
   /** It is stored as [in, out]. */
   readonly transposed?: boolean;
+  /** Its sizes where they are more than two: the first ones together are `out`. */
+  readonly stored?: readonly number[];
 }
 
 /** What a family builds its layers from. */
@@ -86,7 +88,9 @@ export class WeightCheck implements WeightSource {
   }
 
   async linear(parts: readonly Part[], inputs: number): Promise<Weight> {
-    for (const part of parts) this.need(part.name, part.transposed ? [inputs, part.out] : [part.out, inputs]);
+    for (const { name, out, transposed, stored } of parts) {
+      this.need(name, stored ?? (transposed ? [inputs, out] : [out, inputs]));
+    }
     return undefined as unknown as Weight;
   }
 

@@ -14,5 +14,7 @@ export CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HU
 "$venv/bin/python" "$here/scripts/gated-deltanet.py" "$here/gated_deltanet"
 "$venv/bin/python" "$here/scripts/mamba2.py" "$here/mamba2"
 "$venv/bin/python" "$here/scripts/fla-mixers.py" "$here"
+"$venv/bin/python" "$here/scripts/qwen-moe.py" "$here"
+"$venv/bin/python" "$here/scripts/granite-moe-hybrid.py" "$here/granitemoehybrid"
 "$venv/bin/python" "$here/scripts/rwkv7.py" "$here/rwkv7"
 "$venv/bin/python" "$here/scripts/sampling.py" "$here/sampling"

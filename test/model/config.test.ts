@@ -30,6 +30,9 @@ describe.each([
   'gla/plain',
   'delta_net/plain',
   'rwkv7/author',
+  'qwen3_next/experts',
+  'qwen3_5_moe/experts',
+  'granitemoehybrid/experts',
 ])('%s', (name) => {
   test('is read', () => {
     const plan = read(golden(name));
@@ -74,6 +77,18 @@ test.each<[string, JsonObject, RegExp]>([
   ['rwkv7/fla', { num_heads: 2 }, /num_heads must be 1, got 2/],
   ['rwkv7/fla', { norm_bias: false }, /norm_bias must be true, got false/],
   ['rwkv7/fla', { value_dim: [64, 128, 64] }, /value_dim must be hidden_size = 64 everywhere/],
+  ['qwen3_next/experts', { decoder_sparse_step: 2 }, /decoder_sparse_step must be 1, got 2/],
+  ['qwen3_next/experts', { mlp_only_layers: [0] }, /mlp_only_layers must be empty, got \[0\]/],
+  ['qwen3_next/experts', { num_experts_per_tok: 9 }, /num_experts_per_tok must be at most the 8 experts, got 9/],
+  ['qwen3_5_moe/experts', { moe_intermediate_size: 40 }, /moe_intermediate_size must be a multiple of 32, got 40/],
+  [
+    'granitemoehybrid/experts',
+    { position_embedding_type: 'alibi' },
+    /position_embedding_type must be "nope" or "rope"/,
+  ],
+  ['granitemoehybrid/experts', { layer_types: ['mamba'] }, /layer_types must be 4 of "mamba" and "attention"/],
+  ['granitemoehybrid/experts', { rope_scaling: { type: 'yarn' } }, /rope_scaling must be absent/],
+  ['granitemoehybrid/dense', { attention_bias: true }, /attention_bias must be false, got true/],
   ['delta_net/plain', { qk_norm: 'sum' }, /qk_norm must be "l2", got "sum"/],
   ['gated_deltanet/hybrid', { hidden_act: 'relu' }, /hidden_act must be "swish" or "silu"/],
   ['gated_deltanet/hybrid', { attnres_block_size: 4 }, /attnres_block_size must be absent/],
@@ -89,6 +104,13 @@ test.each<[string, JsonObject, RegExp]>([
 describe('a folder', () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'linattn-'));
   afterAll(() => rmSync(folder, { recursive: true }));
+
+  test('whose config.json has an infinite number, as Python writes it, is read', async () => {
+    writeFileSync(path.join(folder, 'config.json'), '{"time_step_limit": [0.0, Infinity], "text": "a: Infinity"}');
+    const config = await Config.read(folder);
+    expect(config.range('time_step_limit', [1, 2])).toEqual([0, Infinity]);
+    rmSync(path.join(folder, 'config.json'));
+  });
 
   test.each([
     ['without config.json', undefined, 'ERR_FILE'],

@@ -62,6 +62,11 @@ describe.each([
   'rwkv7/author',
   'rwkv7/prefixed',
   'rwkv7/fla',
+  'qwen3_next/experts',
+  'qwen3_next/unnormalised',
+  'qwen3_5_moe/experts',
+  'granitemoehybrid/dense',
+  'granitemoehybrid/experts',
 ])('%s', (name) => {
   const golden = readGolden(name);
   const prompt = golden.int32('tokens').data;

@@ -5,11 +5,21 @@ import { deltaNet } from './delta-net';
 import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
 import { gla, retnet } from './gla';
+import { graniteMoeHybrid } from './granite-moe-hybrid';
 import { mamba2 } from './mamba2';
 import { qwen35 } from './qwen3-5';
 import { rwkv7 } from './rwkv7';
 
-export const families: readonly Family[] = [deltaNet, gatedDeltaNet, gla, mamba2, qwen35, retnet, rwkv7];
+export const families: readonly Family[] = [
+  deltaNet,
+  gatedDeltaNet,
+  gla,
+  graniteMoeHybrid,
+  mamba2,
+  qwen35,
+  retnet,
+  rwkv7,
+];
 
 /** The family of a config; ERR_MODEL_UNSUPPORTED names its model_type and those that are known. */
 export function familyOf(config: Config): Family {
