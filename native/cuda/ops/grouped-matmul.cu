@@ -23,7 +23,7 @@ struct Groups {
 };
 
 __global__ void __launch_bounds__(kSortThreads) sort_pairs(Groups g, Fault* fault) {
-  extern __shared__ int counts[];  // [experts]
+  int* const counts = dynamic_shared<int>();  // [experts]
   wait_for_inputs();
   const auto id_of = [&](int pair) { return g.ids[pair / g.per_row * g.ids_stride + pair % g.per_row]; };
   for (int e = threadIdx.x; e < g.experts; e += kSortThreads) counts[e] = 0;
@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(kThreads) multiply_groups(const __grid_constan
     }
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
-      const float input = as_float(*p.x.at(pairs[r] / p.share, k));
+      float input = as_float(*p.x.at(pairs[r] / p.share, k));
+      if constexpr (std::is_same_v<W, bfloat16>) input = as_float(from_float<bfloat16>(input));  // as matmul takes them
 #pragma unroll
       for (int i = 0; i < kOutputs; i++) sums[r][i] = fmaf(input, values[i], sums[r][i]);
     }
