@@ -3,7 +3,7 @@
 // models/qwen3_5 and fla fla/layers/gated_deltanet.py, which agree.
 import { activation } from '../ops/activation';
 import { causalConv } from '../ops/causal-conv';
-import { convert } from '../ops/convert';
+import { converted } from '../ops/convert';
 import { deltaGates } from '../ops/delta-gates';
 import { l2Norm } from '../ops/l2-norm';
 import { linearAttention } from '../ops/linear-attention';
@@ -45,9 +45,6 @@ export interface GatedDeltaNetOptions {
 }
 
 const l2Eps = 1e-6;
-
-const float32 = (x: Hidden): Tensor<'float32'> =>
-  x.dtype === 'float32' ? (x as Tensor<'float32'>) : convert({ x, dtype: 'float32' });
 
 export class GatedDeltaNet implements Layer {
   private readonly state: StatePart;
@@ -96,7 +93,7 @@ export class GatedDeltaNet implements Layer {
     const betaScale = options.negativeEigenvalues ? 2 : 1;
     const { g, beta } =
       weights.decay === undefined
-        ? { g: undefined, beta: float32(activation({ x: b, activation: 'sigmoid', scale: betaScale })) }
+        ? { g: undefined, beta: converted(activation({ x: b, activation: 'sigmoid', scale: betaScale }), 'float32') }
         : deltaGates({ b, a: fused.view([T, valueHeads], small + valueHeads, stride), ...weights.decay, betaScale });
     const { out } = linearAttention({
       q,

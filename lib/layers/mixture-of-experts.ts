@@ -3,7 +3,7 @@
 // models/qwen3_next (sigmoid gate of the shared expert) and models/granitemoehybrid (none).
 import { activation } from '../ops/activation';
 import { add } from '../ops/add';
-import { convert } from '../ops/convert';
+import { converted } from '../ops/convert';
 import { gatedActivation } from '../ops/gated-activation';
 import { groupedMatmul } from '../ops/grouped-matmul';
 import { matmul } from '../ops/matmul';
@@ -58,7 +58,6 @@ export class MixtureOfExperts implements Layer {
     if (out === undefined || sharedGate === undefined) return out;
     const [T, C] = x.shape as [number, number];
     const gate = activation({ x: matmul({ x, weight: sharedGate }), activation: 'sigmoid' });
-    const scale = gate.dtype === 'float32' ? (gate as Tensor<'float32'>) : convert({ x: gate, dtype: 'float32' });
-    return add({ b: out.view([T, 1, C], 0, C), scale }).view([T, C], 0, C);
+    return add({ b: out.view([T, 1, C], 0, C), scale: converted(gate, 'float32') }).view([T, C], 0, C);
   }
 }

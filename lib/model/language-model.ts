@@ -1,7 +1,7 @@
 // Tokens to logits: embedding, residual branches with a norm before each, final norm, head. Knows no sessions and no text.
 import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
 import { add } from '../ops/add';
-import { convert } from '../ops/convert';
+import { converted } from '../ops/convert';
 import { embedding } from '../ops/embedding';
 import type { Float } from '../ops/float';
 import { gatherRows } from '../ops/gather-rows';
@@ -41,9 +41,6 @@ export interface LanguageModelParts extends Norm {
   readonly kv: KvLayout;
 }
 
-const as = <D extends Float>(x: Hidden, dtype: D): Tensor<D> =>
-  x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
-
 export class LanguageModel {
   constructor(private readonly parts: LanguageModelParts) {}
 
@@ -62,7 +59,7 @@ export class LanguageModel {
   /** ids int32 [T] -> hidden states after the final norm, [T, C]. */
   hidden(ids: Tensor<'int32'>, step: Step): Hidden {
     const { parts } = this;
-    let branch: Hidden = as(embedding({ ids, weight: parts.embedding }), parts.activations);
+    let branch: Hidden = converted(embedding({ ids, weight: parts.embedding }), parts.activations);
     if (parts.embeddingScale !== undefined) branch = add({ b: branch, scale: parts.embeddingScale });
     if (parts.embeddingNorm !== undefined) branch = this.normed(branch, parts.embeddingNorm, undefined).out;
     let residual: Hidden | undefined;
@@ -95,6 +92,6 @@ export class LanguageModel {
   /** Logits float32 [N, vocabulary] of rows of the hidden states: of `rows` (int32 [N]), or of all. */
   logits(hidden: Hidden, rows?: Tensor<'int32'>): Tensor<'float32'> {
     const x = rows === undefined ? hidden : gatherRows({ x: hidden, rows });
-    return matmul({ x: as(x, 'float32'), weight: this.parts.head });
+    return matmul({ x: converted(x, 'float32'), weight: this.parts.head });
   }
 }

@@ -20,6 +20,10 @@ export function convert<D extends Float>({ x, dtype }: { x: Tensor<Float>; dtype
   return out;
 }
 
+/** x itself where it is of this dtype already, else converted. */
+export const converted = <D extends Float>(x: Tensor<Float>, dtype: D): Tensor<D> =>
+  x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
+
 /**
  * The same into memory that is there.
  * @param into float32, bfloat16 or float16 of the shape of x (free row stride), overwritten

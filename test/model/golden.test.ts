@@ -59,6 +59,8 @@ describe.each([
   'gla/grouped',
   'delta_net/plain',
   'delta_net/gated',
+  'kda/plain',
+  'kda/bounded',
   'rwkv7/author',
   'rwkv7/prefixed',
   'rwkv7/fla',
@@ -181,20 +183,23 @@ test('bfloat16: at most twice the error of transformers in bfloat16', async () =
   }
 });
 
-test('int8 and float16 weights stay near float32', async () => {
-  const golden = readGolden('qwen3_5/tied');
-  const prompt = golden.int32('tokens').data;
-  const exact = ndOf(golden.float32('logits'));
-  // Rounding of weights: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8; on a GPU the activations
-  // are rounded like them, which adds as much again.
-  for (const [dtype, bar] of [
-    ['float16', 0.005],
-    ['int8', 0.1],
-  ] as const) {
-    const model = await load({ model: golden.folder, dtype, maxSequences: 1 });
-    expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(
-      onCuda ? 2 * bar : bar,
-    );
-    await model.dispose();
-  }
-});
+test.each(['qwen3_5/tied', 'mamba2/tied', 'rwkv7/author'])(
+  '%s: int8 and float16 weights stay near float32',
+  async (name) => {
+    const golden = readGolden(name);
+    const prompt = golden.int32('tokens').data;
+    const exact = ndOf(golden.float32('logits'));
+    // Rounding of weights: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8; on a GPU the activations
+    // are rounded like them, which adds as much again.
+    for (const [dtype, bar] of [
+      ['float16', 0.005],
+      ['int8', 0.1],
+    ] as const) {
+      const model = await load({ model: golden.folder, dtype, maxSequences: 1 });
+      expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(
+        onCuda ? 2 * bar : bar,
+      );
+      await model.dispose();
+    }
+  },
+);

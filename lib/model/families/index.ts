@@ -6,6 +6,7 @@ import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
 import { gla, retnet } from './gla';
 import { graniteMoeHybrid } from './granite-moe-hybrid';
+import { kda } from './kda';
 import { mamba2 } from './mamba2';
 import { qwen35 } from './qwen3-5';
 import { rwkv7 } from './rwkv7';
@@ -15,6 +16,7 @@ export const families: readonly Family[] = [
   gatedDeltaNet,
   gla,
   graniteMoeHybrid,
+  kda,
   mamba2,
   qwen35,
   retnet,

@@ -1,4 +1,4 @@
-"""Golden vectors of RetNet, GLA and DeltaNet by flash-linear-attention, its own Triton kernels run by Triton's CPU
+"""Golden vectors of RetNet, GLA, DeltaNet and KDA by flash-linear-attention, its own Triton kernels run by Triton's CPU
 interpreter.
 
 Usage: python fla-mixers.py OUT [FAMILY/CASE ...]     writes one folder a case under OUT.
@@ -15,9 +15,10 @@ import fla_on_cpu  # noqa: F401, I001
 import torch
 from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM
 from fla.models.gla import GLAConfig, GLAForCausalLM
+from fla.models.kda import KDAConfig, KDAForCausalLM
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM
 from fla_float64 import forward as float64_forward
-from golden import check_and_save, prompt_tokens, relative_error, run, versions
+from golden import check_and_save, decay_parameters, prompt_tokens, relative_error, run, versions
 
 GREEDY_STEPS = 48
 VOCAB = 256
@@ -26,6 +27,7 @@ CLASSES = {
     "retnet": (RetNetConfig, RetNetForCausalLM),
     "gla": (GLAConfig, GLAForCausalLM),
     "delta_net": (DeltaNetConfig, DeltaNetForCausalLM),
+    "kda": (KDAConfig, KDAForCausalLM),
 }
 
 CASES = {
@@ -61,6 +63,19 @@ CASES = {
             use_short_conv=False, allow_neg_eigval=True, attn={"layers": [1], "num_heads": 4, "window_size": 16},
         ),
     ),
+    # The softplus gate.
+    "kda/plain": dict(
+        seed=47, prompt=101,
+        config=dict(hidden_size=64, num_hidden_layers=2, num_heads=4, head_dim=16, intermediate_size=96),
+    ),
+    # The bounded gate, two value heads a key head, negative eigenvalues, no convolution.
+    "kda/bounded": dict(
+        seed=48, prompt=89,
+        config=dict(
+            hidden_size=64, num_hidden_layers=2, num_heads=2, num_v_heads=4, head_dim=16, intermediate_size=96,
+            safe_gate=True, lower_bound=-5.0, allow_neg_eigval=True, use_short_conv=False,
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -72,7 +87,7 @@ def random_weight(name: str, shape: torch.Size, generator: torch.Generator) -> t
         return 0.3 * normal
     if "gk_proj.1" in name:  # log decays from about -1 to nearly 0
         return 2 * normal if name.endswith("bias") else normal
-    if "conv1d" in name:
+    if "conv1d" in name or name.endswith("bias"):
         return 0.5 * normal
     return normal / shape[1] ** 0.5
 
@@ -81,7 +96,12 @@ def randomize(model: torch.nn.Module, seed: int):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            parameter.copy_(random_weight(name, parameter.shape, generator))
+            if name.endswith("A_log"):
+                parameter.copy_(decay_parameters(len(parameter), generator)[0] / 2)
+            elif name.endswith("dt_bias"):
+                parameter.copy_(decay_parameters(len(parameter), generator)[1])
+            else:
+                parameter.copy_(random_weight(name, parameter.shape, generator))
 
 
 def make(out: pathlib.Path, name: str, case: dict):

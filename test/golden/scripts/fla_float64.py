@@ -1,5 +1,5 @@
-"""retnet, gla and delta_net in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
-2406.06484). Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
+"""retnet, gla, delta_net and kda in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
+2406.06484, 2510.26692). Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
 """
 
 import json
@@ -71,12 +71,41 @@ def delta_layer(x, w, config):
     return gated_norm(out, x, w, config)
 
 
+def kda_layer(x, w, config):
+    """S = diag(e^g) S; S += k (beta (v - S' k))', o = S' q / sqrt(K), S a head of the values."""
+    length, heads = len(x), config["num_v_heads"] or config["num_heads"]
+
+    def part(name, count):
+        y = x @ w[f"{name}_proj.weight"].T
+        y = short_convolution(y, w[f"{name}_conv1d.weight"]) if config["use_short_conv"] else silu(y)
+        return y.reshape(length, count, -1)
+
+    q, k = unit(part("q", config["num_heads"])), unit(part("k", config["num_heads"]))
+    v = part("v", heads)
+    f = (x @ w["f_proj.0.weight"].T @ w["f_proj.1.weight"].T + w["dt_bias"]).reshape(length, heads, -1)
+    rate = np.exp(w["A_log"])[None, :, None]
+    g = config["lower_bound"] * sigmoid(rate * f) if config["safe_gate"] else -rate * np.logaddexp(0, f)
+    beta = sigmoid(x @ w["b_proj.weight"].T) * (2 if config["allow_neg_eigval"] else 1)
+    out = np.empty(v.shape)
+    for head in range(heads):
+        shared = head // (heads // config["num_heads"])
+        state = np.zeros((q.shape[-1], v.shape[-1]))
+        for t in range(length):
+            state = np.exp(g[t, head])[:, None] * state
+            key = k[t, shared]
+            state += np.outer(key, beta[t, head] * (v[t, head] - state.T @ key))
+            out[t, head] = state.T @ q[t, shared] * q.shape[-1] ** -0.5
+    gate = x @ w["g_proj.0.weight"].T @ w["g_proj.1.weight"].T + w["g_proj.1.bias"]
+    out = rms_norm(out, w["o_norm.weight"], config["norm_eps"]) * sigmoid(gate).reshape(out.shape)
+    return out.reshape(length, -1) @ w["o_proj.weight"].T
+
+
 def forward(folder: pathlib.Path, tokens: np.ndarray) -> np.ndarray:
     """Logits float64 [T, vocab] of int tokens [T]."""
     config = json.loads((folder / "config.json").read_text())
     weights = {name: x.astype(np.float64) for name, x in load_file(folder / "model.safetensors").items()}
     eps, attn = config["norm_eps"], config["attn"]
-    layer = delta_layer if config["model_type"] == "delta_net" else decayed_layer
+    layer = {"delta_net": delta_layer, "kda": kda_layer}.get(config["model_type"], decayed_layer)
     x = weights["model.embeddings.weight"][tokens]
     for i in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{i}."
