@@ -61,6 +61,8 @@ describe.each([
   'delta_net/gated',
   'kda/plain',
   'kda/bounded',
+  'hgrn2/bounded',
+  'hgrn2/free',
   'rwkv7/author',
   'rwkv7/prefixed',
   'rwkv7/fla',

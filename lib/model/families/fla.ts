@@ -136,7 +136,7 @@ async function softmaxLayer(
   return new Attention({ heads, kvHeads, width, window }, weights, options, kv);
 }
 
-type Mixer = (source: WeightSource, name: string, state: StateLayout) => Promise<Layer>;
+type Mixer = (source: WeightSource, name: string, state: StateLayout, index: number) => Promise<Layer>;
 
 async function build(source: WeightSource, sizes: FlaSizes, where: Config, mixer: Mixer): Promise<LanguageModel> {
   const { hidden, softmax } = sizes;
@@ -149,7 +149,7 @@ async function build(source: WeightSource, sizes: FlaSizes, where: Config, mixer
     const mixerNorm = await vector(source, `${layer}attn_norm.weight`, hidden);
     const mixed = softmax?.layers.has(i)
       ? await softmaxLayer(source, hidden, softmax, `${layer}attn.`, kv)
-      : await mixer(source, `${layer}attn.`, state);
+      : await mixer(source, `${layer}attn.`, state, i);
     const mlpNorm = await vector(source, `${layer}mlp_norm.weight`, hidden);
     const mlp = await gatedMlp(source, `${layer}mlp.`, hidden, sizes.inner);
     branches.push({ norm: mixerNorm, layer: mixed }, { norm: mlpNorm, layer: mlp });

@@ -6,6 +6,7 @@ import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
 import { gla, retnet } from './gla';
 import { graniteMoeHybrid } from './granite-moe-hybrid';
+import { hgrn2 } from './hgrn2';
 import { kda } from './kda';
 import { mamba2 } from './mamba2';
 import { qwen35 } from './qwen3-5';
@@ -16,6 +17,7 @@ export const families: readonly Family[] = [
   gatedDeltaNet,
   gla,
   graniteMoeHybrid,
+  hgrn2,
   kda,
   mamba2,
   qwen35,

@@ -1,4 +1,4 @@
-"""Golden vectors of RetNet, GLA, DeltaNet and KDA by flash-linear-attention, its own Triton kernels run by Triton's CPU
+"""Golden vectors of RetNet, GLA, DeltaNet, KDA and HGRN2 by flash-linear-attention, its own Triton kernels run by Triton's CPU
 interpreter.
 
 Usage: python fla-mixers.py OUT [FAMILY/CASE ...]     writes one folder a case under OUT.
@@ -15,6 +15,7 @@ import fla_on_cpu  # noqa: F401, I001
 import torch
 from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM
 from fla.models.gla import GLAConfig, GLAForCausalLM
+from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM
 from fla.models.kda import KDAConfig, KDAForCausalLM
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM
 from fla_float64 import forward as float64_forward
@@ -28,6 +29,7 @@ CLASSES = {
     "gla": (GLAConfig, GLAForCausalLM),
     "delta_net": (DeltaNetConfig, DeltaNetForCausalLM),
     "kda": (KDAConfig, KDAForCausalLM),
+    "hgrn2": (HGRN2Config, HGRN2ForCausalLM),
 }
 
 CASES = {
@@ -74,6 +76,19 @@ CASES = {
         config=dict(
             hidden_size=64, num_hidden_layers=2, num_heads=2, num_v_heads=4, head_dim=16, intermediate_size=96,
             safe_gate=True, lower_bound=-5.0, allow_neg_eigval=True, use_short_conv=False,
+        ),
+    ),
+    # Lower bounds, from the second layer on.
+    "hgrn2/bounded": dict(
+        seed=49, prompt=97,
+        config=dict(hidden_size=64, num_hidden_layers=3, expand_ratio=16, intermediate_size=96),
+    ),
+    # Short convolutions, no bounds.
+    "hgrn2/free": dict(
+        seed=50, prompt=83,
+        config=dict(
+            hidden_size=64, num_hidden_layers=2, num_heads=2, expand_ratio=32, intermediate_size=96,
+            use_short_conv=True, use_lower_bound=False,
         ),
     ),
 }  # fmt: skip

@@ -1,5 +1,6 @@
-"""retnet, gla, delta_net and kda in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
-2406.06484, 2510.26692). Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
+"""retnet, gla, delta_net, kda and hgrn2 in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
+2406.06484, 2510.26692, 2404.07904).
+Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
 """
 
 import json
@@ -100,17 +101,52 @@ def kda_layer(x, w, config):
     return out.reshape(length, -1) @ w["o_proj.weight"].T
 
 
+def hgrn2_layer(x, w, config):
+    """S = diag(e^g) S + (1 - e^g) i', e^g = bound + (1 - bound) sigmoid(f), o = S' silu(q) / sqrt(K)."""
+    length, heads = len(x), config["num_heads"]
+
+    def part(name):
+        y = x @ w[f"{name}_proj.weight"].T
+        if config["use_short_conv"]:
+            taps = w[f"{name}_conv1d.weight"]
+            padded = np.concatenate([np.zeros((taps.shape[-1] - 1, y.shape[1])), y])
+            y = sum(padded[t : t + length] * taps[:, 0, t] for t in range(taps.shape[-1]))
+        return y.reshape(length, heads, -1)
+
+    q, v = silu(part("q")), part("i")
+    bound = w["bound"].reshape(heads, -1)
+    kept = bound + (1 - bound) * sigmoid(part("f"))
+    out = np.empty(v.shape)
+    for head in range(heads):
+        state = np.zeros((q.shape[-1], v.shape[-1]))
+        for t in range(length):
+            state = kept[t, head][:, None] * state + np.outer(1 - kept[t, head], v[t, head])
+            out[t, head] = state.T @ q[t, head] * q.shape[-1] ** -0.5
+    # fla calls its norm without an eps: the function's own, whatever the config says.
+    return rms_norm(out.reshape(length, -1), w["g_norm.weight"], 1e-5) @ w["o_proj.weight"].T
+
+
+def lower_bounds(weights, config):
+    """[layers, C]: the softmax over the layers, added up from the second one on; 0 where there are none."""
+    if "model.lower_bounds" not in weights:
+        return np.zeros((config["num_hidden_layers"], config["hidden_size"]))
+    parts = np.exp(weights["model.lower_bounds"])
+    parts = parts / parts.sum(0)
+    return parts.cumsum(0) - parts[0]
+
+
 def forward(folder: pathlib.Path, tokens: np.ndarray) -> np.ndarray:
     """Logits float64 [T, vocab] of int tokens [T]."""
     config = json.loads((folder / "config.json").read_text())
     weights = {name: x.astype(np.float64) for name, x in load_file(folder / "model.safetensors").items()}
     eps, attn = config["norm_eps"], config["attn"]
-    layer = {"delta_net": delta_layer, "kda": kda_layer}.get(config["model_type"], decayed_layer)
+    layer = {"delta_net": delta_layer, "kda": kda_layer, "hgrn2": hgrn2_layer}.get(config["model_type"], decayed_layer)
     x = weights["model.embeddings.weight"][tokens]
     for i in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{i}."
         w = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
         mixer = {name.removeprefix("attn."): x for name, x in w.items() if name.startswith("attn.")}
+        mixer["bound"] = lower_bounds(weights, config)[i]
         h = rms_norm(x, w["attn_norm.weight"], eps)
         softmax = attn is not None and i in attn["layers"]
         x = x + (attention_layer(h, mixer, attn) if softmax else layer(h, mixer, config))
