@@ -7,5 +7,7 @@ module.exports = {
   ...require('./jest.config.js'),
   testPathIgnorePatterns: ['\\.long\\.test\\.ts$'],
   maxWorkers: 2, // a model takes a quarter of the GPU's memory for its pages
-  testMatch: ['ops', 'tensor', 'model', 'state', 'generation', 'cuda'].map((part) => `**/test/${part}/**/*.test.ts`),
+  testMatch: ['ops', 'tensor', 'layers', 'model', 'state', 'generation', 'cuda'].map(
+    (part) => `**/test/${part}/**/*.test.ts`,
+  ),
 };

@@ -29,13 +29,13 @@ const brand = Symbol.for('linattn.error');
 export class LinattnError extends Error {
   readonly code: ErrorCode;
   /** The op that failed, where it is known. */
-  readonly op?: string;
+  declare readonly op?: string;
 
   /** @internal */
   constructor(code: ErrorCode, message: string, options: { op?: string | undefined; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
-    if (options.op !== undefined) this.op = options.op;
+    if (options.op !== undefined) (this as { op?: string }).op = options.op;
     Object.defineProperty(this, brand, { value: true });
   }
 
@@ -46,7 +46,24 @@ export class LinattnError extends Error {
 }
 Object.defineProperty(LinattnError.prototype, 'name', { value: 'LinattnError' });
 
-/** Makes the error; `op` is read from a message of the form `op: what was expected and what came`. */
+/**
+ * ERR_ARGUMENT unless `options` is an object, its signal (if any) an AbortSignal and its callbacks functions: what JavaScript
+ * may give in spite of the types.
+ */
+export function checkOptions(call: string, options: unknown, ...callbacks: readonly string[]): void {
+  const wrong = (name: string, wanted: string, value: unknown): LinattnError =>
+    linattnError('ERR_ARGUMENT', `${call}: ${name} must be ${wanted}, got ${value === null ? 'null' : typeof value}`);
+  if (typeof options !== 'object' || options === null) throw wrong('options', 'an object', options);
+  const given = options as Readonly<Record<string, unknown>>;
+  const { signal } = given;
+  const isSignal = typeof (signal as AbortSignal | undefined)?.throwIfAborted === 'function';
+  if (signal !== undefined && !isSignal) throw wrong('signal', 'an AbortSignal', signal);
+  for (const name of callbacks) {
+    if (given[name] !== undefined && typeof given[name] !== 'function') throw wrong(name, 'a function', given[name]);
+  }
+}
+
+/** Makes the error; its message has the form `call: what was expected and what came`. */
 export function linattnError(
   code: ErrorCode,
   message: string,

@@ -13,6 +13,7 @@ export interface Addon {
   view(): number;
   release(count: number): number;
   write(id: number, byteOffset: number, data: ArrayBufferView): number;
+  copy(from: number, to: number): number;
   read(id: number, request: number, target: ArrayBufferView): number;
   wait(id: number, request: number): number;
   fence(device: number, request: number): number;

@@ -11,7 +11,7 @@ function load(): Addon {
   try {
     addon = require(file) as Addon;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const [reason] = (cause instanceof Error ? cause.message : String(cause)).split('\n'); // without the stack of requires
     throw new LinattnError(
       'ERR_ADDON',
       `the native addon did not load from ${file}: ${reason}. Reinstall linattn on this platform, or run \`npm run build\` in a clone`,

@@ -1,6 +1,8 @@
 // What commands work with besides their flags, given to them so that tests run a command without a process.
 import type { Readable, Writable } from 'node:stream';
+import type { readModelFolder } from '../generation/model-folder';
 import type { devices, load } from '../index';
+import type { Server } from '../server/server';
 import type { loadTokenizer } from '../tokenizer/tokenizer';
 import type { Interrupts } from './signals';
 
@@ -18,6 +20,8 @@ export interface Library {
   readonly load: typeof load;
   readonly devices: typeof devices;
   readonly loadTokenizer: typeof loadTokenizer;
+  readonly readModelFolder: typeof readModelFolder;
+  readonly Server: typeof Server;
   /** The folder of the model of the package. */
   readonly defaultModel: string;
 }

@@ -96,7 +96,9 @@ async function generateWith(
   const input = inputOf(model, session, prompt, flags);
   // Encoded here for the progress of a long text; the tokenizer knows it when the generation asks again.
   const onProgress = (state: Progress) => progress.show('tokenize', state);
+  const started = performance.now();
   await model.tokenizer.encode(textOf(model, input), { signal, onProgress });
+  const tokenizeMs = performance.now() - started;
   const generation = session.generate({
     ...input,
     ...generateOptions(flags),
@@ -119,7 +121,18 @@ async function generateWith(
     const snapshot = await session.snapshot();
     await snapshot.save(flags.saveState, { signal });
   }
-  return result;
+  return withTokenizing(result, tokenizeMs);
+}
+
+/** The result, whose times count what was spent on tokenizing before the call. */
+function withTokenizing(result: GenerateResult, milliseconds: number): GenerateResult {
+  const { tokenizeMs, timeToFirstTokenMs } = result.usage;
+  const usage = {
+    ...result.usage,
+    tokenizeMs: tokenizeMs + milliseconds,
+    timeToFirstTokenMs: timeToFirstTokenMs === 0 ? 0 : timeToFirstTokenMs + milliseconds,
+  };
+  return { ...result, usage };
 }
 
 async function sessionFrom(model: Model, file: string, signal: AbortSignal): Promise<Session> {

@@ -3,9 +3,8 @@ import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { Device, ModelInfo } from '../index';
 import type { Context } from './context';
-import { addModelFlags, addReportFlags, environment, loadOptions, type ModelFlags, type ReportFlags } from './flags';
+import { addModelFlags, addReportFlags, environment, type ModelFlags, type ReportFlags } from './flags';
 import { bytesText } from './output';
-import { ProgressDisplay } from './progress';
 import { version } from './version';
 
 interface Flags extends ModelFlags, ReportFlags {}
@@ -33,7 +32,7 @@ export function infoCommand(program: Command, context: Context): void {
 }
 
 async function readInfo(flags: Flags, context: Context): Promise<Info> {
-  const { devices, load, defaultModel } = context.library();
+  const { devices, readModelFolder, defaultModel } = context.library();
   const folder = flags.model ?? (existsSync(defaultModel) ? defaultModel : undefined);
   const names = Object.keys(environment).filter((name) => context.env[name]);
   return {
@@ -44,21 +43,8 @@ async function readInfo(flags: Flags, context: Context): Promise<Info> {
       unavailable === undefined ? { name, description, memory: memory() } : { name, description, unavailable },
     ),
     environment: Object.fromEntries(names.map((name) => [name, context.env[name]!])),
-    ...(folder !== undefined && { model: await readModel(folder, load) }),
+    ...(folder !== undefined && { model: { folder, ...(await readModelFolder(folder, flags)).info } }),
   };
-
-  async function readModel(folder: string, open: typeof load) {
-    const progress = new ProgressDisplay(context, flags);
-    const { signal } = context.interrupts;
-    const model = await open({
-      ...loadOptions({ ...flags, model: folder }),
-      signal,
-      onProgress: (state) => progress.show('load', state),
-    });
-    progress.clear();
-    await model.dispose();
-    return { folder, ...model.info };
-  }
 }
 
 function describe(info: Info): string[] {

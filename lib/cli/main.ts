@@ -17,7 +17,13 @@ const context: Context = {
   library() {
     const { devices, load } = require('../index') as typeof import('../index');
     const { defaultModel } = require('../generation/load') as typeof import('../generation/load');
-    return { devices, load, loadTokenizer, defaultModel };
+    const { readModelFolder } = require('../generation/model-folder') as typeof import('../generation/model-folder');
+    return {
+      ...{ devices, load, loadTokenizer, readModelFolder, defaultModel },
+      get Server() {
+        return (require('../server/server') as typeof import('../server/server')).Server;
+      },
+    };
   },
 };
 

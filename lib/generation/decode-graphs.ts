@@ -14,7 +14,10 @@ interface Recorded extends Outputs {
   readonly graph: Graph;
 }
 
-const sizes = [1, 2, 4, 8, 16, 32, 64];
+/** Rows of the recorded steps: at most a third of a step's rows is empty above 16. */
+const sizes = [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024];
+/** Rows of a step; more take several. */
+export const mostRows = sizes.at(-1)!;
 
 export class DecodeGraphs {
   private readonly recorded = new Map<number, Recorded>();
@@ -25,9 +28,9 @@ export class DecodeGraphs {
     private readonly enqueue: (rows: Tensor<'int32'>, offsets: Tensor<'int32'>) => Outputs,
   ) {}
 
-  /** One decode step for these slots; resolves with the sampled tokens and their log-probabilities. */
+  /** One decode step for at most 1024 slots; resolves with the sampled tokens and their log-probabilities. */
   async step(slots: readonly number[]): Promise<readonly [Int32Array, Float32Array]> {
-    const size = sizes.find((one) => one >= slots.length) ?? slots.length;
+    const size = sizes.find((one) => one >= slots.length)!;
     const step = this.recorded.get(size) ?? this.record(size);
     const rows = new Int32Array(size).fill(-1);
     rows.set(slots);

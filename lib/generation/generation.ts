@@ -58,25 +58,35 @@ export class GenerationStream implements Generation {
     if (this.iterated) throw linattnError('ERR_BUSY', 'generate: a generation can be iterated once');
     this.iterated = true;
     let at = 0;
+    const next = async (): Promise<IteratorResult<Chunk, undefined>> => {
+      while (at >= this.chunks.length && !this.ended) {
+        await new Promise<void>((resolve) => {
+          this.wake = resolve;
+        });
+      }
+      const chunk = this.chunks[at++];
+      if (chunk !== undefined) return { done: false, value: chunk };
+      if (this.failure !== undefined) throw this.failure.error;
+      return { done: true, value: undefined };
+    };
+    const leave = async (): Promise<IteratorResult<Chunk, undefined>> => {
+      await this.result.catch(() => undefined);
+      at = this.chunks.length;
+      this.failure = undefined;
+      return { done: true, value: undefined };
+    };
+    // Calls that do not wait for each other are answered in their order.
+    let last: Promise<unknown> = Promise.resolve();
+    const inTurn = <T>(answer: () => Promise<T>): Promise<T> => {
+      const own = last.then(answer);
+      last = own.catch(() => undefined);
+      return own;
+    };
     return {
-      next: async () => {
-        while (at >= this.chunks.length && !this.ended) {
-          await new Promise<void>((resolve) => {
-            this.wake = resolve;
-          });
-        }
-        const chunk = this.chunks[at];
-        if (chunk !== undefined) {
-          at++;
-          return { done: false, value: chunk };
-        }
-        if (this.failure !== undefined) throw this.failure.error;
-        return { done: true, value: undefined };
-      },
-      return: async () => {
+      next: () => inTurn(next),
+      return: () => {
         this.cancel();
-        await this.result.catch(() => undefined);
-        return { done: true, value: undefined };
+        return inTurn(leave);
       },
     };
   }

@@ -1,5 +1,5 @@
 // What a caller gives to read, and the options of a generation, checked before anything starts.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import { encodeSampling } from '../ops/sampling-table';
 import type { Message, Progress } from '../tokenizer/tokenizer';
@@ -17,6 +17,8 @@ export type Input =
 export interface PrefillOptions {
   /** Takes effect within one slice of the prompt or one token; the call rejects with signal.reason. */
   signal?: AbortSignal;
+  /** From -10 to 10, default 0: higher is served first. Who waits long enough rises, so that none starves. */
+  priority?: number;
   /** In tokens of the context; `cached` of them were not read. */
   onPrefillProgress?: (progress: Progress & { readonly cached: number }) => void;
 }
@@ -40,8 +42,10 @@ export interface GenerateOptions extends PrefillOptions {
 
 const names = ['prompt', 'messages', 'tokens', 'append'] as const;
 
-/** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind. */
+/** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind, or the
+ * options beside it are. */
 export function inputOf(call: string, options: Partial<Record<(typeof names)[number], unknown>>): Input | undefined {
+  checkOptions(call, options, 'onPrefillProgress');
   const given = names.filter((name) => options[name] !== undefined);
   const fail = (message: string): never => {
     throw linattnError('ERR_ARGUMENT', `${call}: ${message}`);
@@ -89,6 +93,12 @@ export function samplingOf(options: GenerateOptions, defaults: Sampling): Sampli
   sampling.seed = options.seed ?? Math.floor(Math.random() * 2 ** 53);
   encodeSampling(sampling);
   return sampling;
+}
+
+/** ERR_ARGUMENT unless priority is a whole number from -10 to 10. */
+export function checkPriority(call: string, { priority = 0 }: PrefillOptions): void {
+  if (Number.isSafeInteger(priority) && Math.abs(priority) <= 10) return;
+  throw linattnError('ERR_ARGUMENT', `${call}: priority must be a whole number from -10 to 10, got ${priority}`);
 }
 
 /** ERR_ARGUMENT unless maxTokens is a whole number >= 0. */

@@ -1,24 +1,23 @@
 // Opens a model folder as Hugging Face lays it out: config.json, safetensors, tokenizer.json, generation_config.json.
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { Config, readJson } from '../model/config';
-import { familyOf } from '../model/families';
 import type { Plan } from '../model/families/family';
 import { fingerprint } from '../model/fingerprint';
-import { readCheckpoint, type StoredTensor } from '../model/safetensors';
-import { WeightCheck, WeightLoader } from '../model/weights';
+import { WeightLoader } from '../model/weights';
 import type { Float } from '../ops/float';
 import type { Sampling } from '../ops/sampling-table';
 import type { WeightDType } from '../ops/weight';
 import { SequenceStore } from '../state/sequence-store';
-import { type DeviceName, deviceOf, fence, modelDevice, setThreads } from '../tensor/device';
-import type { DType } from '../tensor/dtype';
+import { type DeviceName, deviceOf, fence, setThreads } from '../tensor/device';
 import { allOrNone } from '../tensor/scope';
 import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
 import { LoadedModel, type Model } from './model';
 import { type GenerationDefaults, ModelCore } from './model-core';
-import { Scheduler, sliceTokensOf } from './scheduler';
+import { type ModelFolder, readModelFolder } from './model-folder';
+import { Scheduler } from './scheduler';
+import { type Scheduling, type SchedulingOptions, schedulingOf } from './scheduling';
 
 export interface LoadOptions {
   /** A folder; without one, the default model of the package. */
@@ -36,6 +35,10 @@ export interface LoadOptions {
   maxSequences?: number;
   /** Snapshots held at once. Default: as many as sequences, and at least 4. */
   maxSnapshots?: number;
+  /** The same bits in whatever slices and company: so it always is on the cpu; ERR_UNSUPPORTED on another device. */
+  deterministic?: boolean;
+  /** How sequences share the device. */
+  scheduling?: SchedulingOptions;
   signal?: AbortSignal;
   /** In bytes of the weights. */
   onProgress?: (progress: Progress) => void;
@@ -44,38 +47,32 @@ export interface LoadOptions {
 /** The folder of the model that the package ships. */
 export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default');
 
-const dtypes = ['auto', 'float32', 'float16', 'bfloat16', 'int8'] as const;
-
 /**
  * Loads a model. Rejects with signal.reason when aborted, and then everything is freed.
  * @throws LinattnError ERR_ARGUMENT, ERR_FILE, ERR_SAFETENSORS, ERR_MODEL_UNSUPPORTED, ERR_WEIGHTS, ERR_TOKENIZER,
- *   ERR_DEVICE, ERR_OUT_OF_MEMORY
+ *   ERR_DEVICE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
-  const { model: folder = defaultModel, dtype = 'auto', maxSequences = 16, signal } = options;
+  checkOptions('load', options, 'onProgress');
+  const { model: folder = defaultModel, maxSequences = 16, signal } = options;
   const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
-  check(dtypes.includes(dtype), `dtype must be ${dtypes.join(', ')}, got ${dtype}`);
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
-  const device = chooseDevice(options.device);
-  if (options.threads !== undefined) setThreads(options.threads);
   signal?.throwIfAborted();
-  const isFolder = await fs.stat(folder).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-  if (!isFolder) throw linattnError('ERR_FILE', `load: model must be a folder, ${folder} is not`);
-  const config = await Config.read(folder);
-  const plan = familyOf(config).read(config);
-  const defaults = await readGenerationConfig(folder, plan);
+  const found = await readModelFolder(folder, options);
+  if (options.deterministic && found.info.device !== 'cpu') {
+    throw linattnError('ERR_UNSUPPORTED', `load: deterministic must be false on ${found.info.device}, got true`);
+  }
+  const scheduling = schedulingOf(options.scheduling ?? {}, found.info.device);
+  if (options.threads !== undefined) setThreads(options.threads);
+  const defaults = await readGenerationConfig(folder, found.plan);
   const tokenizer = await openTokenizer(folder, signal);
   try {
-    const stored = await readCheckpoint(folder);
-    const mark = await fingerprint(config.fields, stored);
+    const mark = await fingerprint(found.config.fields, found.stored);
     const counts = { maxSequences, maxSnapshots };
-    return await assemble({ options, folder, device, counts, plan, defaults, tokenizer, stored, mark });
+    return await assemble({ options, folder, found, counts, scheduling, defaults, tokenizer, mark });
   } catch (error) {
     tokenizer?.dispose();
     throw error;
@@ -85,9 +82,6 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
 function check(holds: boolean, message: string): void {
   if (!holds) throw linattnError('ERR_ARGUMENT', `load: ${message}`);
 }
-
-const chooseDevice = (asked: DeviceName | 'auto' = 'auto'): DeviceName =>
-  deviceOf(asked === 'auto' ? modelDevice() : asked).name;
 
 /** Of the activations: what the cpu computes in, and what the tensor cores of a GPU take. */
 function activationsOf(device: DeviceName, weights: WeightDType): Float {
@@ -128,26 +122,22 @@ const kvShare = 0.25;
 async function assemble(parts: {
   options: LoadOptions;
   folder: string;
-  device: DeviceName;
+  found: ModelFolder;
   counts: { readonly maxSequences: number; readonly maxSnapshots: number };
-  plan: Plan;
+  scheduling: Scheduling;
   defaults: GenerationDefaults;
   tokenizer: TextTokenizer | undefined;
-  stored: ReadonlyMap<string, StoredTensor>;
   /** The fingerprint. */
   mark: string;
 }): Promise<Model> {
-  const { options, folder, device, counts, plan, defaults, tokenizer, stored, mark } = parts;
+  const { options, folder, found, counts, scheduling, defaults, tokenizer, mark } = parts;
+  const { plan, stored, weightBytes, dtype, kvDType, info } = found;
+  const { device, vocabularySize, kvBytesPerToken } = info;
   const { signal, onProgress } = options;
-  const checkPass = new WeightCheck(folder, stored);
-  await plan.build(checkPass);
-  checkPass.finish(plan.ignored);
-  const asked = options.dtype ?? 'auto';
-  const dtype = asked === 'auto' ? checkPass.dominantDType() : asked;
   let done = 0;
   const onBytes = (bytes: number) => {
     done += bytes;
-    onProgress?.({ done: Math.min(done, checkPass.bytes), total: checkPass.bytes });
+    onProgress?.({ done: Math.min(done, weightBytes), total: weightBytes });
   };
   const loader = new WeightLoader(stored, {
     device,
@@ -160,18 +150,14 @@ async function assemble(parts: {
     const network = await plan.build(loader);
     await loader.finish();
     signal?.throwIfAborted();
-    const kvDType: DType = dtype === 'float32' ? 'float32' : dtype === 'float16' ? 'float16' : 'bfloat16';
-    const kvBytesPerToken = network.kv.groups
-      .filter((group) => group.window === 0)
-      .reduce((bytes, group) => bytes + group.bytesPerToken(kvDType), 0);
     const { total } = deviceOf(device).memory();
     const sizes = {
       device,
       sequences: counts.maxSequences,
       snapshots: counts.maxSnapshots,
-      vocabularySize: network.vocabularySize,
+      vocabularySize,
       contextLength: plan.contextLength,
-      stepTokens: sliceTokensOf(device),
+      stepTokens: scheduling.stepTokens,
       kvDType,
       kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
     };
@@ -180,20 +166,10 @@ async function assemble(parts: {
       store.dispose();
       throw error;
     });
-    const scheduler = new Scheduler(network, store, device);
-    const { vocabularySize } = network;
+    const scheduler = new Scheduler(network, store, device, scheduling);
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
-    const info = {
-      family: plan.family,
-      device,
-      dtype,
-      parameters: checkPass.parameters,
-      vocabularySize,
-      stateBytes: store.stateBytes,
-      kvBytesPerToken,
-    };
     const release = async () => {
       scheduler.dispose();
       store.dispose();

@@ -3,6 +3,7 @@ import { linattnError } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import type { SequenceState } from '../state/sequence-store';
 import type { TextTokenizer } from '../tokenizer/tokenizer';
+import { Admission } from './admission';
 import type { Scheduler } from './scheduler';
 
 export interface GenerationDefaults {
@@ -23,6 +24,7 @@ export class ModelCore {
   private readonly snapshots = new Set<{ dispose(): void }>();
   private readonly working = new Set<Promise<unknown>>();
   private readonly ended = new AbortController();
+  readonly admission: Admission;
 
   constructor(
     readonly folder: string,
@@ -33,7 +35,9 @@ export class ModelCore {
     /** Absent when the folder has no tokenizer.json: token ids work, text does not. */
     readonly tokenizer: TextTokenizer | undefined,
     readonly generationDefaults: GenerationDefaults,
-  ) {}
+  ) {
+    this.admission = new Admission(scheduler.store, scheduler.scheduling.maxQueued);
+  }
 
   /** The tokenizer, or ERR_TOKENIZER. */
   needTokenizer(call: string): TextTokenizer {
@@ -67,9 +71,13 @@ export class ModelCore {
     }
   }
 
-  /** Ends that work and disposes the snapshots. */
-  async end(): Promise<void> {
+  /** Aborts that work. */
+  stop(): void {
     this.ended.abort(linattnError('ERR_DISPOSED', 'the model was disposed'));
+  }
+
+  /** After stop(): waits for that work and disposes the snapshots. */
+  async end(): Promise<void> {
     await Promise.allSettled(this.working);
     for (const snapshot of this.snapshots) snapshot.dispose();
   }

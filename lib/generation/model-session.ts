@@ -1,8 +1,16 @@
 // How a session works: one sequence, the tokens it stands for, and what reads and writes them.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { Checkpoint, SequenceState } from '../state/sequence-store';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
-import { type GenerateOptions, type Input, inputOf, maxTokensOf, type PrefillOptions, samplingOf } from './input';
+import {
+  checkPriority,
+  type GenerateOptions,
+  type Input,
+  inputOf,
+  maxTokensOf,
+  type PrefillOptions,
+  samplingOf,
+} from './input';
 import type { ModelCore } from './model-core';
 import type { Session, SessionOwner, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
@@ -15,7 +23,7 @@ import type { PrefillUsage } from './usage';
 const now = (): number => performance.now();
 
 export class ModelSession implements Session {
-  private readonly sequence: SequenceState;
+  readonly sequence: SequenceState;
   private readonly history: TokenList;
   private pending: number | undefined;
   private working: Promise<unknown> | undefined;
@@ -65,10 +73,11 @@ export class ModelSession implements Session {
   async prefill(input: Input, options: PrefillOptions = {}): Promise<PrefillUsage> {
     this.claim('prefill');
     const given = inputOf('prefill', input);
+    checkOptions('prefill', options, 'onPrefillProgress');
     if (given === undefined)
       throw linattnError('ERR_ARGUMENT', 'prefill: give one of prompt, messages, tokens, append');
-    const signal = this.signals(options.signal);
-    return this.exclusive(this.read('prefill', given, signal, options.onPrefillProgress));
+    checkPriority('prefill', options);
+    return this.exclusive(this.read('prefill', given, this.signals(options.signal), options));
   }
 
   async logits(): Promise<Float32Array> {
@@ -108,13 +117,14 @@ export class ModelSession implements Session {
     const sampling = samplingOf(options, this.core.generationDefaults.sampling);
     const stop = new StopMatcher(options.stop);
     if (options.stop !== undefined && this.core.tokenizer === undefined) this.core.needTokenizer('generate');
+    checkPriority('generate', options);
     const left = new AbortController();
     const signal = this.signals(options.signal, left.signal);
     const run = async (emit: (chunk: Chunk) => void): Promise<GenerateResult> => {
       const started = now();
       signal.throwIfAborted();
       const read = await this.orLeft(left.signal, () =>
-        input === undefined ? this.resume(signal) : this.read('generate', input, signal, options.onPrefillProgress),
+        input === undefined ? this.resume(signal) : this.read('generate', input, signal, options),
       );
       return this.write(emit, { ...options, maxTokens }, sampling, stop, signal, left.signal, read, started);
     };
@@ -150,7 +160,7 @@ export class ModelSession implements Session {
 
   /** Reads the pending token, or where the logits are gone the tokens after the last checkpoint. */
   private async catchUp(signal: AbortSignal): Promise<void> {
-    await this.readTokens(this.withPending(), signal, undefined);
+    await this.readTokens(this.withPending(), signal, {});
   }
 
   private withPending(): Int32Array {
@@ -159,26 +169,17 @@ export class ModelSession implements Session {
   }
 
   /** Makes the state stand for the whole input, with the logits of the next token. */
-  private async read(
-    call: string,
-    input: Input,
-    signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
-  ): Promise<PrefillUsage> {
+  private async read(call: string, input: Input, signal: AbortSignal, options: PrefillOptions): Promise<PrefillUsage> {
     const start = now();
     const target = await tokensOf(this.core, call, input, this.withPending(), signal);
     const tokenized = now();
     if (target.length === 0) throw linattnError('ERR_ARGUMENT', `${call}: there are no tokens to read`);
-    const cachedTokens = await this.readTokens(target, signal, onProgress);
+    const cachedTokens = await this.readTokens(target, signal, options);
     return { promptTokens: target.length, cachedTokens, tokenizeMs: tokenized - start, prefillMs: now() - tokenized };
   }
 
   /** Goes back to the longest state inside the common prefix and reads the rest. Returns the tokens not read. */
-  private async readTokens(
-    target: Int32Array,
-    signal: AbortSignal,
-    onProgress: PrefillOptions['onPrefillProgress'],
-  ): Promise<number> {
+  private async readTokens(target: Int32Array, signal: AbortSignal, options: PrefillOptions): Promise<number> {
     const { scheduler } = this.core;
     const { sequence, history } = this;
     scheduler.store.checkLength(target.length);
@@ -191,7 +192,7 @@ export class ModelSession implements Session {
       this.pending = undefined;
     }
     const cached = history.length;
-    const report = (done: number) => onProgress?.({ done: cached + done, total: target.length, cached });
+    const report = (done: number) => options.onPrefillProgress?.({ done: cached + done, total: target.length, cached });
     report(0);
     const rest = target.subarray(cached);
     if (rest.length === 0) {
@@ -203,7 +204,8 @@ export class ModelSession implements Session {
       history.push(target.subarray(history.length, cached + done));
       report(done);
     };
-    await scheduler.prefill({ sequence, tokens: rest, signal, onProgress: read });
+    const { priority = 0 } = options;
+    await scheduler.prefill({ sequence, tokens: rest, priority, signal, onProgress: read });
     return cached;
   }
 

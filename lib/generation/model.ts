@@ -1,12 +1,14 @@
 // The public Model: network, tokenizer and scheduler of one loaded folder.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import type { DeviceName } from '../tensor/device';
 import type { Tokenizer } from '../tokenizer/tokenizer';
-import { type Generation, GenerationStream } from './generation';
+import { type EmbedInput, embed } from './embed';
+import type { Generation } from './generation';
 import type { GenerateOptions, Input } from './input';
 import { loadSnapshot, type SnapshotSource } from './load-snapshot';
 import type { ModelCore } from './model-core';
 import { ModelSession } from './model-session';
+import { request } from './request';
 import type { Session, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
 
@@ -29,8 +31,18 @@ export interface Model extends AsyncDisposable {
   readonly tokenizer: Tokenizer;
   /** A new sequence, empty or at a snapshot of this model. ERR_OUT_OF_MEMORY when maxSequences are open. */
   createSession(options?: { from?: Snapshot }): Session;
-  /** One request, on a session of its own. Concurrent calls are batched. */
+  /**
+   * One request, on a session of its own. Concurrent calls are batched; while all sequences are in use, or the key-value
+   * pages that it may need, it waits: by priority, then in the order of the calls.
+   * @throws LinattnError ERR_ARGUMENT; ERR_QUEUE_FULL when scheduling.maxQueued requests wait
+   */
   generate(options: Input & GenerateOptions): Generation;
+  /**
+   * The mean of the last hidden states (after the final norm) over the tokens of a text, divided by its Euclidean norm:
+   * [C] of the model's width. Read on a sequence of its own.
+   * @throws LinattnError ERR_ARGUMENT, ERR_TOKENIZER, ERR_OUT_OF_MEMORY; signal.reason
+   */
+  embed(input: EmbedInput, options?: { signal?: AbortSignal }): Promise<Float32Array>;
   /**
    * Reads what `snapshot.save` or `serialize` made, here or in another process, by the same model: config and weights.
    * @throws LinattnError ERR_SNAPSHOT_CORRUPT, ERR_SNAPSHOT_VERSION, ERR_SNAPSHOT_MODEL, ERR_SNAPSHOT_DTYPE, ERR_FILE,
@@ -56,8 +68,10 @@ export class LoadedModel implements Model {
     return this.core.needTokenizer('tokenizer');
   }
 
-  createSession({ from }: { from?: Snapshot } = {}): ModelSession {
+  createSession(options: { from?: Snapshot } = {}): ModelSession {
     this.checkUsable('createSession');
+    checkOptions('createSession', options);
+    const { from } = options;
     if (from !== undefined && !(from instanceof ModelSnapshot && from.core === this.core)) {
       throw linattnError('ERR_SNAPSHOT_MODEL', 'createSession: from must be a snapshot of this model');
     }
@@ -77,24 +91,25 @@ export class LoadedModel implements Model {
     if (this.disposing !== undefined) throw linattnError('ERR_DISPOSED', `${call}: the model was disposed`);
   }
 
-  async loadSnapshot(source: SnapshotSource, { signal }: { signal?: AbortSignal } = {}): Promise<Snapshot> {
+  async loadSnapshot(source: SnapshotSource, options: { signal?: AbortSignal } = {}): Promise<Snapshot> {
     this.checkUsable('loadSnapshot');
-    return this.core.during(signal, (either) => loadSnapshot(this.core, source, either));
+    checkOptions('loadSnapshot', options);
+    return this.core.during(options.signal, (either) => loadSnapshot(this.core, source, either));
+  }
+
+  async embed(input: EmbedInput, { signal }: { signal?: AbortSignal } = {}): Promise<Float32Array> {
+    this.checkUsable('embed');
+    return this.core.during(signal, (either) => embed(this.core, input, either));
   }
 
   generate(options: Input & GenerateOptions): Generation {
-    const session = this.createSession();
-    try {
-      const inner = session.generate(options);
-      return owning(inner, session);
-    } catch (error) {
-      void session.dispose();
-      throw error;
-    }
+    this.checkUsable('generate');
+    return request(this.core, () => this.createSession(), options);
   }
 
   dispose(): Promise<void> {
     this.disposing ??= (async () => {
+      this.core.stop();
       await Promise.all([...this.sessions].map((session) => session.dispose()));
       await this.core.end();
       await this.release();
@@ -105,22 +120,4 @@ export class LoadedModel implements Model {
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
   }
-}
-
-/** The generation, whose session ends with it. */
-function owning(inner: Generation, session: ModelSession): Generation {
-  const left = new AbortController();
-  return new GenerationStream(
-    async (emit) => {
-      try {
-        const iterator = inner[Symbol.asyncIterator]();
-        left.signal.addEventListener('abort', () => void iterator.return?.(), { once: true });
-        for (let next = await iterator.next(); !next.done; next = await iterator.next()) emit(next.value);
-        return await inner.result;
-      } finally {
-        await session.dispose();
-      }
-    },
-    () => left.abort(),
-  );
 }

@@ -1,33 +1,22 @@
-// The one scheduler of a model: it owns the sequences' device side and the recorded steps; sessions submit rows. Each turn
-// of its loop enqueues one decode step for all rows that decode and one slice of one prompt, so that a long prompt does
-// not hold up the others. A decode step is enqueued before the one in front of it is read: the device never waits for
-// JavaScript, and at most one step is uncommitted.
-import { linattnError } from '../errors';
+// The one scheduler of a model: it owns the sequences' device side and the recorded steps; sessions submit rows. A step
+// decodes one token for every row that decodes, or reads pieces of prompts; where both wait they take turns. Two decode
+// steps and one of prompts are enqueued at most: the device never waits for JavaScript, and at most one decode step is
+// uncommitted. Whoever comes is in the next step, whoever ends is out of it.
 import type { LanguageModel } from '../model/language-model';
-import { beginStep } from '../ops/begin-step';
-import { commitStep } from '../ops/commit-step';
-import { endStep } from '../ops/end-step';
-import { markSeen } from '../ops/mark-seen';
-import { sample } from '../ops/sample';
-import { Sequences } from '../ops/sequences';
 import type { SequenceState, SequenceStore } from '../state/sequence-store';
 import type { DeviceName } from '../tensor/device';
-import { scope } from '../tensor/scope';
-import { Tensor } from '../tensor/tensor';
-import { DecodeGraphs } from './decode-graphs';
+import type { Tensor } from '../tensor/tensor';
+import { DecodeGraphs, mostRows } from './decode-graphs';
+import { type Piece, Prefilling, type PrefillJob, PrefillLine } from './prefill-line';
+import type { Scheduling } from './scheduling';
+import { StepBudget } from './step-budget';
+import { StepCommands } from './step-commands';
 
 /**
- * Tokens of a prefill slice: enough to keep the device busy, few enough that an abort is soon seen. Slices end on multiples
- * of 64 of the absolute position except at the prompt's end.
+ * Most tokens of a prefill step: enough to keep the device busy, few enough that an abort is soon seen. Slices end on
+ * multiples of 64 of the absolute position except at the prompt's end.
  */
 export const sliceTokensOf = (device: DeviceName): number => (device === 'cpu' ? 512 : 4096);
-
-export interface PrefillJob {
-  readonly sequence: SequenceState;
-  readonly tokens: Int32Array;
-  readonly signal: AbortSignal | undefined;
-  readonly onProgress: (done: number) => void;
-}
 
 export interface DecodeJob {
   readonly sequence: SequenceState;
@@ -37,49 +26,55 @@ export interface DecodeJob {
   readonly accept: (token: number, logprob: number) => boolean;
 }
 
-interface Waiting<J> {
-  readonly job: J;
+/** A row that decodes. */
+interface Decoding {
+  readonly job: DecodeJob;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
-}
-
-interface Prefilling extends Waiting<PrefillJob> {
-  at: number;
-}
-
-interface Decoding extends Waiting<DecodeJob> {
   /** Steps enqueued for it, and of those the ones read. */
   enqueued: number;
   read: number;
   ended: boolean;
 }
 
-interface StepInFlight {
+/** At most mostRows rows of a decode step. */
+interface DecodePart {
   readonly rows: readonly Decoding[];
   readonly sampled: Promise<readonly [Int32Array, Float32Array]>;
 }
 
 export class Scheduler {
-  private readonly prefilling: Prefilling[] = [];
+  private readonly line = new PrefillLine();
   private decoding: Decoding[] = [];
+  private readonly steps: StepCommands;
   private readonly graphs: DecodeGraphs;
-  private readonly sliceTokens: number;
-  private running = false;
+  private readonly budget: StepBudget;
+  private woken = false;
+  /** Decode steps that are enqueued and not read. */
+  private decodeSteps = 0;
+  /** A step of prompts is enqueued and not read. */
+  private reading = false;
+  /** A decode step was enqueued behind the last step of prompts. */
+  private decodedSince = true;
+  /** When a step was last seen to be done, ms. */
+  private lastDone = 0;
 
   constructor(
-    private readonly network: LanguageModel,
+    network: LanguageModel,
     readonly store: SequenceStore,
-    private readonly device: DeviceName,
+    device: DeviceName,
+    readonly scheduling: Scheduling,
   ) {
-    this.sliceTokens = sliceTokensOf(device);
-    this.graphs = new DecodeGraphs(device, (rows, offsets) => this.decodeStep(rows, offsets));
+    this.budget = new StepBudget(scheduling.targetStepMs, scheduling.stepTokens);
+    this.steps = new StepCommands(network, store, device);
+    this.graphs = new DecodeGraphs(device, (rows, offsets) => this.steps.decode(rows, offsets));
   }
 
-  /** Reads tokens into a sequence, slice by slice; resolves when all are committed and `sequence.logits` are there. */
+  /** Reads tokens into a sequence, piece by piece; resolves when all are committed and `sequence.logits` are there. */
   prefill(job: PrefillJob): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.prefilling.push({ job, resolve, reject, at: 0 });
-      this.start();
+      this.line.push(new Prefilling(job, resolve, reject));
+      this.wake();
     });
   }
 
@@ -87,126 +82,104 @@ export class Scheduler {
   decode(job: DecodeJob): Promise<void> {
     return new Promise((resolve, reject) => {
       this.decoding.push({ job, resolve, reject, enqueued: 0, read: 0, ended: false });
-      this.start();
+      this.wake();
     });
   }
 
   /** Samples the token after the prompt from `sequence.logits`; it becomes the pending one. */
-  async first(sequence: SequenceState): Promise<readonly [token: number, logprob: number]> {
-    const { table, stopIds, sampling } = this.store;
-    const logits = sequence.logits;
-    if (logits === undefined)
-      throw linattnError('ERR_ARGUMENT', 'generate: the state has no next token: read a prompt first');
-    const made = scope(() => {
-      const rows = this.ints([sequence.slot]);
-      const { token, logprob } = sample({ logits, rows, positions: this.ints([sequence.length]), ...sampling });
-      endStep(rows, token, stopIds, table, false);
-      return { token, logprob };
-    });
-    try {
-      const [tokens, logprobs] = await Promise.all([made.token.read(), made.logprob.read()]);
-      return [tokens[0]!, logprobs[0]!];
-    } finally {
-      made.token.dispose();
-      made.logprob.dispose();
-    }
+  first(sequence: SequenceState): Promise<readonly [token: number, logprob: number]> {
+    return this.steps.first(sequence);
   }
 
-  private ints(values: ArrayLike<number>): Tensor<'int32'> {
-    return Tensor.from(Int32Array.from(values), { dtype: 'int32', shape: [values.length], device: this.device });
-  }
-
-  private start(): void {
-    if (this.running) return;
-    this.running = true;
-    void this.loop().finally(() => {
-      this.running = false;
-      if (this.prefilling.length + this.decoding.length > 0) this.start();
+  /** A turn after this tick, so that what is submitted together shares a step. */
+  private wake(): void {
+    if (this.woken) return;
+    this.woken = true;
+    queueMicrotask(() => {
+      this.woken = false;
+      this.turn();
     });
   }
 
-  private async loop(): Promise<void> {
-    const inFlight: StepInFlight[] = [];
-    while (this.prefilling.length + this.decoding.length + inFlight.length > 0) {
-      while (inFlight.length < 2 && this.enqueueDecode(inFlight));
-      const slice = this.prefilling.shift();
-      const reading = slice === undefined ? undefined : this.slice(slice);
-      const step = inFlight.shift();
-      if (step !== undefined) await this.deliver(step);
-      await reading;
+  /**
+   * Enqueues what may be enqueued now; runs whenever there is something new and whenever a step is done. Two steps of
+   * prompts follow each other only when nothing decodes.
+   */
+  private turn(): void {
+    if (this.decodedSince) this.enqueuePrompts();
+    while (this.decodeSteps < 2 && !(this.reading && this.decodedSince) && this.enqueueDecode());
+    if (this.decodedSince || this.decodeSteps === 0) this.enqueuePrompts();
+  }
+
+  /** A step that reads pieces of prompts, unless one is on its way. */
+  private enqueuePrompts(): void {
+    while (!this.reading && this.line.length > 0) {
+      const room = this.decoding.length > 0 ? this.budget.tokens : this.scheduling.stepTokens;
+      const pieces = this.line.next(room).filter((piece) => this.hasPages(piece));
+      if (pieces.length === 0) continue;
+      this.reading = true;
+      this.decodedSince = false;
+      void this.read(pieces);
     }
   }
 
-  /** One slice of a prompt; the rest goes to the end of the line. */
-  private async slice(entry: Prefilling): Promise<void> {
-    const { sequence, tokens, signal, onProgress } = entry.job;
+  /** Whether the pages of a piece are there; its prompt is rejected when not. */
+  private hasPages({ entry, size }: Piece): boolean {
+    const { sequence } = entry.job;
     try {
-      signal?.throwIfAborted();
-      const from = sequence.length;
-      const left = tokens.length - entry.at;
-      const grid = Math.floor((from + this.sliceTokens) / 64) * 64 - from;
-      const size = left <= this.sliceTokens ? left : grid;
-      this.store.reserve(sequence, from, from + size);
-      const last = size === left;
-      const result = this.enqueueSlice(sequence, tokens.subarray(entry.at, entry.at + size), last);
-      try {
-        await result.wait();
-      } catch (error) {
-        result.dispose();
-        throw error;
-      }
-      sequence.length = from + size;
+      this.store.reserve(sequence, sequence.length, sequence.length + size);
+      return true;
+    } catch (error) {
+      entry.reject(error);
+      return false;
+    }
+  }
+
+  /** One step of prompts; what is left of them goes back into the line. */
+  private async read(pieces: readonly Piece[]): Promise<void> {
+    const enqueued = performance.now();
+    let outputs: Tensor[] = [];
+    let failure: { readonly error: unknown } | undefined;
+    try {
+      outputs = this.steps.prompts(pieces);
+      await outputs.at(-1)!.wait();
+    } catch (error) {
+      failure = { error };
+    }
+    const done = performance.now();
+    if (failure === undefined) {
+      const tokens = pieces.reduce((sum, { size }) => sum + size, 0);
+      this.budget.measured(tokens, done - Math.max(enqueued, this.lastDone));
+    }
+    this.lastDone = done;
+    this.reading = false;
+    if (failure !== undefined || !pieces.some(({ last }) => last)) for (const tensor of outputs) tensor.dispose();
+    let finished = 0;
+    for (const piece of pieces) {
+      if (failure !== undefined) piece.entry.reject(failure.error);
+      else void this.advance(piece, piece.last ? (outputs[finished++] as Tensor<'float32'>) : undefined);
+    }
+    this.turn();
+  }
+
+  /** A piece has been read; `logits` are there when its prompt ends with it. */
+  private async advance({ entry, size }: Piece, logits: Tensor<'float32'> | undefined): Promise<void> {
+    const { sequence, onProgress } = entry.job;
+    try {
+      sequence.length += size;
       entry.at += size;
-      if (last) {
-        await this.store.checkpoint(sequence, result as Tensor<'float32'>);
-      } else {
-        sequence.logits = undefined;
-        result.dispose();
-      }
+      if (logits === undefined) sequence.logits = undefined;
+      else await this.store.checkpoint(sequence, logits);
       onProgress(entry.at);
-      if (last) entry.resolve();
-      else this.prefilling.push(entry);
+      if (logits === undefined) this.line.push(entry);
+      else entry.resolve();
     } catch (error) {
       entry.reject(error);
     }
   }
 
-  /** Enqueues a slice with its commit. Returns the logits of the next token, or some output to wait for. */
-  private enqueueSlice(sequence: SequenceState, tokens: Int32Array, last: boolean): Tensor {
-    const { table } = this.store;
-    return scope(() => {
-      const rows = this.ints([sequence.slot]);
-      const offsets = this.ints([0, tokens.length]);
-      const { readSlots, writeSlots, positions } = beginStep(rows, offsets, table, false);
-      const count = tokens.length;
-      const sizes = { rows: 1, tokens: count, maxTokens: count, singleRows: count === 1 ? 1 : 0 };
-      const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
-      const hidden = this.network.hidden(this.ints(tokens), { sequences, rows });
-      const after = last ? this.network.logits(hidden, this.ints([count - 1])) : hidden;
-      commitStep(rows, table, { offsets, after });
-      return after as Tensor;
-    });
-  }
-
-  /** What a decode step of B rows enqueues; recorded once a batch size. */
-  private decodeStep(
-    rows: Tensor<'int32'>,
-    offsets: Tensor<'int32'>,
-  ): { token: Tensor<'int32'>; logprob: Tensor<'float32'> } {
-    const { table, stopIds, sampling } = this.store;
-    const count = rows.shape[0]!;
-    const { readSlots, writeSlots, positions, nextPositions, tokens } = beginStep(rows, offsets, table, true);
-    const sizes = { rows: count, tokens: count, maxTokens: 1, singleRows: count };
-    const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
-    markSeen({ seen: sampling.seen, rows, offsets, tokens: tokens!, vocab: this.network.vocabularySize });
-    const logits = this.network.logits(this.network.hidden(tokens!, { sequences, rows }));
-    const { token, logprob } = sample({ logits, rows, positions: nextPositions, ...sampling });
-    endStep(rows, token, stopIds, table, true);
-    return { token, logprob };
-  }
-
-  /** One more step for every row that decodes; false when there is nothing to enqueue. */
-  private enqueueDecode(inFlight: StepInFlight[]): boolean {
+  /** One more step for every row that decodes; false when there is none. */
+  private enqueueDecode(): boolean {
     const rows: Decoding[] = [];
     for (const row of this.decoding) {
       const { sequence, signal } = row.job;
@@ -221,35 +194,44 @@ export class Scheduler {
     }
     this.decoding = this.decoding.filter((row) => !row.ended);
     if (rows.length === 0) return false;
-    for (const row of rows) row.enqueued++;
-    const sampled = this.graphs.step(rows.map((row) => row.job.sequence.slot));
-    sampled.catch(() => undefined); // deliver() awaits it later
-    inFlight.push({ rows, sampled });
+    const parts: DecodePart[] = [];
+    for (let at = 0; at < rows.length; at += mostRows) {
+      const some = rows.slice(at, at + mostRows);
+      for (const row of some) row.enqueued++;
+      const sampled = this.graphs.step(some.map((row) => row.job.sequence.slot));
+      sampled.catch(() => undefined); // deliver() awaits it later
+      parts.push({ rows: some, sampled });
+    }
+    this.decodeSteps++;
+    this.decodedSince = true;
+    void this.deliver(parts);
     return true;
   }
 
-  private async deliver(step: StepInFlight): Promise<void> {
-    let sampled: readonly [Int32Array, Float32Array] | undefined;
-    let failure: unknown;
-    try {
-      sampled = await step.sampled;
-    } catch (error) {
-      failure = error;
-    }
-    for (const [i, row] of step.rows.entries()) {
-      if (row.ended) continue;
-      if (sampled === undefined) {
-        this.end(row, failure);
-        continue;
-      }
-      row.read++;
+  /** Gives the tokens of a step to its rows. */
+  private async deliver(parts: readonly DecodePart[]): Promise<void> {
+    for (const { rows, sampled } of parts) {
       try {
-        if (!row.job.accept(sampled[0][i]!, sampled[1][i]!)) this.end(row);
+        const [tokens, logprobs] = await sampled;
+        for (const [i, row] of rows.entries()) this.accept(row, tokens[i]!, logprobs[i]!);
       } catch (error) {
-        this.end(row, error);
+        for (const row of rows) this.end(row, error);
       }
     }
+    this.lastDone = performance.now();
     this.decoding = this.decoding.filter((row) => !row.ended);
+    this.decodeSteps--;
+    this.turn();
+  }
+
+  private accept(row: Decoding, token: number, logprob: number): void {
+    if (row.ended) return;
+    row.read++;
+    try {
+      if (!row.job.accept(token, logprob)) this.end(row);
+    } catch (error) {
+      this.end(row, error);
+    }
   }
 
   /**
@@ -257,12 +239,18 @@ export class Scheduler {
    * one before, and its own effects are dropped here, after it, in the order of the queue.
    */
   private end(row: Decoding, error?: unknown): void {
+    if (row.ended) return;
     row.ended = true;
     const { sequence } = row.job;
-    if (row.enqueued > row.read) {
-      this.store.setRow(sequence, 'uncommitted', 0);
-    } else if (row.read > 0) {
-      scope(() => commitStep(this.ints([sequence.slot]), this.store.table));
+    try {
+      if (row.enqueued > row.read) {
+        this.store.setRow(sequence, 'uncommitted', 0);
+      } else if (row.read > 0) {
+        this.steps.commit(sequence);
+      }
+    } catch (failure) {
+      row.reject(error ?? failure);
+      return;
     }
     sequence.length += row.read;
     if (row.read > 0) sequence.logits = undefined;

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { contentOf, type Section, sectionsOf } from '../state/checkpoint-content';
 import type { Checkpoint } from '../state/sequence-store';
 import { bytesOf, framed } from '../state/snapshot-format';
@@ -67,6 +67,7 @@ export class ModelSnapshot implements Snapshot {
   }
 
   async serialize(options: SerializeOptions = {}): Promise<Uint8Array> {
+    checkOptions('serialize', options);
     return this.core.during(options.signal, async (signal) => {
       const chunks: Uint8Array[] = [];
       for await (const chunk of this.chunks('serialize', { ...options, signal })) chunks.push(chunk);
@@ -75,6 +76,13 @@ export class ModelSnapshot implements Snapshot {
   }
 
   async save(file: string, options: SerializeOptions = {}): Promise<void> {
+    checkOptions('save', options);
+    if (typeof file !== 'string' || file === '') {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `save: path must be a string, got ${file === '' ? 'an empty one' : typeof file}`,
+      );
+    }
     return this.core.during(options.signal, (signal) => this.write(file, this.chunks('save', { ...options, signal })));
   }
 

@@ -15,7 +15,10 @@ export class StopMatcher {
     const stops = typeof stop === 'string' ? [stop] : stop;
     for (const text of Array.isArray(stops) ? stops : [stops]) {
       if (typeof text !== 'string' || text === '') {
-        throw linattnError('ERR_ARGUMENT', `generate: stop must be non-empty strings, got ${JSON.stringify(text)}`);
+        throw linattnError(
+          'ERR_ARGUMENT',
+          `generate: stop must be non-empty strings, got ${text === '' ? 'an empty one' : typeof text}`,
+        );
       }
     }
     this.#stops = [...stops];

@@ -65,28 +65,13 @@ export class GatedDeltaNet implements Layer {
   }
 
   forward(x: Hidden, step: Step): Hidden {
-    const { keyHeads, valueHeads, keyWidth, valueWidth } = this.sizes;
+    const { valueHeads, keyWidth, valueWidth } = this.sizes;
     const { weights, options } = this;
     const T = x.shape[0]!;
-    const keys = keyHeads * keyWidth;
     const values = valueHeads * valueWidth;
     const fused = matmul({ x, weight: weights.input });
     const stride = fused.shape[1]!;
-    const qkvIn = fused.view([T, this.qkvWidth], 0, stride);
-    const qkv =
-      weights.conv === undefined
-        ? activation({ x: qkvIn, activation: 'silu' })
-        : causalConv({
-            x: qkvIn,
-            weight: weights.conv,
-            state: this.window?.tensor,
-            sequences: step.sequences,
-            activation: 'silu',
-          });
-    const qk = l2Norm({ x: qkv.view([T, 2 * keyHeads, keyWidth], 0, this.qkvWidth), eps: l2Eps });
-    const q = qk.view([T, keyHeads, keyWidth], 0, 2 * keys);
-    const k = qk.view([T, keyHeads, keyWidth], keys, 2 * keys);
-    const v = qkv.view([T, valueHeads, valueWidth], 2 * keys, this.qkvWidth);
+    const { q, k, v } = this.queriesKeysValues(fused.view([T, this.qkvWidth], 0, stride), step);
     const gated = options.gate !== 'none';
     const small = this.qkvWidth + (gated ? values : 0);
     const b = fused.view([T, valueHeads], small, stride);
@@ -116,5 +101,34 @@ export class GatedDeltaNet implements Layer {
       }),
     });
     return matmul({ x: normed.view([T, values], 0, values), weight: weights.output });
+  }
+
+  /** What the delta rule takes, from the projection [T, q | k | v]: the convolution, silu, and q and k of length 1. */
+  private queriesKeysValues(x: Hidden, step: Step): { q: Hidden; k: Hidden; v: Hidden } {
+    const { keyHeads, valueHeads, keyWidth, valueWidth } = this.sizes;
+    const { conv } = this.weights;
+    const T = x.shape[0]!;
+    const keys = keyHeads * keyWidth;
+    const split = (qk: Hidden, qkv: Hidden): { q: Hidden; k: Hidden; v: Hidden } => ({
+      q: qk.view([T, keyHeads, keyWidth], 0, qk.shape[1]!),
+      k: qk.view([T, keyHeads, keyWidth], keys, qk.shape[1]!),
+      v: qkv.view([T, valueHeads, valueWidth], 2 * keys, this.qkvWidth),
+    });
+    const norm = { heads: 2 * keyHeads, width: keyWidth, eps: l2Eps };
+    if (conv !== undefined) {
+      const state = this.window?.tensor;
+      const out = causalConv({
+        x,
+        weight: conv,
+        state,
+        sequences: step.sequences,
+        activation: 'silu',
+        l2Norm: norm,
+      });
+      return split(out, out);
+    }
+    const qkv = activation({ x, activation: 'silu' });
+    const qk = l2Norm({ x: qkv.view([T, norm.heads, keyWidth], 0, this.qkvWidth), eps: l2Eps });
+    return split(qk.view([T, 2 * keys], 0, 2 * keys), qkv);
   }
 }

@@ -53,6 +53,11 @@ export class StateLayout {
     return Math.max(this.size, 16);
   }
 
+  /** Of a row. */
+  get bytes(): number {
+    return this.elements * 4;
+  }
+
   /** Points every part at `pool`, float32 [slots, elements]. */
   bind(pool: Tensor<'float32'>): void {
     const slots = pool.shape[0]!;

@@ -52,7 +52,11 @@ export interface Stored {
 
 const count = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
-/** The first pass: nothing is read. */
+const rangesOf = ({ rows, out }: Part): readonly RowRange[] => rows ?? [[0, out]];
+const rowsOf = (parts: readonly Part[]): number =>
+  parts.flatMap((part) => rangesOf(part)).reduce((sum, [, rows]) => sum + rows, 0);
+
+/** The first pass: nothing is read, and of what is made only the shapes are true. */
 export class WeightCheck implements WeightSource {
   private readonly used = new Set<string>();
   private readonly problems: string[] = [];
@@ -91,7 +95,7 @@ export class WeightCheck implements WeightSource {
     for (const { name, out, transposed, stored } of parts) {
       this.need(name, stored ?? (transposed ? [inputs, out] : [out, inputs]));
     }
-    return undefined as unknown as Weight;
+    return { shape: [rowsOf(parts), inputs] } as Partial<Weight> as Weight;
   }
 
   async values(parts: readonly Stored[]): Promise<Tensor<'float32'>> {
@@ -185,15 +189,13 @@ export class WeightLoader implements WeightSource {
   }
 
   async linear(parts: readonly Part[], inputs: number): Promise<Weight> {
-    const ranges = (part: Part): readonly RowRange[] => part.rows ?? [[0, part.out]];
-    const rowsOf = (part: Part): number => ranges(part).reduce((sum, [, rows]) => sum + rows, 0);
     const { dtype, device } = this.options;
-    const weight = Weight.zeros([parts.reduce((sum, part) => sum + rowsOf(part), 0), inputs], dtype, { device });
+    const weight = Weight.zeros([rowsOf(parts), inputs], dtype, { device });
     this.made.push(weight);
     let row = 0;
     for (const part of parts) {
       const raw = part.transposed ? await this.transposed(part.name, inputs, part.out) : await this.raw(part.name);
-      for (const [start, rows] of ranges(part)) {
+      for (const [start, rows] of rangesOf(part)) {
         const slice = raw.view([rows, inputs], start * inputs, inputs);
         packWeight({ source: slice, weight, row });
         slice.dispose();

@@ -56,8 +56,13 @@ export function beginStep(
   op.expect('offsets', offsets, 'int32', { 'N + 1': N! + 1 });
   op.shape('table', table, ['slots', '16']);
   const make = () => op.output(rows, 'int32', [N!]);
-  const made: StepInputs = { readSlots: make(), writeSlots: make(), positions: make(), nextPositions: make() };
-  if (decode) made.tokens = make();
-  op.run({ rows, offsets, table, ...made });
+  const readSlots = make();
+  const writeSlots = make();
+  const positions = make();
+  const nextPositions = make();
+  const tokens = decode ? make() : undefined;
+  op.run({ rows, offsets, table, readSlots, writeSlots, positions, nextPositions, tokens });
+  const made: StepInputs = { readSlots, writeSlots, positions, nextPositions };
+  if (tokens !== undefined) made.tokens = tokens;
   return made;
 }

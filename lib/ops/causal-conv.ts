@@ -12,7 +12,12 @@ const op = defineOp('causalConv', {
   out: 'out',
   ...sequenceFields,
   silu: 'number',
+  normChannels: 'number',
+  normWidth: 'number',
+  normEps: 'number',
 });
+
+const noNorm = { heads: 0, width: 0, eps: 0 };
 
 export interface CausalConv<X> {
   /** [T, C] float32, bfloat16 or float16; the row stride is free. */
@@ -28,17 +33,21 @@ export interface CausalConv<X> {
   state?: Tensor<'float32'> | undefined;
   sequences: Sequences;
   activation?: 'silu' | undefined;
+  /** The first `heads` vectors of `width` channels are then scaled to length 1, as l2Norm does with this eps. */
+  l2Norm?: { readonly heads: number; readonly width: number; readonly eps: number } | undefined;
 }
 
 /**
  * out[t, f, c] = act(bias[f, c] + sum over w of weight[f, c, w] x[t - (W - 1) + w, c]), where the inputs before the
- * sequence's first token come from state[readSlot] (zeros for -1). Its last W - 1 inputs then go to state[writeSlot] (-1: dropped).
+ * sequence's first token come from state[readSlot] (zeros for -1). Its last W - 1 inputs then go to state[writeSlot] (-1:
+ * dropped). With l2Norm, which takes one filter, the heads' outputs are then out / sqrt(sum of out^2 over the head + eps):
+ * what delta rules take as queries and keys.
  * Any split of a sequence, any company in the batch and any number of threads give the same bits.
  * @returns [T, F C] of x's dtype
- * @throws LinattnError ERR_SHAPE, ERR_DTYPE; at execution ERR_ARGUMENT for slots that are out of range or clash
+ * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range or clash
  */
 export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
-  const { x, weight, bias, state, sequences, activation } = input;
+  const { x, weight, bias, state, sequences, activation, l2Norm = noNorm } = input;
   const [T, C] = op.shape('x', x, ['T', 'C']) as [number, number];
   op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
   const [outputs, W] = op.shape('weight', weight, ['F C', 'W']) as [number, number];
@@ -52,8 +61,14 @@ export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
   }
   op.check(sequences.tokens === T, `sequences must have the T = ${T} tokens of x, got ${sequences.tokens}`);
   op.check(activation === undefined || activation === 'silu', `activation must be 'silu', got '${activation}'`);
+  const { heads, width, eps } = l2Norm;
+  const whole = [heads, width].every((size) => Number.isSafeInteger(size) && size >= 0) && heads * width <= C;
+  op.check(whole, `l2Norm must have heads of a width that C = ${C} channels hold, got ${heads} of ${width}`);
+  op.check(Number.isFinite(eps) && eps >= 0, `l2Norm.eps must be a number of 0 or more, got ${eps}`);
+  op.check(filters === 1 || heads * width === 0, `l2Norm takes one filter, got ${filters}`);
   const out = op.output(x, x.dtype, [T, outputs]);
-  op.run({ x, weight, bias, state, out, ...sequences.record, silu: activation === 'silu' });
+  const norm = { normChannels: heads * width, normWidth: width, normEps: eps };
+  op.run({ x, weight, bias, state, out, ...sequences.record, silu: activation === 'silu', ...norm });
   return out as X;
 }
 

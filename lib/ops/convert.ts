@@ -1,5 +1,6 @@
 // convert: the same values in another float dtype.
-import type { Tensor } from '../tensor/tensor';
+import type { DType } from '../tensor/dtype';
+import { conversion, type Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import type { NdArray } from './reference';
@@ -23,6 +24,13 @@ export function convert<D extends Float>({ x, dtype }: { x: Tensor<Float>; dtype
 /** x itself where it is of this dtype already, else converted. */
 export const converted = <D extends Float>(x: Tensor<Float>, dtype: D): Tensor<D> =>
   x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
+
+const isFloat = (dtype: DType): dtype is Float => (floats as readonly DType[]).includes(dtype);
+
+conversion.convert = (x, dtype) => {
+  if (isFloat(x.dtype) && isFloat(dtype)) return convert({ x: x as Tensor<Float>, dtype });
+  throw op.error('ERR_UNSUPPORTED', `x of ${x.dtype} cannot become ${dtype}: both must be ${floats.join(' or ')}`);
+};
 
 /**
  * The same into memory that is there.

@@ -2,7 +2,7 @@
 import type { DType } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 export * from './linear-attention-reference';
 
@@ -161,6 +161,7 @@ export function linearAttention(
 
 function sizesOf(input: LinearAttention & { q?: Tensor | undefined }) {
   const { q, k, v, state, sequences } = input;
+  op.check(sequences instanceof Sequences, `sequences must be made by sequences(), got ${typeof sequences}`);
   op.check((k === undefined) === (v === undefined), 'k and v go together: one of them is absent');
   const like = q ?? k;
   if (like === undefined) throw op.error('ERR_ARGUMENT', 'q, or k and v, must be given');
@@ -209,6 +210,7 @@ function checkHeads(name: string, heads: number, otherName: string, other: numbe
 }
 
 function checkRule(rule: Rule, dtype: Tensor['dtype'], T: number, H: number, K: number): void {
+  op.check(typeof rule === 'object' && rule !== null, `rule must be an object with a name, got ${typeof rule}`);
   if (rule.name === 'delta') {
     op.expect('rule.beta', rule.beta, 'float32', { T, H });
   } else if (rule.name === 'lowRank') {

@@ -24,6 +24,8 @@ export class Op<F extends Fields> {
   private readonly index: number;
   private readonly names: readonly string[];
   private readonly kinds: readonly number[];
+  /** Indices of the outputs. */
+  private readonly outs: readonly number[];
 
   constructor(
     readonly name: string,
@@ -32,6 +34,7 @@ export class Op<F extends Fields> {
     this.index = addon.ops.findIndex((op) => op.name === name);
     this.names = Object.keys(fields);
     this.kinds = this.names.map((field) => kindNumber[fields[field]!]);
+    this.outs = [...this.kinds.keys()].filter((i) => this.kinds[i] === kindNumber.out);
     const native = addon.ops[this.index]?.fields.map((field) => `${field.name}: ${field.kind}`).join(', ');
     const own = this.names.map((field) => `${field}: ${fields[field]}`).join(', ');
     if (native !== own) {
@@ -47,8 +50,15 @@ export class Op<F extends Fields> {
     return new LinattnError(code, `${this.name}: ${message}`, { op: this.name });
   }
 
+  /** ERR_ARGUMENT unless it is a tensor of this copy of linattn. */
+  private tensor(name: string, value: unknown): void {
+    if (value instanceof Tensor) return;
+    throw this.error('ERR_ARGUMENT', `${name} must be a Tensor, got ${value === null ? 'null' : typeof value}`);
+  }
+
   /** The sizes of a tensor whose dimensions have these names; ERR_SHAPE for another rank. */
   shape(name: string, tensor: Tensor, dims: readonly string[]): number[] {
+    this.tensor(name, tensor);
     if (tensor.shape.length !== dims.length) {
       throw this.error('ERR_SHAPE', `${name} must be [${dims.join(', ')}], got [${tensor.shape.join(', ')}]`);
     }
@@ -57,6 +67,7 @@ export class Op<F extends Fields> {
 
   /** ERR_DTYPE unless the tensor is of one of these dtypes. */
   dtype(name: string, tensor: Tensor, allowed: readonly DType[]): void {
+    this.tensor(name, tensor);
     if (!allowed.includes(tensor.dtype)) {
       throw this.error('ERR_DTYPE', `${name} must be ${allowed.join(' or ')}, got ${tensor.dtype}`);
     }
@@ -64,6 +75,7 @@ export class Op<F extends Fields> {
 
   /** Dtype, and shape by named sizes in order: `expect('weight', weight, 'float32', {C})`. */
   expect(name: string, tensor: Tensor, dtype: DType, sizes: Readonly<Record<string, number>>): void {
+    this.tensor(name, tensor);
     if (tensor.dtype !== dtype) throw this.error('ERR_DTYPE', `${name} must be ${dtype}, got ${tensor.dtype}`);
     const dims = Object.keys(sizes);
     if (tensor.shape.length === dims.length && dims.every((dim, i) => tensor.shape[i] === sizes[dim])) return;
@@ -81,7 +93,7 @@ export class Op<F extends Fields> {
 
   /** A handle for an output on the device of `like`; `run` makes it. */
   output<D extends DType>(like: Tensor | DeviceName, dtype: D, shape: Shape): Tensor<D> {
-    return new Tensor(0, dtype, shape, typeof like === 'string' ? like : like.device);
+    return Tensor.output(dtype, shape, typeof like === 'string' ? like : like.device);
   }
 
   /** Writes the record and enqueues the command. */
@@ -106,8 +118,9 @@ export class Op<F extends Fields> {
         record[at] = i;
         record[at + 1] = dtypeNumber(tensor.dtype);
         record[at + 2] = tensor.shape.length;
-        for (let d = 0; d < tensor.shape.length; d++) record[at + 3 + d] = tensor.shape[d]!;
-        at += 3 + tensor.shape.length;
+        const { shape } = tensor;
+        for (let d = 0; d < shape.length; d++) record[at + 3 + d] = shape[d]!;
+        at += 3 + shape.length;
         outputs++;
       } else {
         const tensor = value as Tensor;
@@ -119,9 +132,7 @@ export class Op<F extends Fields> {
     record[1] = device === undefined || device === 'cpu' ? 0 : deviceIndex(device);
     record[2 + count] = outputs;
     checked(addon.run());
-    if (outputs === 0) return;
-    for (let i = 0; i < count; i++) {
-      if (kinds[i] !== 3) continue;
+    for (const i of this.outs) {
       const tensor = source[names[i]!] as Tensor | undefined;
       tensor?.adopt(record[2 + i]!);
     }

@@ -3,9 +3,13 @@
 
 type Words<N extends number> = N extends 4 ? readonly [number, number, number, number] : readonly [number, number];
 
+/** The 64 bits of a product of two 32-bit words, from products of their halves, which a number holds exactly. */
 const multiply = (a: number, b: number): [high: number, low: number] => {
-  const product = BigInt(a) * BigInt(b);
-  return [Number(product >> 32n), Number(product & 0xffffffffn)];
+  const [a0, a1, b0, b1] = [a & 0xffff, a >>> 16, b & 0xffff, b >>> 16];
+  const low = a0 * b0;
+  const first = a1 * b0 + (low >>> 16);
+  const second = a0 * b1 + (first & 0xffff);
+  return [a1 * b1 + (first >>> 16) + (second >>> 16), ((second << 16) | (low & 0xffff)) >>> 0];
 };
 
 /** Four 32-bit words from four of a counter and two of a key. */

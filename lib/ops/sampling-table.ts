@@ -47,8 +47,9 @@ export function encodeSampling(sampling: Sampling): { params: Float32Array; intP
   } = sampling;
   const values: Record<string, number> = { temperature, topK, topP, minP, repetitionPenalty, seed };
   for (const [name, holds, wanted] of rules) {
-    if (holds(values[name]!)) continue;
-    throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${values[name]}`);
+    const value: unknown = values[name];
+    if (typeof value === 'number' && holds(value)) continue;
+    throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${value}`);
   }
   return {
     params: Float32Array.of(temperature, topP, minP, repetitionPenalty, 0, 0, 0, 0),

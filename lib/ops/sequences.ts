@@ -1,5 +1,5 @@
 // How the packed tokens of a step divide into sequences, and where the state of each is read and written.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 
@@ -105,6 +105,9 @@ export interface SequenceOptions {
 const below = 2 ** 31;
 
 function checkInts(name: string, values: readonly number[], count: number, least: number): void {
+  if (!Array.isArray(values)) {
+    throw linattnError('ERR_ARGUMENT', `sequences: ${name} must be a list of whole numbers, got ${typeof values}`);
+  }
   if (values.length !== count) {
     throw linattnError('ERR_SHAPE', `sequences: ${name} must have N = ${count} values, got ${values.length}`);
   }
@@ -123,7 +126,8 @@ function checkInts(name: string, values: readonly number[], count: number, least
  *   another sequence reads; ERR_SHAPE for a list of another length
  */
 export function sequences(lengths: readonly number[], options: SequenceOptions = {}): Sequences {
-  const N = lengths.length;
+  checkOptions('sequences', options);
+  const N = (lengths as readonly number[] | undefined)?.length ?? 0;
   checkInts('lengths', lengths, N, 0);
   const own = lengths.map((_, n) => n);
   const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = defaultDevice() } = options;

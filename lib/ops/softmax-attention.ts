@@ -69,7 +69,7 @@ export interface SoftmaxAttentionOutput<D extends DType> {
  * the prompt is sliced, in any batch, on any number of threads, and in prefill as in decode.
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; ERR_UNSUPPORTED when v is not as wide as k. When it runs:
  * ERR_ARGUMENT for a table row, page or offset out of range, a page that is -1 where a token is read or written, and
- * more visible tokens than the table has pages for; nothing is written then.
+ * more visible tokens than the table has pages for. On the CPU nothing is written then.
  */
 export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D>): SoftmaxAttentionOutput<D> {
   const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, scale, window = 0 } = input;

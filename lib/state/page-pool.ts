@@ -87,9 +87,10 @@ export class PagePool {
     const wanted: { entry: number; copied: boolean }[] = [];
     for (let logical = Math.floor(from / pageTokens); logical * pageTokens < to; logical++) {
       const entry = logical % this.tablePages;
+      // A page of its own is written in place: the ring is long enough that what it held is out of every window.
+      if (held[entry]! >= 0 && this.holders[held[entry]!] === 1) continue;
       // Only the page that holds `from` may have tokens that stay.
-      const copied = logical * pageTokens < from && held[entry]! >= 0;
-      if (!copied || this.holders[held[entry]!]! > 1) wanted.push({ entry, copied });
+      wanted.push({ entry, copied: logical * pageTokens < from && held[entry]! >= 0 });
     }
     if (wanted.length === 0) return;
     if (wanted.length > this.free.length) throw this.exhausted();
@@ -112,12 +113,9 @@ export class PagePool {
     return page;
   }
 
-  private exhausted(): Error {
+  private exhausted(problem = 'the key-value pages are full'): Error {
     const tokens = this.holders.length * pageTokens;
-    return linattnError(
-      'ERR_OUT_OF_MEMORY',
-      `attention: the key-value pages are full: ${tokens} tokens of all sequences together`,
-    );
+    return linattnError('ERR_OUT_OF_MEMORY', `attention: ${problem}: ${tokens} tokens of all sequences together`);
   }
 
   /** The pages whose tokens are still visible after `length` tokens, counted from the start of the sequence. */
@@ -184,6 +182,30 @@ export class PagePool {
   /** Bytes of the window's keys and values; 0 without a window. */
   get windowBytes(): number {
     return (this.group.window / pageTokens) * this.pageBytes;
+  }
+
+  /** Pages that nobody holds. */
+  get freePages(): number {
+    return this.free.length;
+  }
+
+  /** Pages that `length` tokens take, as far as the pool and a table go; 0 with a window: those are always there. */
+  growingPages(length: number): number {
+    if (this.group.window > 0) return 0;
+    return Math.min(Math.ceil(length / pageTokens), this.holders.length, this.tablePages);
+  }
+
+  /** ERR_OUT_OF_MEMORY when `length` tokens of one sequence are more than all pages. */
+  checkLength(length: number): void {
+    if (this.group.window > 0 || length <= this.holders.length * pageTokens) return;
+    throw this.exhausted(`${length} tokens are more than the key-value pages hold`);
+  }
+
+  /** Of the first `most` pages of a sequence, those that are not in `held`. */
+  missing(held: HeldPages, most: number): number {
+    let count = 0;
+    for (let entry = 0; entry < most; entry++) if (held[entry]! < 0) count++;
+    return count;
   }
 
   /** Bytes of the pages in `held`. */

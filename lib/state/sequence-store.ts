@@ -59,6 +59,8 @@ export class SequenceStore {
   readonly sampling: SamplingTables;
   readonly states: StatePool;
   readonly pagePools: readonly PagePool[];
+  /** Called when a sequence or pages have become free. */
+  onFreed: () => void = () => undefined;
   private readonly free: number[];
   /** Some layer keeps every token, so the positions have an end. */
   private readonly bounded: boolean;
@@ -132,6 +134,12 @@ export class SequenceStore {
     for (const [i, pool] of this.pagePools.entries()) pool.release(sequence.pages[i]!);
     for (const half of sequence.halves) this.states.give(half);
     this.free.push(sequence.slot);
+    this.onFreed();
+  }
+
+  /** Sequences that can still be opened. */
+  get vacancies(): number {
+    return this.free.length;
   }
 
   /** Committed state in the first half, or nothing when `length` is 0. */
@@ -168,8 +176,9 @@ export class SequenceStore {
     this.stopIds.write(row, sequence.slot * maxStopIds);
   }
 
-  /** ERR_ARGUMENT unless a sequence of `length` tokens has positions in the model. */
+  /** ERR_ARGUMENT unless a sequence of `length` tokens has positions in the model, ERR_OUT_OF_MEMORY unless it has pages. */
   checkLength(length: number): void {
+    for (const pool of this.pagePools) pool.checkLength(length);
     if (length > this.options.contextLength && this.bounded) {
       throw linattnError(
         'ERR_ARGUMENT',
@@ -228,6 +237,7 @@ export class SequenceStore {
     if (checkpoint !== undefined) this.states.copy(checkpoint.slot, sequence.halves[0]);
     this.writeRow(sequence, checkpoint?.length ?? 0);
     sequence.logits = checkpoint?.logits;
+    this.onFreed();
   }
 
   private dropOldest(sequence: SequenceState): void {
@@ -243,6 +253,7 @@ export class SequenceStore {
     this.states.give(checkpoint.slot);
     checkpoint.logits.dispose();
     for (const [i, pool] of this.pagePools.entries()) pool.release(checkpoint.pages[i]!);
+    this.onFreed();
   }
 
   /** Bytes of a checkpoint: its state, its pages, and the logits of its next token. */

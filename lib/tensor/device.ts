@@ -72,6 +72,9 @@ class RecordedGraph implements Graph {
 }
 
 function capture(device: number, fn: () => void): Graph {
+  if (typeof fn !== 'function') {
+    throw new LinattnError('ERR_ARGUMENT', `capture: fn must be a function, got ${typeof fn}`);
+  }
   checked(addon.captureBegin(device));
   let keep = false;
   let graph = 0;

@@ -34,7 +34,7 @@ export function newArray<D extends DType>(dtype: D, count: number): DTypes[D] {
 
 /** A typed array of `dtype` with these values; numbers for 16-bit floats are rounded to nearest even. */
 export function arrayFrom<D extends DType>(dtype: D, values: readonly number[]): DTypes[D] {
-  if (dtype === 'int64') return BigInt64Array.from(values, (value) => BigInt(value)) as DTypes[D];
+  if (dtype === 'int64') return BigInt64Array.from(values, (value) => BigInt(Math.trunc(value))) as DTypes[D];
   if (dtype === 'bfloat16') return Uint16Array.from(values, toBFloat16) as DTypes[D];
   if (dtype === 'float16') return Uint16Array.from(values, toFloat16) as DTypes[D];
   const array = newArray(dtype, values.length) as Float32Array;

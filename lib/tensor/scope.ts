@@ -4,9 +4,24 @@ import { LinattnError } from '../errors';
 /** What a scope owns; tensors are the only kind. */
 interface Owned {
   dispose(): void;
+  /** The number of the scope that frees it; 0 = none. */
+  scope: number;
 }
 
-const scopes: Set<Owned>[] = [];
+interface Scope {
+  readonly number: number;
+  /** All that were made in it, also those that have left it. */
+  readonly made: Owned[];
+}
+
+const scopes: Scope[] = [];
+let lastNumber = 0;
+
+function begin(): Scope {
+  const own = { number: ++lastNumber, made: [] };
+  scopes.push(own);
+  return own;
+}
 
 /** What tensor.ts does for scopes. */
 export const owner = {
@@ -18,14 +33,24 @@ export const owner = {
 
 /** The current scope takes a new tensor; false when there is none. */
 export function join(owned: Owned): boolean {
-  const current = scopes.at(-1);
-  current?.add(owned);
-  return current !== undefined;
+  const current = scopes[scopes.length - 1];
+  if (current === undefined) return false;
+  owned.scope = current.number;
+  current.made.push(owned);
+  return true;
 }
 
-/** A tensor was disposed by hand. */
+/** A tensor was disposed by hand, or belongs to somebody else. */
 export function leave(owned: Owned): void {
-  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i]!.delete(owned)) return;
+  owned.scope = 0;
+}
+
+/** Those that a scope still owns. */
+const ownedBy = ({ number, made }: Scope): Owned[] => made.filter((owned) => owned.scope === number);
+
+/** To the scope around, or to the garbage collector. */
+function passOn(kept: readonly Owned[]): void {
+  for (const owned of kept) if (!join(owned)) owner.keep(owned);
 }
 
 function* ownedIn(value: unknown): Generator<Owned> {
@@ -45,27 +70,28 @@ function* ownedIn(value: unknown): Generator<Owned> {
  * `fn` is synchronous: a promise is an error (ERR_ARGUMENT), since what it makes later would escape.
  */
 export function scope<T>(fn: () => T extends PromiseLike<unknown> ? never : T): T {
-  const own = new Set<Owned>();
-  scopes.push(own);
-  let kept: Owned[] = [];
+  if (typeof fn !== 'function')
+    throw new LinattnError('ERR_ARGUMENT', `scope: fn must be a function, got ${typeof fn}`);
+  const own = begin();
+  const kept = new Set<Owned>();
   try {
     const result = fn() as T;
     if (typeof (result as { then?: unknown } | null | undefined)?.then === 'function') {
       throw new LinattnError('ERR_ARGUMENT', 'scope: fn must be synchronous, it returned a promise');
     }
-    kept = [...ownedIn(result)].filter((owned) => own.delete(owned));
+    for (const owned of ownedIn(result)) if (owned.scope === own.number) kept.add(owned);
     return result;
   } finally {
     scopes.pop();
-    owner.disposeAll(own);
-    for (const owned of kept) if (!join(owned)) owner.keep(owned);
+    for (const owned of kept) leave(owned);
+    owner.disposeAll(ownedBy(own));
+    passOn([...kept]);
   }
 }
 
 /** Runs `fn`, which keeps the tensors made in it where it likes; when it throws they are freed. `fn` is synchronous. */
 export function allOrNone<T>(fn: () => T): T {
-  const own = new Set<Owned>();
-  scopes.push(own);
+  const own = begin();
   let failed = true;
   try {
     const result = fn();
@@ -73,7 +99,7 @@ export function allOrNone<T>(fn: () => T): T {
     return result;
   } finally {
     scopes.pop();
-    if (failed) owner.disposeAll(own);
-    else for (const owned of own) if (!join(owned)) owner.keep(owned);
+    if (failed) owner.disposeAll(ownedBy(own));
+    else passOn(ownedBy(own));
   }
 }

@@ -1,8 +1,8 @@
 // Typed tensors: a handle, a shape and a dtype; the memory lives on the device and is bound when a command first uses it.
 import { addon, checked, request } from '../binding/load';
-import { LinattnError } from '../errors';
+import { checkOptions, LinattnError } from '../errors';
 import { type DeviceName, defaultDevice, deviceIndex } from './device';
-import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, newArray } from './dtype';
+import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, dtypes, newArray } from './dtype';
 import { join, leave, owner } from './scope';
 
 const collected = new FinalizationRegistry<number>((id) => {
@@ -10,9 +10,22 @@ const collected = new FinalizationRegistry<number>((id) => {
   addon.release(1);
 });
 
+/** What ops/convert.ts does for tensors: a new tensor of the same device and shape. ERR_UNSUPPORTED */
+export const conversion: { convert(x: Tensor, dtype: DType): Tensor } = { convert: (x) => x };
+
 export type Shape = readonly number[];
 
 const elements = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
+
+/** What every way to make a tensor asks of its options. */
+function checkMade(call: string, options: { readonly dtype: DType; readonly shape: Shape }): void {
+  const { dtype, shape } = (options ?? {}) as Partial<typeof options>;
+  if (!dtypes.includes(dtype!)) {
+    throw new LinattnError('ERR_DTYPE', `${call}: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
+  }
+  if (!Array.isArray(shape)) throw new LinattnError('ERR_SHAPE', `${call}: shape must be a list, got ${typeof shape}`);
+  checkShape(shape);
+}
 
 function checkShape(shape: Shape): void {
   if (shape.length > 5 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
@@ -21,6 +34,14 @@ function checkShape(shape: Shape): void {
       `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.join(', ')}]`,
     );
   }
+}
+
+function checkedNumbers(dtype: DType, values: readonly number[]): readonly number[] {
+  const holds = (value: unknown) => typeof value === 'number' && (dtype !== 'int64' || Number.isFinite(value));
+  const wrong = Array.prototype.findIndex.call(values, (value) => !holds(value));
+  if (wrong < 0) return values;
+  const wanted = dtype === 'int64' ? 'a finite number' : 'a number';
+  throw new LinattnError('ERR_ARGUMENT', `Tensor.from: data[${wrong}] must be ${wanted}, got ${String(values[wrong])}`);
 }
 
 /**
@@ -33,15 +54,21 @@ export class Tensor<D extends DType = DType> implements Disposable {
   readonly device: DeviceName;
   /** @internal handle of the addon; 0 once disposed, and before the op that makes it has run */
   id: number;
+  /** @internal the number of the scope that frees it; 0 = none */
+  scope = 0;
   private registered = false;
 
-  /** @internal */
-  constructor(id: number, dtype: D, shape: Shape, device: DeviceName) {
+  private constructor(id: number, dtype: D, shape: Shape, device: DeviceName) {
     this.id = id;
     this.dtype = dtype;
     this.shape = shape;
     this.device = device;
     if (id !== 0) this.adopt(id);
+  }
+
+  /** @internal of an op's output: a handle that the op's run() fills */
+  static output<D extends DType>(dtype: D, shape: Shape, device: DeviceName): Tensor<D> {
+    return new Tensor(0, dtype, shape, device);
   }
 
   /** @internal called when the addon has made the handle */
@@ -65,15 +92,18 @@ export class Tensor<D extends DType = DType> implements Disposable {
     data: DTypes[D] | readonly number[],
     options: { dtype: D; shape: Shape; device?: DeviceName },
   ): Tensor<D> {
+    checkMade('Tensor.from', options);
     const { dtype, shape } = options;
-    checkShape(shape);
+    if (typeof data !== 'object' || data === null) {
+      throw new LinattnError('ERR_ARGUMENT', `Tensor.from: data must be a list or a typed array, got ${typeof data}`);
+    }
     if (data.length !== elements(shape)) {
       throw new LinattnError(
         'ERR_SHAPE',
         `Tensor.from: [${shape.join(', ')}] needs ${elements(shape)} values, got ${data.length}`,
       );
     }
-    const array = ArrayBuffer.isView(data) ? data : arrayFrom(dtype, data as readonly number[]);
+    const array = ArrayBuffer.isView(data) ? data : arrayFrom(dtype, checkedNumbers(dtype, data as readonly number[]));
     const expected = Object.prototype.toString.call(newArray(dtype, 0));
     const got = Object.prototype.toString.call(array);
     if (got !== expected) {
@@ -89,6 +119,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
 
   /** A tensor of zeros. */
   static zeros<D extends DType>(options: { dtype: D; shape: Shape; device?: DeviceName }): Tensor<D> {
+    checkMade('Tensor.zeros', options);
     return Tensor.make(options, true, false);
   }
 
@@ -135,12 +166,58 @@ export class Tensor<D extends DType = DType> implements Disposable {
     checked(addon.write(this.live(), offset * dtypeBytes(this.dtype), data));
   }
 
-  /** The values, in row-major order. */
+  /**
+   * The same values in another dtype, on another device, or both: always a new tensor, also where nothing changes. Between
+   * float32, bfloat16 and float16 values are rounded to nearest even, beyond the range to infinity. Between devices they
+   * go by way of the host; that waits on the devices' queues, not here.
+   * @throws LinattnError ERR_UNSUPPORTED for a change of dtype from or to whole numbers, ERR_DTYPE, ERR_DEVICE,
+   *   ERR_DISPOSED; ERR_ARGUMENT inside capture(), where only a change of dtype alone is possible
+   */
+  to<E extends DType = D>(target: { dtype?: E; device?: DeviceName }): Tensor<E> {
+    checkOptions('Tensor.to', target);
+    const { device = this.device } = target;
+    const dtype = (target.dtype ?? this.dtype) as E;
+    this.live();
+    if (!dtypes.includes(dtype)) {
+      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
+    }
+    const staysHere = deviceIndex(device) === deviceIndex(this.device);
+    if ((dtype as DType) === this.dtype) return this.copyTo(device) as Tensor as Tensor<E>;
+    const converted = conversion.convert(this, dtype) as Tensor<E>;
+    if (staysHere) return converted;
+    try {
+      return converted.copyTo(device);
+    } finally {
+      converted.dispose();
+    }
+  }
+
+  /** The same bytes in a new tensor. */
+  private copyTo(device: DeviceName): Tensor<D> {
+    const copy = Tensor.make({ dtype: this.dtype, shape: this.shape, device }, false, false);
+    try {
+      checked(addon.copy(this.live(), copy.live()));
+      return copy;
+    } catch (error) {
+      copy.dispose();
+      throw error;
+    }
+  }
+
+  /** The values, in row-major order. ERR_OUT_OF_MEMORY when JavaScript has no room for them. */
   async read(): Promise<DTypes[D]> {
-    const target = newArray(this.dtype, elements(this.shape));
     const id = this.live();
+    const target = this.roomForValues();
     await request((number) => addon.read(id, number, target));
     return target;
+  }
+
+  private roomForValues(): DTypes[D] {
+    try {
+      return newArray(this.dtype, elements(this.shape));
+    } catch (cause) {
+      throw new LinattnError('ERR_OUT_OF_MEMORY', `read: no typed array holds [${this.shape.join(', ')}]`, { cause });
+    }
   }
 
   /** @internal resolves when the commands so far are done; rejects with this tensor's error */

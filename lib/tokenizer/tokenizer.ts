@@ -1,5 +1,5 @@
 // The tokenizer of a model: text to ids (long text in a worker, known beginnings not again), ids to text, chat template.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { ChatTemplate, type Message } from './chat-template';
 import { EncodedTexts, type KnownStart } from './encoded-texts';
 import { Encoder, join, pieceEnds } from './encoder';
@@ -22,6 +22,10 @@ export interface EncodeOptions {
   onProgress?: (progress: Progress) => void;
 }
 export interface Tokenizer {
+  /** The ids that go before a raw prompt: the BOS of tokenizers that put one there, mostly none. */
+  readonly prefix: Int32Array;
+  /** Whether the model has a chat template. */
+  readonly hasChatTemplate: boolean;
   encode(text: string, options?: EncodeOptions): Promise<Int32Array>;
   decode(tokens: ArrayLike<number>): string;
   applyChatTemplate(messages: readonly Message[], variables?: Record<string, unknown>): string;
@@ -36,7 +40,6 @@ export async function loadTokenizer(folder: string, options: { signal?: AbortSig
 }
 
 export class TextTokenizer implements Tokenizer {
-  /** The ids that go before a raw prompt: the BOS of tokenizers that put one there, mostly none. */
   readonly prefix: Int32Array;
   /** One more than the largest id. */
   readonly size: number;
@@ -79,7 +82,9 @@ export class TextTokenizer implements Tokenizer {
    * add_special_tokens=False; `prefix` is what Hugging Face puts before a raw prompt). Text beyond 8,192 characters is
    * encoded in a worker; what an earlier text began with is not encoded again. Rejects with signal.reason when aborted.
    */
-  async encode(text: string, { signal, onProgress }: EncodeOptions = {}): Promise<Int32Array> {
+  async encode(text: string, options: EncodeOptions = {}): Promise<Int32Array> {
+    checkOptions('encode', options, 'onProgress');
+    const { signal, onProgress } = options;
     if (typeof text !== 'string') {
       throw linattnError('ERR_ARGUMENT', `encode: text must be a string, got ${text === null ? 'null' : typeof text}`);
     }
@@ -113,6 +118,9 @@ export class TextTokenizer implements Tokenizer {
 
   /** The text of ids; special tokens are left out (Hugging Face: skip_special_tokens=True, without clean-up of spaces). */
   decode(tokens: ArrayLike<number>, options: Pick<TextStreamOptions, 'specialTokens'> = {}): string {
+    if (typeof tokens !== 'object' || tokens === null || !Number.isSafeInteger(tokens.length)) {
+      throw linattnError('ERR_ARGUMENT', 'decode: tokens must be a list of token ids');
+    }
     const stream = this.textStream({ ...options, begins: true });
     const texts: string[] = [];
     for (let i = 0; i < tokens.length; i++) texts.push(stream.push(tokens[i]!));

@@ -1,14 +1,17 @@
-"""Measures the shipped model on a CPU with reference.py: loss by position, sampled continuations, recall.
+"""Measures the shipped model on a CPU with reference.py: bits per byte, loss by position, sampled continuations, recall.
 
-python3 evaluate.py position | text | recall --length 4096 --count 100. Writes ../default/eval/<what>.json.
+python3 evaluate.py bits | position | text | recall --length 4096 --count 100. Writes ../default/eval/<what>.json.
 """
 import argparse
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from ngram import DATA, HELD_TOKENS, ROW
 from reference import HERE, Model
 from trials import prompt
 
@@ -25,6 +28,28 @@ SPAN = 8192
 def documents():
     with open(HERE / "work" / "data" / "heldout.jsonl") as f:
         return [json.loads(line) for line in f]
+
+
+def heldout(tok):
+    """Tokens of each group as ngram.py takes them. Literature is one novel, which is in the repository too."""
+    files = {p.stem.split("-")[1]: p for p in sorted(DATA.glob("heldout-*.bin"))}
+    groups = {g: np.fromfile(p, np.uint16).astype(np.int64) for g, p in files.items()}
+    novel = (HERE.parent.parent / "examples" / "persuasion.txt").read_text("ascii")
+    groups.setdefault("literature", np.array(tok.encode(novel).ids))
+    return {g: torch.from_numpy(ids[:min(len(ids) - 1, HELD_TOKENS) // ROW * ROW + 1]) for g, ids in groups.items()}
+
+
+def bits(model, tok):
+    """Held-out bits per byte in float32, rows of ROW tokens that each start from nothing."""
+    path = EVAL / "bits.json"
+    out = json.loads(path.read_text()) if path.exists() else {}
+    for group, ids in heldout(tok).items():
+        starts = range(0, len(ids) - 1, ROW)
+        nats = sum(model.losses(ids[a:a + ROW + 1], 2048).sum().item() for a in starts)
+        size = len(tok.decode(ids[1:].tolist(), skip_special_tokens=True).encode())
+        out[group] = {"bytes": size, "tokens": len(ids) - 1, "bits_per_byte": round(nats / math.log(2) / size, 4)}
+        print(group, out[group], flush=True)
+        save("bits", out)
 
 
 def position(model, tok):
@@ -98,7 +123,7 @@ def save(name, value):
 
 def main():
     args = argparse.ArgumentParser()
-    args.add_argument("what", choices=("position", "text", "recall"))
+    args.add_argument("what", choices=("bits", "position", "text", "recall"))
     args.add_argument("--length", type=int, default=1024)
     args.add_argument("--count", type=int, default=100)
     args = args.parse_args()
@@ -106,7 +131,7 @@ def main():
     if args.what == "recall":
         recall(model, tok, args.length, args.count)
     else:
-        {"position": position, "text": text}[args.what](model, tok)
+        {"bits": bits, "position": position, "text": text}[args.what](model, tok)
 
 
 if __name__ == "__main__":

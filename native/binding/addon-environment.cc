@@ -25,6 +25,7 @@ AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
   add_function(env, exports, "view", &Self::view);
   add_function(env, exports, "release", &Self::release);
   add_function(env, exports, "write", &Self::write);
+  add_function(env, exports, "copy", &Self::copy);
   add_function(env, exports, "read", &Self::read);
   add_function(env, exports, "wait", &Self::wait);
   add_function(env, exports, "fence", &Self::fence);
@@ -227,6 +228,22 @@ Napi::Value AddonEnvironment::write(const Info& info) {
     if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
     const char* data = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
     entry.device->queue->task(environment_, write_task(id, offset, data, view.ByteLength()));
+    return 0.0;
+  });
+}
+
+// copy(from, to): the bytes of one tensor to another of as many, on any device.
+Napi::Value AddonEnvironment::copy(const Info& info) {
+  return guard(info, [&] {
+    const double from = info[0].As<Napi::Number>();
+    const double to = info[1].As<Napi::Number>();
+    TensorEntry& source = runtime_->table().live(from, environment_->id);
+    TensorEntry& target = runtime_->table().live(to, environment_->id);
+    if (recording_) throw Error("ERR_ARGUMENT", "to: a capture records no copy by way of the host");
+    if (source.bytes() != target.bytes()) throw Error("ERR_SHAPE", "to: the tensors are not of one size");
+    auto [send, receive] = copy_tasks(from, to);
+    source.device->queue->task(environment_, std::move(send));
+    target.device->queue->task(environment_, std::move(receive));
     return 0.0;
   });
 }

@@ -42,6 +42,7 @@ class AddonEnvironment {
   Napi::Value view(const Info& info);
   Napi::Value release(const Info& info);
   Napi::Value write(const Info& info);
+  Napi::Value copy(const Info& info);
   Napi::Value read(const Info& info);
   Napi::Value wait(const Info& info);
   Napi::Value fence(const Info& info);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <future>
 
 #include "cpu/cpu-device.h"
 
@@ -28,6 +29,19 @@ void deliver(Device& device, const std::shared_ptr<Completions>& completions, Co
     if (error) held->error = std::move(error);
     completions->finish(std::move(*held));
   });
+}
+
+// The bytes of a bound tensor without gaps between its rows, filled once a later after() is done.
+std::unique_ptr<char[]> packed(Device& device, const TensorEntry& entry) {
+  const Tensor tensor = resolve(entry);
+  auto data = std::make_unique_for_overwrite<char[]>(entry.bytes());
+  const size_t rows = tensor.contiguous() ? 1 : static_cast<size_t>(tensor.shape[0]);
+  const size_t row_bytes = entry.bytes() / std::max<size_t>(rows, 1);
+  const size_t stride = static_cast<size_t>(tensor.stride0) * dtype_bytes(tensor.dtype);
+  for (size_t row = 0; row < rows; row++) {
+    device.copy_out(data.get() + row * row_bytes, static_cast<char*>(tensor.data) + row * stride, row_bytes);
+  }
+  return data;
 }
 
 struct Write final : Task {
@@ -58,17 +72,8 @@ struct Read final : Task {
     if (!completion.error && with_data) {
       try {
         bind(entry, device);
-        const Tensor tensor = resolve(entry);
         completion.bytes = entry.bytes();
-        completion.data = std::make_unique_for_overwrite<char[]>(completion.bytes);
-        const size_t rows = tensor.contiguous() ? 1 : static_cast<size_t>(tensor.shape[0]);
-        const size_t row_bytes = completion.bytes / std::max<size_t>(rows, 1);
-        for (size_t row = 0; row < rows; row++) {
-          device.copy_out(
-              completion.data.get() + row * row_bytes,
-              static_cast<char*>(tensor.data) + row * static_cast<size_t>(tensor.stride0) * dtype_bytes(tensor.dtype),
-              row_bytes);
-        }
+        completion.data = packed(device, entry);
       } catch (const Error& error) {
         completion.error = as_error(error);
       } catch (const std::bad_alloc&) {
@@ -76,6 +81,61 @@ struct Read final : Task {
       }
     }
     deliver(device, completions, std::move(completion));
+  }
+};
+
+// The bytes of a tensor on their way from one queue to another, or why there are none.
+struct Parcel {
+  std::unique_ptr<char[]> data;
+  std::promise<std::shared_ptr<const Error>> sent;
+  std::future<std::shared_ptr<const Error>> arrival = sent.get_future();
+};
+
+struct Send final : Task {
+  double id = 0;
+  std::shared_ptr<Parcel> parcel;
+  bool ran = false;
+  // Its environment has ended: nobody waits for longer than this.
+  ~Send() override {
+    if (!ran) parcel->sent.set_value(std::make_shared<Error>("ERR_DISPOSED", "to: the thread has ended"));
+  }
+  void run(Device& device, TensorTable& table) override {
+    ran = true;
+    TensorEntry& entry = table.entry(id);
+    std::shared_ptr<const Error> failure = entry.storage->taint;
+    try {
+      if (!failure) {
+        bind(entry, device);
+        parcel->data = packed(device, entry);
+      }
+    } catch (const Error& error) {
+      failure = as_error(error);
+    } catch (const std::bad_alloc&) {
+      failure = std::make_shared<Error>("ERR_OUT_OF_MEMORY", "to: no host memory left");
+    }
+    if (failure) {
+      parcel->sent.set_value(failure);
+      return;
+    }
+    device.after([parcel = parcel](std::shared_ptr<const Error> error) { parcel->sent.set_value(std::move(error)); });
+  }
+};
+
+// Holds up its queue until the bytes are there. Queues cannot wait for each other in a circle: a Receive waits for a
+// Send that was enqueued before it, and a Send for nothing.
+struct Receive final : Task {
+  double id = 0;
+  std::shared_ptr<Parcel> parcel;
+  void run(Device& device, TensorTable& table) override {
+    TensorEntry& entry = table.entry(id);
+    entry.storage->taint = parcel->arrival.get();
+    if (entry.storage->taint) return;
+    try {
+      bind(entry, device);
+      device.copy_in(resolve(entry).data, parcel->data.get(), entry.bytes());
+    } catch (const Error& error) {
+      entry.storage->taint = as_error(error);
+    }
   }
 };
 
@@ -217,6 +277,17 @@ std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::
   task->with_data = with_data;
   task->completions = std::move(completions);
   return task;
+}
+
+std::pair<std::unique_ptr<Task>, std::unique_ptr<Task>> copy_tasks(double from, double to) {
+  auto parcel = std::make_shared<Parcel>();
+  auto send = std::make_unique<Send>();
+  send->id = from;
+  send->parcel = parcel;
+  auto receive = std::make_unique<Receive>();
+  receive->id = to;
+  receive->parcel = std::move(parcel);
+  return {std::move(send), std::move(receive)};
 }
 
 std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions) {

@@ -1,6 +1,7 @@
 // What the binding asks of a queue besides ops: read, write, wait, load from a file, graphs.
 #pragma once
 #include <memory>
+#include <utility>
 
 #include "binding/completions.h"
 #include "core/graph.h"
@@ -29,6 +30,8 @@ class File {
 std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data, size_t bytes);
 // Completes `request` with the tensor's data, packed, or without data when `with_data` is false (a wait).
 std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::shared_ptr<Completions> completions);
+// A copy by way of the host: the first for the queue of `from`, the second for that of `to`, which has as many bytes.
+std::pair<std::unique_ptr<Task>, std::unique_ptr<Task>> copy_tasks(double from, double to);
 std::unique_ptr<Task> fence_task(double request, std::shared_ptr<Completions> completions);
 // An interval of the device's own time; the end completes `request` with its milliseconds, one double.
 std::unique_ptr<Task> time_begin_task();

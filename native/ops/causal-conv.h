@@ -2,6 +2,7 @@
 #pragma once
 #include "core/op-fields.h"
 #include "core/tensor.h"
+#include "ops/l2-norm.h"
 
 namespace linattn {
 
@@ -14,6 +15,9 @@ struct CausalConv {
   Tensor out;     // [T, F C] as x
   Sequences sequences;
   bool silu = false;
+  // The first norm_channels, in vectors of norm_width, are L2-normalised.
+  int64_t norm_channels = 0, norm_width = 0;
+  float norm_eps = 0;
 
   template <class V>
   void visit(V& v) {
@@ -24,6 +28,21 @@ struct CausalConv {
     v.out("out", out);
     sequences.visit(v);
     v.number("silu", silu);
+    v.number("normChannels", norm_channels);
+    v.number("normWidth", norm_width);
+    v.number("normEps", norm_eps);
+  }
+
+  // The normalisation as an op of its own, on the outputs.
+  L2Norm norm() const {
+    L2Norm norm;
+    norm.x = out;
+    norm.x.rank = 3;
+    norm.x.shape[1] = norm_width == 0 ? 0 : norm_channels / norm_width;
+    norm.x.shape[2] = norm_width;
+    norm.out = norm.x;
+    norm.eps = norm_eps;
+    return norm;
   }
 };
 

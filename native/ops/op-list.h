@@ -11,6 +11,8 @@
 #include "ops/delta-gates.h"
 #include "ops/embedding.h"
 #include "ops/end-step.h"
+#include "ops/favor-features.h"
+#include "ops/feature-map.h"
 #include "ops/gated-activation.h"
 #include "ops/gather-rows.h"
 #include "ops/grouped-matmul.h"
@@ -41,6 +43,8 @@
   X(DeltaGates)        \
   X(Embedding)         \
   X(EndStep)           \
+  X(FavorFeatures)     \
+  X(FeatureMap)        \
   X(GatedActivation)   \
   X(GatherRows)        \
   X(GroupedMatmul)     \

@@ -29,6 +29,17 @@ test('--json holds shares of peaks measured in the same run', () => {
   }
 }, 120_000);
 
+test('a name that no case has is exit 1', () => {
+  const { status, stdout } = spawnSync(process.execPath, [main, 'bench', '--json', '--op', 'no such op'], {
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toEqual({
+    error: { code: 'ERR_ARGUMENT', message: 'bench: no op case has "no such op" in its name' },
+  });
+}, 120_000);
+
 test('a device that is not there is exit 1', () => {
   const { status, stdout } = spawnSync(process.execPath, [main, 'bench', '--no-ops', '--json', '--device', 'cuda'], {
     encoding: 'utf8',

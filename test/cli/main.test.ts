@@ -1,10 +1,12 @@
 // The command line as a process: dist/cli/main.js (npm run build) with a tiny model.
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { tinyModelFolder } from '../support/tiny-model';
 
-const main = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
+const root = join(__dirname, '..', '..');
+const main = join(root, 'dist', 'cli', 'main.js');
 let model: string;
 beforeAll(() => {
   model = tinyModelFolder();
@@ -117,6 +119,42 @@ test('help and version work without a model, and quickly fail nowhere', () => {
   expect(execFileSync(process.execPath, [main, '--help'], { encoding: 'utf8' })).toContain('generate');
 });
 
+describe('where the addon does not load', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'linattn-bare-'));
+    cpSync(join(root, 'dist'), join(folder, 'dist'), { recursive: true });
+    cpSync(join(root, 'package.json'), join(folder, 'package.json'));
+    symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'), 'dir');
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const bare = (...args: string[]) =>
+    spawnSync(process.execPath, [join(folder, 'dist', 'cli', 'main.js'), ...args], { input: '', encoding: 'utf8' });
+
+  test.each([[['--version']], [['--help']], [['bench', '--help']], [['generate', '--help']]])('%j works', (args) => {
+    expect(bare(...args)).toMatchObject({ status: 0, stdout: expect.stringMatching(/\S/), stderr: '' });
+  });
+
+  test.each([[['generate', '-p', 'x']], [['bench']], [['info']], [['tokenize', '-p', 'x']]])(
+    '%j says so in one line',
+    (args) => {
+      const { status, stdout, stderr } = bare(...args);
+      expect({ status, stdout }).toEqual({ status: 1, stdout: '' });
+      expect(stderr).toMatch(/^linattn: the native addon did not load from .*npm run build.*\(ERR_ADDON\)\n$/);
+    },
+  );
+
+  test.each(['--json', '--jsonl'])('%s gives an error object', (flag) => {
+    const { status, stdout } = bare('generate', '-p', 'x', flag);
+    expect(status).toBe(1);
+    expect(JSON.parse(stdout)).toEqual({ error: { code: 'ERR_ADDON', message: expect.stringContaining(folder) } });
+  });
+
+  test('usage errors are still those', () => {
+    expect(bare('bench', '--opp', 'x')).toMatchObject({ status: 2, stdout: '' });
+  });
+});
+
 describe('in a shell', () => {
   const shell = (script: string) =>
     spawnSync('bash', ['-c', script], {
@@ -129,6 +167,13 @@ describe('in a shell', () => {
       '"$NODE" "$MAIN" generate -p Hello -n 5000 --ignore-eos -t 1 --jsonl < /dev/null | head -c 10 > /dev/null; echo $PIPESTATUS',
     );
     expect({ stdout, stderr }).toEqual({ stdout: '0\n', stderr: '' });
+  });
+
+  test('nobody reads what goes to stderr', () => {
+    const { stdout } = shell(
+      '"$NODE" "$MAIN" generate -p Hello -n 3 --verbose < /dev/null 2>&1 > /dev/null | true; echo $PIPESTATUS',
+    );
+    expect(stdout).toBe('0\n');
   });
 
   test.each([

@@ -25,7 +25,7 @@ test('--help names commands and environment, and each command has its own', asyn
   expect((await call(['generate', '--help'])).out).toMatch(/Examples:[\s\S]+default: 512|default: 512[\s\S]+Examples:/);
 });
 
-test.each([
+const usageErrors: [string, string[], string][] = [
   ['no command', [], 'Usage: linattn'],
   ['an unknown command', ['genrate'], 'Did you mean generate?'],
   ['an unknown flag', ['generate', '--max-token', '3'], 'Did you mean --max-tokens?'],
@@ -37,10 +37,31 @@ test.each([
   ['an unknown device', ['generate', '-p', 'x', '--device', 'gpu'], 'must be auto, cpu, cuda or cuda:N'],
   ['an unknown dtype', ['generate', '-p', 'x', '--dtype', 'int4'], 'Allowed choices'],
   ['both --json and --jsonl', ['generate', '-p', 'x', '--json', '--jsonl'], 'exclude each other'],
-])('%s is a usage error', async (_, args, message) => {
+];
+
+test.each(usageErrors)('%s is a usage error', async (_, args, message) => {
   const { outcome, out, err } = await call(args, { model: fakeModel(['a']) });
-  expect({ outcome, out }).toEqual({ outcome: { exitCode: 2 }, out: '' });
+  expect(outcome).toEqual({ exitCode: 2 });
+  if (!args.includes('--json')) expect(out).toBe('');
   expect(err).toContain(message);
+});
+
+test.each(['--json', '--jsonl'])('under %s a usage error is an object', async (flag) => {
+  for (const [, [name, ...args], message] of usageErrors.slice(1)) {
+    const { outcome, out } = await call([name!, flag, ...args], { model: fakeModel(['a']) });
+    expect(outcome).toEqual({ exitCode: 2 });
+    expect(JSON.parse(out)).toEqual({ error: { code: 'ERR_ARGUMENT', message: expect.stringMatching(/^(?!error:)/) } });
+    expect(JSON.parse(out).error.message).toContain(message);
+  }
+});
+
+test.each([
+  ['no prompt', []],
+  ['an unknown flag, --json before it', ['--json', '--prmpt', 'x']],
+])('%s is one too', async (_, args) => {
+  const { outcome, out } = await call(['generate', ...args, '--json'], { model: fakeModel(['a']) });
+  expect(outcome).toEqual({ exitCode: 2 });
+  expect(JSON.parse(out)).toMatchObject({ error: { code: 'ERR_ARGUMENT' } });
 });
 
 test('-- ends the flags', async () => {
@@ -80,8 +101,14 @@ describe('info', () => {
     { name: 'cpu', description: 'A processor, avx2, 2 threads', memory: () => ({ used: 1, reserved: 2, total: 3 }) },
     { name: 'cuda:0', description: '', unavailable: 'no driver', memory: () => ({ used: 0, reserved: 0, total: 0 }) },
   ];
+  const { info } = fakeModel([]);
+  const asked: unknown[][] = [];
+  const readModelFolder = async (...args: unknown[]) => {
+    asked.push(args);
+    return { info };
+  };
   const options = {
-    library: { devices, defaultModel: '/nowhere' } as never,
+    library: { devices, readModelFolder, defaultModel: '/nowhere' } as never,
     env: { LINATTN_CPU: 'avx2', HOME: '/root' },
   };
 
@@ -94,24 +121,22 @@ describe('info', () => {
     ]);
   });
 
-  test('with a model', async () => {
-    const model = fakeModel([]);
-    const { out } = await call(['info', '-m', 'here'], { ...options, model });
+  test('with a model, which is not loaded', async () => {
+    const { out } = await call(['info', '-m', 'here', '--device', 'cpu', '--dtype', 'int8'], options);
     expect(out).toContain(
       'model: here\n  fake, 1,234,567 parameters, float32 on cpu, vocabulary of 1000\n  state 3.0 MiB',
     );
-    expect(model.disposed.count).toBe(1);
+    expect(asked.at(-1)).toEqual(['here', expect.objectContaining({ device: 'cpu', dtype: 'int8' })]);
   });
 
   test('without --model describes the model of the package', async () => {
-    const model = fakeModel([]);
-    const library = { devices, defaultModel: goldenFolder } as never;
-    expect((await call(['info'], { ...options, library, model })).out).toContain(`model: ${goldenFolder}\n  fake`);
-    expect(model.loaded).toMatchObject([{ model: goldenFolder }]);
+    const library = { devices, readModelFolder, defaultModel: goldenFolder } as never;
+    expect((await call(['info'], { ...options, library })).out).toContain(`model: ${goldenFolder}\n  fake`);
+    expect(asked.at(-1)![0]).toBe(goldenFolder);
   });
 
   test('--json', async () => {
-    const { out } = await call(['info', '--json', '-m', 'here'], { ...options, model: fakeModel([]) });
+    const { out } = await call(['info', '--json', '-m', 'here'], options);
     expect(JSON.parse(out)).toMatchObject({
       version,
       devices: [

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { LinattnError } from '../../lib/errors';
 import { type LoadOptions, load } from '../../lib/generation/load';
 import { cpu, setThreads } from '../../lib/tensor/device';
+import { device, onCuda } from '../support/device';
 import { readGolden } from '../support/golden';
 import { collectForgotten, held, thrown } from '../support/held';
 import { editConfig, editWeights, modelFolder, removeModelFolders } from '../support/model-folder';
@@ -178,6 +179,9 @@ test.each<[string, LoadOptions, string]>([
   ['threads', { threads: 1e9 }, 'ERR_ARGUMENT'],
   ['maxSequences', { maxSequences: 0 }, 'ERR_ARGUMENT'],
   ['maxSequences', { maxSequences: 1e9 }, 'ERR_ARGUMENT'],
+  ['stepTokens', { scheduling: { stepTokens: 100 } }, 'ERR_ARGUMENT'],
+  ['targetStepMs', { scheduling: { targetStepMs: 0 } }, 'ERR_ARGUMENT'],
+  ['maxQueued', { scheduling: { maxQueued: -1 } }, 'ERR_ARGUMENT'],
   ['model', { model: 5 as never }, 'ERR_ARGUMENT'],
 ])('a bad %s, %j, is %s', async (_, options, code) => {
   const { folder } = readGolden(hybrid);
@@ -225,6 +229,13 @@ test('threads of the cpu device are those of the last load that named a number',
   expect(cpu().threads).toBe(3);
   setThreads(before);
   await Promise.all([one.dispose(), two.dispose()]);
+});
+
+test('deterministic is what the cpu always is, and a GPU is not', async () => {
+  const options = { model: readGolden(hybrid).folder, deterministic: true };
+  const model = await load({ ...options, device: 'cpu' });
+  await model.dispose();
+  if (onCuda) expect(await failure({ ...options, device })).toMatchObject({ code: 'ERR_UNSUPPORTED' });
 });
 
 test('a folder with a tokenizer reads text', async () => {

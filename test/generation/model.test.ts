@@ -28,7 +28,6 @@ describe('memory', () => {
     const model = await load({ model: readGolden(hybrid).folder, maxSequences: 1 });
     const session = model.createSession();
     expect(await thrown(() => model.createSession())).toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
-    expect(await thrown(() => model.generate({ tokens }).result)).toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
     await session.dispose();
     await model.createSession().dispose();
     await model.dispose();

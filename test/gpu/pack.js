@@ -41,7 +41,7 @@ for (const name of Object.keys({ ...dependencies, ...devDependencies })) {
 const files = [...packages].filter((one) => ![...packages].some((outer) => one.startsWith(`${outer}${path.sep}`)));
 const folder = path.join(root, 'build', 'gpu');
 fs.mkdirSync(folder, { recursive: true });
-fs.copyFileSync(process.execPath, path.join(folder, 'node'));
+execFileSync('strip', ['-o', path.join(folder, 'node'), process.execPath]);
 const list = ['build/gpu/node', ...files.map((file) => path.relative(root, file))];
 if (all) {
   list.push(...execFileSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' }).trim().split('\n'));
@@ -49,5 +49,21 @@ if (all) {
 }
 const archive = path.join('build', 'gpu', all ? 'linattn.tar.xz' : 'tools.tar.xz');
 const env = { ...process.env, XZ_OPT: '-T0 -6' };
-execFileSync('tar', ['-cJf', archive, '-T', '-'], { cwd: root, env, input: list.join('\n'), stdio: ['pipe', 2, 2] });
+// What no test reads: maps, types of other languages' editors, and parts of jest's tools that only its command line needs.
+const unread = [
+  '*.map',
+  '*.md',
+  'typescript/lib/*/diagnosticMessages*',
+  'uglify-js',
+  'handlebars',
+  'undici',
+  'highlight.js',
+];
+const without = unread.map((pattern) => `--exclude=${pattern}`);
+execFileSync('tar', ['-cJf', archive, ...without, '-T', '-'], {
+  cwd: root,
+  env,
+  input: list.join('\n'),
+  stdio: ['pipe', 2, 2],
+});
 console.log(archive);

@@ -1,6 +1,7 @@
 // causalConv against float64, and its laws: no bit depends on where a sequence is cut or on what is beside it.
 import * as fc from 'fast-check';
 import { type CausalConv, causalConv, causalConvReference } from '../../lib/ops/causal-conv';
+import { l2NormReference } from '../../lib/ops/l2-norm';
 import { type NdArray, nd } from '../../lib/ops/reference';
 import { type SequenceOptions, sequences } from '../../lib/ops/sequences';
 import { setThreads } from '../../lib/tensor/device';
@@ -72,6 +73,45 @@ describe.each(dtypes)('%s', (dtype) => {
       });
     }
   });
+});
+
+// 64 and 128 are made with the convolution on a GPU, the others after it.
+test.each([
+  [4, 128],
+  [4, 64],
+  [3, 64],
+  [2, 24],
+])('the first %i heads of %i channels to length 1', async (heads, width) => {
+  const lengths = [5, 1, 70];
+  const C = heads * width + 72;
+  const T = 76;
+  for (const dtype of dtypes) {
+    const c = makeCase(T, C, 4, 1, dtype);
+    const input = { x: tensorOf(c.x, dtype), weight: tensorOf(c.weight, 'float32') };
+    const l2Norm = { heads, width, eps: 1e-6 };
+    const out = causalConv({ ...input, sequences: sequences(lengths), activation: 'silu', l2Norm });
+    const made = await readNd(out);
+    let at = 0;
+    for (const length of lengths) {
+      const { out: all } = causalConvReference({ x: part(c.x, at, length), weight: c.weight, silu: true });
+      const columns = (from: number, to: number, of: NdArray) =>
+        nd(
+          [length, 1, to - from],
+          Float64Array.from({ length: length * (to - from) }, (_, i) => {
+            return of.data[Math.floor(i / (to - from)) * C + from + (i % (to - from))]!;
+          }),
+        );
+      const byHead = (x: NdArray) => nd([length, heads, width], x.data);
+      const exact = l2NormReference(byHead(columns(0, heads * width, all)), 1e-6);
+      const limit = 2 * relativeError(rounded(exact, dtype), exact) + 4 * ulp[dtype];
+      const got = part(made, at, length);
+      // Where the normalisation follows the convolution, it takes the outputs as they were rounded.
+      expect(relativeError(byHead(columns(0, heads * width, got)), exact)).toBeLessThanOrEqual(2 * limit);
+      const rest = columns(heads * width, C, got);
+      expect(relativeError(rest, columns(heads * width, C, all))).toBeLessThanOrEqual(limit);
+      at += length;
+    }
+  }
 });
 
 function runAll(c: ReturnType<typeof makeCase>, lengths: readonly number[], options?: SequenceOptions, from = 0) {

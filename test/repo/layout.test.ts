@@ -3,7 +3,7 @@ import path from 'node:path';
 import { files, read } from './tree';
 
 // Top to bottom: a file imports from its own folder and from lines below. index is the public surface.
-const layers = 'cli server index generation tokenizer model state layers ops tensor binding errors'.split(' ');
+const layers = 'cli server ai-sdk index generation tokenizer model state layers ops tensor binding errors'.split(' ');
 
 const layerOf = (file: string): number => {
   const name = file.split('/')[1]!.replace(/\.m?ts$/, '');

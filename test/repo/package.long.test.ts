@@ -37,6 +37,8 @@ test('holds the compiled library and the binary of this machine', () => {
       'dist/index.d.ts',
       'dist/index.d.mts',
       'dist/cli/main.js',
+      'dist/server/playground.html',
+      'dist/ai-sdk/index.mjs',
       `prebuilds/${process.platform}-${process.arch}/linattn.node`,
     ]),
   );

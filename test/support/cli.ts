@@ -22,6 +22,9 @@ export const usage: Usage = {
   ...{ timeToFirstTokenMs: 11, tokensPerSecond: 250, stateBytes: 18 * 2 ** 20, kvBytes: 0 },
 };
 
+/** The same with any times where the command adds its own. */
+export const timed = { ...usage, tokenizeMs: expect.any(Number), timeToFirstTokenMs: expect.any(Number) };
+
 export interface FakeModel extends Model {
   readonly loaded: LoadOptions[];
   readonly asked: (Input & GenerateOptions)[];

@@ -1,7 +1,9 @@
 // Which device the tests run on: LINATTN_DEVICE, as everywhere. One test body serves all; what must be the same bits on the
 // cpu may differ on a GPU within what the test says.
 import { defaultDevice, fence } from '../../lib/tensor/device';
-import { relativeError } from './arrays';
+import type { Tensor } from '../../lib/tensor/tensor';
+import { readNd, relativeError } from './arrays';
+import { bitsOf } from './linear-attention';
 
 export const device = defaultDevice();
 export const onCuda = device !== 'cpu';
@@ -21,3 +23,21 @@ export function expectSameLogits(actual: Float32Array, wanted: Float32Array): vo
 
 /** Resolves when every command enqueued so far is done. */
 export const settled = (): Promise<void> => fence(device);
+
+/** Tensors that hold the same bits; on a GPU values within this relative error, all together. */
+export async function expectSameTensors(
+  made: readonly (Tensor | undefined)[],
+  wanted: readonly (Tensor | undefined)[],
+  onGpu: number,
+): Promise<void> {
+  if (!onCuda || onGpu === 0) {
+    expect((await bitsOf(made)).equals(await bitsOf(wanted))).toBe(true);
+    return;
+  }
+  const valuesOf = async (tensors: readonly (Tensor | undefined)[]) => {
+    const parts = await Promise.all(tensors.filter((tensor) => tensor !== undefined).map(readNd));
+    const data = Float64Array.from(parts.flatMap((part) => [...part.data]));
+    return { shape: [data.length], data };
+  };
+  expect(relativeError(await valuesOf(made), await valuesOf(wanted))).toBeLessThanOrEqual(onGpu);
+}

@@ -16,8 +16,8 @@ const ints = (values: ArrayLike<number>) =>
 /** The parts of a loaded model that no user sees. */
 export function insideOf(model: Model): { core: ModelCore; network: LanguageModel } {
   const { core } = model as LoadedModel as unknown as { core: ModelCore };
-  const { network } = core.scheduler as unknown as { network: LanguageModel };
-  return { core, network };
+  const { steps } = core.scheduler as unknown as { steps: { network: LanguageModel } };
+  return { core, network: steps.network };
 }
 
 /** Logits [T, vocabulary] of `tokens`, read in slices of these lengths (their sum is T) on a sequence of its own. */

@@ -1,4 +1,4 @@
-// capture and replay, scopes, and the cost of a call.
+// capture and replay, and scopes.
 import { beginStep, stepRowInts } from '../../lib/ops/begin-step';
 import { commitStep } from '../../lib/ops/commit-step';
 import { deviceOf } from '../../lib/tensor/device';
@@ -80,6 +80,25 @@ describe('scope', () => {
     expect(() => inner!.live()).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
     expect(kept.a.live()).toBeGreaterThan(0);
     kept.a.dispose();
+  });
+
+  test('what an inner scope returns belongs to the outer one, and what was disposed to none', async () => {
+    await collectForgotten();
+    const { tensors } = await held();
+    let inner: Tensor | undefined;
+    const kept = scope(() => {
+      const [twice] = scope(() => {
+        const tensor = ints([1]);
+        ints([2]).dispose();
+        return [tensor, tensor];
+      });
+      inner = scope(() => ints([3]));
+      return { twice };
+    });
+    expect(kept.twice!.live()).toBeGreaterThan(0);
+    expect(() => inner!.live()).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }));
+    kept.twice!.dispose();
+    expect((await held()).tensors).toBe(tensors);
   });
 
   test('frees all when fn throws, and refuses a promise', () => {

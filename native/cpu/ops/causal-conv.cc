@@ -33,6 +33,8 @@ struct ConvBlock {
 
 namespace linattn::cpu {
 
+void run(const L2Norm& op, Cpu& cpu);
+
 void run(const CausalConv& op, Cpu& cpu) {
   check_offsets(op.kName, op.sequences);
   if (op.state) check_slots(op.kName, op.sequences, op.state.shape[0]);
@@ -69,6 +71,7 @@ void run(const CausalConv& op, Cpu& cpu) {
     b.history = b.weights + W * kChannels;
     kernel(b);
   });
+  if (op.norm_channels > 0) run(op.norm(), cpu);
 }
 
 }  // namespace linattn::cpu

@@ -37,7 +37,6 @@ __global__ void __launch_bounds__(kElementwiseThreads) elementwise_kernel(int64_
   if (piece >= rows * pieces) return;
   const int64_t row = rows == 1 ? 0 : piece / pieces, column = (piece - row * pieces) * kWidth;
   wait_for_inputs();
-  let_next_begin();
   if (column + kWidth <= width) {
     body.template apply<kWidth>(row, column);
   } else {

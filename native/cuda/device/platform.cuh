@@ -26,17 +26,20 @@ __device__ __forceinline__ T* dynamic_shared() {
 
 namespace linattn::cuda {
 
-// In a kernel that launch_early() starts: waits until the kernels before it have ended, and what they wrote is seen.
-__device__ __forceinline__ void wait_for_inputs() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// Lets a next kernel of launch_early() begin, as far as its wait_for_inputs(), once every block has come here.
+// Lets the next kernel of launch_early() begin, as far as its wait_for_inputs(), once every block has come here.
 __device__ __forceinline__ void let_next_begin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// In a kernel that launch_early() starts, before it reads what another wrote and before it writes: waits until the
+// kernels before it have ended, and what they wrote is seen. Every kernel that is launched early comes here, so that
+// the end of one means the end of all before it.
+__device__ __forceinline__ void wait_for_inputs() {
+  let_next_begin();
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

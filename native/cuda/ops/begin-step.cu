@@ -10,6 +10,7 @@ struct StepOutputs {
 };
 
 __global__ void __launch_bounds__(kMostStepThreads) begin(StepRows rows, const int32_t* offsets, StepOutputs out) {
+  wait_for_inputs();
   if (!rows.all_there()) return;
   for (int n = static_cast<int>(threadIdx.x); n < rows.count; n += static_cast<int>(blockDim.x)) {
     const int tokens = offsets[n + 1] - offsets[n];
@@ -39,7 +40,7 @@ void run(const BeginStep& op, Cuda& cuda) {
   if (rows.count == 0) return;
   const StepOutputs out = {op.read_slots.as<int32_t>(), op.write_slots.as<int32_t>(), op.positions.as<int32_t>(),
                            op.next_positions.as<int32_t>(), op.tokens.as<int32_t>()};
-  launch(cuda, begin, dim3(1), dim3(step_threads(rows)), 0, rows, op.offsets.as<const int32_t>(), out);
+  launch_early(cuda, begin, dim3(1), dim3(step_threads(rows)), 0, rows, op.offsets.as<const int32_t>(), out);
 }
 
 }  // namespace linattn::cuda

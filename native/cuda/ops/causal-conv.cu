@@ -2,9 +2,11 @@
 // channels, with their window in registers where the kernel is short. The thread of a sequence's first tokens reads its
 // state, and alone writes it, afterwards: the first run holds every token that sees the state.
 #include <algorithm>
+#include <bit>
 
 #include "cuda/device/activate.cuh"
 #include "cuda/device/elementwise.cuh"
+#include "cuda/device/prefetch.cuh"
 #include "cuda/device/sequences.cuh"
 #include "ops/causal-conv.h"
 
@@ -26,6 +28,8 @@ struct Conv {
   bool silu;
   int run;  // tokens of a block; 0: all of a sequence
   int channel_blocks;
+  int norm_channels, norm_width;  // a vector in lanes next to one another, all warps whole; or 0
+  float norm_eps;
   SequencesView sequences;
   Fault* fault;
 
@@ -78,8 +82,8 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const int block = static_cast<int>(blockIdx.x / static_cast<unsigned>(conv.channel_blocks));
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(conv.channel_blocks));
   const int64_t channel = (static_cast<int64_t>(channel_block) * blockDim.x + threadIdx.x) * kWidth;
+  if (channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
   wait_for_inputs();
-  let_next_begin();
   if (channel >= conv.channels) return;
   const Run run = run_of_block(conv, block);
   if (run.from > run.to) return;
@@ -96,10 +100,22 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   };
   float* const after =
       first ? conv.window(FaultName::kWriteSlots, conv.sequences.write_slots, run.n, channel) : nullptr;
+  const bool normed = channel < conv.norm_channels;  // all lanes of a warp alike
   const auto put = [&](int f, int t, float (&total)[kWidth]) {
     if (conv.silu) {
 #pragma unroll
       for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
+    }
+    if (normed) {
+      float squares = 0;
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) squares = fmaf(total[c], total[c], squares);
+      for (int apart = conv.norm_width / kWidth / 2; apart > 0; apart /= 2) {
+        squares += __shfl_xor_sync(kFullMask, squares, apart);
+      }
+      const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
+#pragma unroll
+      for (int c = 0; c < kWidth; c++) total[c] *= factor;
     }
     store(conv.out.at(t, f * static_cast<int64_t>(conv.channels) + channel), total);
   };
@@ -222,16 +238,21 @@ int run_length(const CausalConv& op, const Cuda& cuda, int64_t threads_across) {
 
 }  // namespace
 
+void run(const L2Norm& op, Cuda& cuda);
+
 void run(const CausalConv& op, Cuda& cuda) {
   check_sequences(cuda, op.sequences, op.state ? op.state.shape[0] : -1);
   const auto channels = static_cast<int>(op.x.shape[1]), taps = static_cast<int>(op.weight.shape[1]);
   if (channels == 0) return;
+  bool norms = false;  // by the same kernel
   for_float(op.x.dtype, [&](auto t) {
     using T = decltype(t);
     constexpr int kWidth = 4;
     const bool wide = channels % kWidth == 0 && aligned(op.x, kWidth) && aligned(op.out, kWidth) &&
                       reinterpret_cast<uintptr_t>(op.weight.data) % 16 == 0 && (!op.bias || aligned(op.bias, kWidth)) &&
                       (!op.state || aligned(op.state, kWidth));
+    norms = wide && std::has_single_bit(static_cast<uint64_t>(op.norm_width)) && op.norm_width >= kWidth &&
+            op.norm_width <= kWarp * kWidth && op.norm_channels % (kWarp * kWidth) == 0;
     const int64_t across = ceil_div(channels, wide ? kWidth : 1);
     const int64_t threads = std::min<int64_t>(ceil_div(across, kWarp) * kWarp, kMostThreads);
     const int length = run_length(op, cuda, across);
@@ -250,11 +271,15 @@ void run(const CausalConv& op, Cuda& cuda) {
                        op.silu,
                        whole ? 0 : length,
                        static_cast<int>(ceil_div(across, threads)),
+                       static_cast<int>(norms ? op.norm_channels : 0),
+                       static_cast<int>(op.norm_width),
+                       op.norm_eps,
                        view_of(op.sequences),
                        cuda.fault()};
     launch_early(cuda, wide ? kernel_of<T, kWidth>(taps) : kernel_of<T, 1>(taps),
                  static_cast<unsigned>(runs * conv.channel_blocks), static_cast<unsigned>(threads), 0, conv);
   });
+  if (op.norm_channels > 0 && !norms) run(op.norm(), cuda);
 }
 
 }  // namespace linattn::cuda

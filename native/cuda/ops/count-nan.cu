@@ -30,7 +30,6 @@ template <class Bits, int kWidth>
 __global__ void __launch_bounds__(kThreads) count_nans(const Bits* x, int64_t size, Bits infinity, int64_t* counts) {
   constexpr Bits kMagnitude = static_cast<Bits>(~Bits{0}) >> 1;
   wait_for_inputs();
-  let_next_begin();
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kWidth;
   int64_t count = 0;
   for (int64_t i = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kWidth; i < size; i += step) {
@@ -48,7 +47,6 @@ __global__ void __launch_bounds__(kThreads) count_nans(const Bits* x, int64_t si
 
 __global__ void __launch_bounds__(kThreads) add_counts(const int64_t* counts, int blocks, int32_t* out) {
   wait_for_inputs();
-  let_next_begin();
   int64_t count = 0;
   for (int i = static_cast<int>(threadIdx.x); i < blocks; i += kThreads) count += counts[i];
   const int64_t sum = block_count(count);

@@ -16,6 +16,7 @@ using linattn::cuda::as_float;
 template <class W, int kWidth>
 __global__ void __launch_bounds__(kThreads) gather(const int32_t* ids, int rows, const W* weights, const float* scales,
                                                    WeightLayout layout, float* out, int64_t out_stride, Fault* fault) {
+  wait_for_inputs();
   const int64_t t = blockIdx.x;
   const int id = ids[t];
   if (id < 0 || id >= rows) {
@@ -41,7 +42,7 @@ void run(const Embedding& op, Cuda& cuda) {
   const auto gather_as = [&](auto w) {
     using W = decltype(w);
     const auto kernel = layout.depth % 8 == 0 && op.out.stride0 % 8 == 0 ? gather<W, 8> : gather<W, 1>;
-    launch(cuda, kernel, static_cast<unsigned>(op.ids.shape[0]), kThreads, 0, op.ids.as<const int32_t>(), op.rows,
+    launch_early(cuda, kernel, static_cast<unsigned>(op.ids.shape[0]), kThreads, 0, op.ids.as<const int32_t>(), op.rows,
            op.weights.as<const W>(), op.scales.as<const float>(), layout, op.out.as<float>(), op.out.stride0,
            cuda.fault());
   };

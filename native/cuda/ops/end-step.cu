@@ -13,6 +13,7 @@ struct StopIds {
 
 __global__ void __launch_bounds__(kMostStepThreads)
     end(StepRows rows, const int32_t* sampled, StopIds stops, bool consumed, Findings findings) {
+  wait_for_inputs();
   if (findings.any() || !rows.all_there()) return;
   rows.for_each([&](int n, StepRow& row) {
     if (consumed && !row.live) return;
@@ -36,7 +37,7 @@ void run(const EndStep& op, Cuda& cuda) {
   const StepRows rows = step_rows(op.rows, op.table, cuda);
   if (rows.count == 0) return;
   const StopIds stops = {op.stop_ids.as<const int32_t>(), op.stop_ids.stride0, static_cast<int>(op.stop_ids.shape[1])};
-  launch(cuda, end, dim3(1), dim3(step_threads(rows)), 0, rows, op.sampled.as<const int32_t>(), stops, op.consumed != 0,
+  launch_early(cuda, end, dim3(1), dim3(step_threads(rows)), 0, rows, op.sampled.as<const int32_t>(), stops, op.consumed != 0,
          findings_of(cuda));
 }
 

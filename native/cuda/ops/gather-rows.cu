@@ -16,6 +16,7 @@ __global__ void __launch_bounds__(kThreads) gather(const W* x, int64_t stride, c
                                                    int64_t width, int pieces, Fault* fault) {
   const int64_t piece_words = kPieceBytes / static_cast<int64_t>(sizeof(W));
   const int64_t m = blockIdx.x / static_cast<unsigned>(pieces), begin = blockIdx.x % pieces * piece_words;
+  wait_for_inputs();
   const int row = rows[m];
   if (row < 0 || row >= count) {
     if (threadIdx.x == 0) report(fault, FaultKind::kRange, FaultName::kRows, static_cast<int>(m), row, 0, count);
@@ -35,7 +36,7 @@ void run(const GatherRows& op, Cuda& cuda) {
   for_word(bits, [&](auto word) {
     using W = decltype(word);
     const auto size = static_cast<int64_t>(sizeof(W));
-    launch(cuda, gather<W>, dim3(static_cast<unsigned>(op.rows.shape[0] * pieces)), dim3(kThreads), 0,
+    launch_early(cuda, gather<W>, dim3(static_cast<unsigned>(op.rows.shape[0] * pieces)), dim3(kThreads), 0,
            op.x.as<const W>(), stride / size, op.rows.as<const int32_t>(), static_cast<int>(op.x.shape[0]),
            op.out.as<W>(), bytes / size, static_cast<int>(pieces), cuda.fault());
   });

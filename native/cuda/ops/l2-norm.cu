@@ -19,7 +19,6 @@ __global__ void __launch_bounds__(kNormThreads) l2_norm(L2NormGroups<T> a) {
   __shared__ float shared[kWarp];
   const OwnGroup own(a.groups);
   wait_for_inputs();
-  let_next_begin();
   const T* const x = a.x.at(own.row, own.column);
   T* const out = a.out.at(own.row, own.column);
   const int team = a.groups.team;

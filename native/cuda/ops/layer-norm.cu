@@ -22,7 +22,6 @@ __global__ void __launch_bounds__(kNormThreads) layer_norm(LayerNormGroups<T> a)
   __shared__ float shared[kWarp];
   const OwnGroup own(a.groups);
   wait_for_inputs();
-  let_next_begin();
   const T* const x = a.x.at(own.row, own.column);
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;

@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, sizeof(T) == 2 ? 4 : 3)
   const Rows rows = rows_of<Rows>(x);
   if (outside(x, rows)) return;
   const int n = x.first_row + static_cast<int>(blockIdx.z);
+  wait_for_inputs();
   int read = -1, write = -1;
   if (x.state) {
     read = x.sequences.read_slots[n];
@@ -66,6 +67,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2) recur(const __grid_const
   const Rows rows = rows_of<Rows>(x);
   if (outside(x, rows)) return;
   const int n = x.first_row + static_cast<int>(blockIdx.z);
+  wait_for_inputs();
   int read = -1, write = -1;
   if (x.state) {
     read = slot_in(x.sequences.read_slots[n], FaultName::kReadSlots, n, x);
@@ -116,7 +118,7 @@ void start(Recurrence x, bool one_token, Cuda& cuda) {
   for (; x.first_row < x.end_row; x.first_row += kMostRows) {
     const dim3 grid(static_cast<unsigned>(ceil_div(warps, by_block)), static_cast<unsigned>(x.sizes.H),
                     static_cast<unsigned>(std::min(kMostRows, x.end_row - x.first_row)));
-    launch(cuda, kernel, grid, block, 0, x);
+    launch_early(cuda, kernel, grid, block, 0, x);
   }
 }
 

@@ -43,6 +43,7 @@ struct MarkView {
 
 // One block; its rows have a token or a few each.
 __global__ void __launch_bounds__(kMostThreads) check_and_mark(MarkView x) {
+  wait_for_inputs();
   const auto for_tokens = [&](auto body) {
     for (int n = static_cast<int>(threadIdx.x); n < x.row_count; n += static_cast<int>(blockDim.x)) {
       if (x.rows[n] < 0) continue;
@@ -104,7 +105,7 @@ void run(const MarkSeen& op, Cuda& cuda) {
   if (rows == 0) return;
   if (!op.clear && tokens <= 4 * rows) {
     const auto threads = static_cast<unsigned>(std::min<int64_t>(ceil_div(rows, kWarp) * kWarp, kMostThreads));
-    launch(cuda, check_and_mark, dim3(1), dim3(threads), 0, x);
+    launch_early(cuda, check_and_mark, dim3(1), dim3(threads), 0, x);
     return;
   }
   auto* wrong = cuda.scratch_of<int>(1);

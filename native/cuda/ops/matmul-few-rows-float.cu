@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(kThreads) multiply(const __grid_constant__ Pro
   const int end = n0 < p.outputs ? min(steps, (split + 1) * share) : 0;
   const W* weights = static_cast<const W*>(p.weights) + n0 * padded_depth;
 
+  wait_for_inputs();
   float sums[kRows][kOutputs] = {};
   for (int step0 = split * share; step0 < end; step0 += kSteps) {
     uint32_t words[kSteps][kOutputs][4];
@@ -79,7 +80,7 @@ void launch_multiply(const Product& p, Cuda& cuda) {
   // Counted as if every warp took two outputs, so that it does not depend on the rows.
   const int splits = splits_of(ceil_div(p.outputs, 2), ceil_div(p.layout.padded_depth, 512 / sizeof(W)), cuda);
   const auto blocks = static_cast<unsigned>(ceil_div(p.outputs, kOutputs * (kWarps / splits)));
-  launch(cuda, multiply<X, W, kRows, aligned>, blocks, kThreads, 0, p, splits);
+  launch_early(cuda, multiply<X, W, kRows, aligned>, blocks, kThreads, 0, p, splits);
 }
 
 template <class X, class W>

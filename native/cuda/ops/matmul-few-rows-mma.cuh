@@ -122,9 +122,8 @@ __global__ void __launch_bounds__(kThreads, (kLeastBlocks<O, full, aligned>))
   const int steps_of_group = p.layout.groups > 1 ? static_cast<int>(p.layout.group) / kStepInputs : 0;
 
   float sums[O::kTerms][kTiles][4] = {};
-  for (int step0 = split * share; step0 < end; step0 += kSteps) {
-    uint32_t words[kSteps][kTiles][kWords];
-    Pack<X, kWidth> inputs[kSteps][kHalves];
+  uint32_t words[kSteps][kTiles][kWords];
+  const auto load_words = [&](int step0) {
 #pragma unroll
     for (int s = 0; s < kSteps; s++) {
       const int64_t k = static_cast<int64_t>(step0 + s) * kStepInputs + place * kWidth;
@@ -135,6 +134,14 @@ __global__ void __launch_bounds__(kThreads, (kLeastBlocks<O, full, aligned>))
                               present ? padded_depth : 0);
       }
     }
+  };
+  // No kernel that may still run writes weights (packWeight).
+  let_next_begin();
+  load_words(split * share);
+  wait_for_inputs();
+  for (int step0 = split * share; step0 < end; step0 += kSteps) {
+    if (step0 > split * share) load_words(step0);
+    Pack<X, kWidth> inputs[kSteps][kHalves];
 #pragma unroll
     for (int s = 0; s < kSteps; s++) {
       const int64_t k = static_cast<int64_t>(step0 + s) * kStepInputs + place * kWidth;
@@ -216,7 +223,7 @@ void launch_multiply(const Product& p, Cuda& cuda) {
   };
   const auto kernel = p.rows > 8 ? choose(std::true_type{}) : choose(std::false_type{});
   const auto blocks = static_cast<unsigned>(ceil_div(tiles, tiles_of_warp * (kWarps / splits)));
-  launch(cuda, kernel, blocks, kThreads, 0, p, splits);
+  launch_early(cuda, kernel, blocks, kThreads, 0, p, splits);
 }
 
 }  // namespace linattn::cuda::few_rows

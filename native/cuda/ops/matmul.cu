@@ -14,6 +14,7 @@ constexpr int64_t kFewRowsAlone = 64;
 }  // namespace
 
 void multiply_few_rows(const Product& p, Cuda& cuda) {
+  if (multiply_few_rows_bulk(p, cuda)) return;
   switch (p.layout.dtype) {
     case DType::kInt8:
       return multiply_few_rows_int8(p, cuda);

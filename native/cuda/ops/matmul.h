@@ -27,6 +27,8 @@ void multiply_few_rows(const Product& product, Cuda& cuda);
 // What it is made of, by what the tensor cores multiply exactly: bfloat16 or float16 weights with activations of that
 // type, int8 weights, and the others, without tensor cores.
 void multiply_few_rows_half(const Product& product, Cuda& cuda);
+// The same by the copy engine of sm_90; false, and nothing done, where it does not serve.
+bool multiply_few_rows_bulk(const Product& product, Cuda& cuda);
 void multiply_few_rows_int8(const Product& product, Cuda& cuda);
 void multiply_few_rows_float(const Product& product, Cuda& cuda);
 

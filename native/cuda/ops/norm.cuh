@@ -29,7 +29,7 @@ struct NormGroups {
         size(static_cast<int>(group_size)),
         pieces(static_cast<int>(ceil_div(group_size, piece))) {
     count = rows * per_row;
-    held = pieces <= kWarp ? 1 : pieces <= 2 * kNormThreads ? 2 : pieces <= 4 * kNormThreads ? 4 : 0;
+    held = pieces <= kNormThreads ? 1 : pieces <= 2 * kNormThreads ? 2 : pieces <= 4 * kNormThreads ? 4 : 0;
     const int needed = held == 0 ? kNormThreads : static_cast<int>(ceil_div(pieces, held));
     if (needed <= kWarp) {
       team = static_cast<int>(std::bit_ceil(static_cast<unsigned>(needed)));
@@ -48,11 +48,11 @@ struct OwnGroup {
 
   __device__ __forceinline__ explicit OwnGroup(const NormGroups& groups) {
     const int teams = groups.threads / groups.team;
-    const int64_t group = static_cast<int64_t>(blockIdx.x) * teams + threadIdx.x / groups.team;
+    const unsigned group = blockIdx.x * static_cast<unsigned>(teams) + threadIdx.x / groups.team;
     place = threadIdx.x % groups.team;
     if (group >= groups.count) return;
-    row = group / groups.per_row;
-    in_row = static_cast<int>(group - row * groups.per_row);
+    row = group / static_cast<unsigned>(groups.per_row);
+    in_row = static_cast<int>(group % static_cast<unsigned>(groups.per_row));
     column = static_cast<int64_t>(in_row) * groups.size;
     pieces = groups.pieces;
   }

@@ -66,6 +66,10 @@ __global__ void __launch_bounds__(kThreads) pack_int8(Rows rows, WeightLayout la
   }
 }
 
+// Launched after a whole kernel: products read weights before they wait for what is in front of them, so these must be
+// written for good before anything that comes later begins.
+__global__ void settle() {}
+
 unsigned blocks_of(int64_t threads) { return static_cast<unsigned>(ceil_div(threads, kThreads)); }
 
 }  // namespace
@@ -81,11 +85,12 @@ void run(const PackWeight& op, Cuda& cuda) {
     using T = decltype(t);
     if (op.dtype == DType::kInt8) {
       launch(cuda, pack_int8<T>, blocks_of(rows.count * layout.groups * kWarp), kThreads, 0, rows, layout);
-      return;
+      return launch(cuda, settle, 1, 1, 0);
     }
     for_float(op.dtype, [&](auto w) {
       const unsigned blocks = blocks_of(rows.count * layout.padded_depth / 2);
       launch(cuda, pack_floats<T, decltype(w)>, blocks, kThreads, 0, rows, layout);
+      launch(cuda, settle, 1, 1, 0);
     });
   });
 }

@@ -1,4 +1,5 @@
 #include "cuda/device/activate.cuh"
+#include "cuda/device/prefetch.cuh"
 #include "cuda/ops/norm.cuh"
 #include "ops/rms-norm.h"
 
@@ -28,10 +29,10 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
   constexpr int N = kPiece<T>, kRoom = std::max(kHeld, 1);
   __shared__ float shared[kWarp];
   const OwnGroup own(a.groups);
-  wait_for_inputs();
-  let_next_begin();
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;
+  if constexpr (kHeld > 0) for_own_pieces<kHeld>(own, team, [&](int piece, int) { prefetch(a.weight + weights + piece * N); });
+  wait_for_inputs();
   const bool gate_first = a.gate.data && a.gate_order == GateOrder::kBefore;
   const bool gate_last = a.gate.data && a.gate_order == GateOrder::kAfter;
 

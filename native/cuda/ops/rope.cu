@@ -48,7 +48,6 @@ __global__ void __launch_bounds__(kMostThreads) turn_tokens(RopeTokens<T> a) {
   float* const sine = cosine + a.pairs;
   const int token = static_cast<int>(blockIdx.x), threads = static_cast<int>(blockDim.x);
   wait_for_inputs();
-  let_next_begin();
   if (token == 0) check_offsets(a.sequences, a.fault);
   const int row = a.sequences.rows > 0 ? row_of_token(a.sequences, token) : -1;
   const int position = row < 0 ? 0 : a.sequences.positions[row] + token - a.sequences.offsets[row];

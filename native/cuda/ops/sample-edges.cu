@@ -53,10 +53,14 @@ __device__ void add_to(TileBins& bins, int bin, Sum weight) {
   if (high != 0) atomicAdd(&bins.high[bin], high);
 }
 
-// By the last block of a row, when all bins are summed.
-__device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& r, SampleState& state) {
-  const volatile unsigned* counts = x.counts + static_cast<int64_t>(r.row) * kBins;
-  const volatile Sum* weights = x.weights + static_cast<int64_t>(r.row) * kBins;
+// By the last block of a row, when all bins are summed; `bins` becomes their sums.
+__device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& r, SampleState& state, TileBins& bins) {
+  gather(x.counts + static_cast<int64_t>(r.row) * kBins, kBins, [&](int bin, unsigned sum) { bins.counts[bin] = sum; });
+  gather(x.weights + static_cast<int64_t>(r.row) * kBins, kBins, [&](int bin, Sum sum) {
+    bins.low[bin] = static_cast<unsigned>(sum);
+    bins.high[bin] = static_cast<unsigned>(sum >> 32);
+  });
+  const auto weight_of = [&](int bin) { return Sum{bins.high[bin]} << 32 | bins.low[bin]; };
   const auto sum_of = [&](auto value) {
     Sum sum = 0;
     for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += static_cast<int>(blockDim.x)) sum += value(bin);
@@ -65,17 +69,17 @@ __device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& 
   int end_bin = kBins, k_bin = -1;
   Sum before_k = 0;
   const auto top_k = static_cast<Sum>(max(r.int_params.top_k, 0));
-  if (top_k > 0 && top_k < sum_of([&](int bin) { return Sum{counts[bin]}; })) {
-    k_bin = find_reaching(finder, kBins, top_k, before_k, [&](int bin) { return Sum{counts[bin]}; });
+  if (top_k > 0 && top_k < sum_of([&](int bin) { return Sum{bins.counts[bin]}; })) {
+    k_bin = find_reaching(finder, kBins, top_k, before_k, [&](int bin) { return Sum{bins.counts[bin]}; });
     end_bin = k_bin + 1;
   }
   // What top-k keeps weighs at least `least` and at most `most`.
-  const Sum most = sum_of([&](int bin) { return bin < end_bin ? weights[bin] : 0; });
-  const Sum least = k_bin < 0 ? most : sum_of([&](int bin) { return bin < k_bin ? weights[bin] : 0; });
+  const Sum most = sum_of([&](int bin) { return bin < end_bin ? weight_of(bin) : 0; });
+  const Sum least = k_bin < 0 ? most : sum_of([&](int bin) { return bin < k_bin ? weight_of(bin) : 0; });
   int first_edge = k_bin, last_edge = k_bin;
   Sum before_first = least, before_last = 0;
   if (r.params.top_p < 1) {
-    const auto weight = [&](int bin) { return bin < end_bin ? weights[bin] : 0; };
+    const auto weight = [&](int bin) { return bin < end_bin ? weight_of(bin) : 0; };
     before_first = 0;
     first_edge = find_reaching(finder, kBins, top_p_target(r.params.top_p, least), before_first, weight);
     last_edge = first_edge;
@@ -99,7 +103,6 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   __shared__ TileBins bins;
   __shared__ int open;
   wait_for_inputs();
-  let_next_begin();
   const SampleRow r(x);
   if (r.slot < 0) return;
   const TileStats* stats = x.stats + static_cast<int64_t>(r.row) * x.tiles;
@@ -154,7 +157,7 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
 
   if (threadIdx.x == 0) open = 0;
   if (filtered) {
-    find_bins(finder, x, r, state);
+    find_bins(finder, x, r, state, bins);
     if (threadIdx.x == 0) open = state.open;
   }
   __syncthreads();

@@ -6,7 +6,7 @@
 namespace linattn::cuda {
 namespace {
 
-constexpr int kDigits = 256;
+constexpr int kOrderBits = 32, kDigitBits = 8, kDigits = 1 << kDigitBits;
 
 // What is left of a row. Of scores of the least order kept, those up to `last_tie` stay.
 struct Cut {
@@ -22,7 +22,8 @@ struct Edges {
   const SampleRow& r;
   const SampleState& state;
   Weighing weighing;
-  unsigned listed;
+  unsigned count;
+  const Listed* list;  // in shared memory
 
   __device__ bool has(int bin) const {
     return (bin >= state.first_edge && bin <= state.last_edge) || bin == state.k_bin;
@@ -31,11 +32,10 @@ struct Edges {
   template <class Body>
   __device__ void for_each(Body body) const {
     const int threads = static_cast<int>(blockDim.x);
-    if (listed <= kListed) {
-      const volatile Listed* list = x.list + static_cast<int64_t>(r.row) * kListed;
-      for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(listed); i += threads) {
-        const uint32_t order = list[i].order;
-        body(order, list[i].id, weighing.bin(score_of(order)));
+    if (count <= kListed) {
+      for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(count); i += threads) {
+        const auto order = static_cast<uint32_t>(list[i] >> 32);
+        body(order, static_cast<int>(list[i]), weighing.bin(score_of(order)));
       }
       return;
     }
@@ -52,21 +52,34 @@ struct Edges {
 template <class WeightOf>
 __device__ uint32_t select_order(Finder& finder, const Edges& edges, Sum target, Sum& before, WeightOf weight_of) {
   __shared__ Sum digits[kDigits];
-  uint32_t order = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
+  // Digits that all orders share are known: whoever adds to the same sum waits for the others.
+  uint32_t greatest = 0, least = 0;  // least: of the complements
+  edges.for_each([&](uint32_t of, int, int bin) {
+    if (weight_of(of, bin) == 0) return;
+    greatest = max(greatest, of);
+    least = max(least, ~of);
+  });
+  const auto larger = [](Sum a, Sum b) { return max(a, b); };
+  greatest = static_cast<uint32_t>(block_reduce(Sum{greatest}, finder.shared, larger));
+  least = ~static_cast<uint32_t>(block_reduce(Sum{least}, finder.shared, larger));
+  int shift = least > greatest ? 0 : kOrderBits - __clz(static_cast<int>(greatest ^ least));
+  Sum order = Sum{greatest} >> shift;
+  while (shift > 0) {
+    const int above = shift;
+    shift = max(0, shift - kDigitBits);
     for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += static_cast<int>(blockDim.x)) digits[i] = 0;
     __syncthreads();
     edges.for_each([&](uint32_t of, int, int bin) {
-      if (shift < 24 && of >> (shift + 8) != order) return;
+      if (Sum{of} >> above != order) return;
       const Sum weight = weight_of(of, bin);
-      if (weight != 0) atomicAdd(&digits[of >> shift & 0xff], weight);
+      if (weight != 0) atomicAdd(&digits[of >> shift & ((1u << (above - shift)) - 1)], weight);
     });
     __syncthreads();
     const int found = find_reaching(finder, kDigits, target, before, [&](int i) { return digits[kDigits - 1 - i]; });
-    order = order << 8 | static_cast<uint32_t>(kDigits - 1 - found);
+    order = order << (above - shift) | static_cast<Sum>(kDigits - 1 - found);
     __syncthreads();
   }
-  return order;
+  return static_cast<uint32_t>(order);
 }
 
 __device__ Cut find_cut(Finder& finder, const Edges& edges) {
@@ -119,12 +132,11 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   __shared__ Finder finder;
   __shared__ unsigned count, start;
   wait_for_inputs();
-  let_next_begin();
   SampleState& state = x.states[blockIdx.x / static_cast<unsigned>(x.tiles)];
   if (!state.open) return;
   const SampleRow r(x);
   const Weighing weighing{state.greatest, x.unit};
-  const Edges bins{x, r, state, weighing, 0};
+  const Edges bins{x, r, state, weighing, 0, nullptr};
   Sum* sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
 
   // What lies above the edges counts for the draw; the edges are listed.
@@ -158,13 +170,17 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   if (own > 0 && start + count <= kListed) {
     Listed* list = x.list + static_cast<int64_t>(r.row) * kListed + start;
     for_edges([&](int id, float score, int bin) {
-      if (bins.has(bin)) list[at++] = {order_of(score), id};
+      if (bins.has(bin)) list[at++] = listed(order_of(score), id);
     });
   }
   if (!last_of_row(finder, &state.arrived[1], x.tiles)) return;
 
-  const unsigned listed = *static_cast<const volatile unsigned*>(&state.listed);
-  const Edges edges{x, r, state, weighing, listed};
+  const unsigned all = *static_cast<const volatile unsigned*>(&state.listed);
+  Listed* const list = dynamic_shared<Listed>();
+  if (all <= kListed) {
+    gather(x.list + static_cast<int64_t>(r.row) * kListed, static_cast<int>(all), [&](int i, Listed one) { list[i] = one; });
+  }
+  const Edges edges{x, r, state, weighing, all, list};
   const Cut cut = find_cut(finder, edges);
   const auto weight_of = [&](float score) -> Sum {
     const float weight = weighing.weight(score);
@@ -187,7 +203,7 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
 }  // namespace
 
 void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
-  launch_early(cuda, resolve, grid, threads, 0, x);
+  launch_early(cuda, resolve, grid, threads, kListed * sizeof(Listed), x);
 }
 
 }  // namespace linattn::cuda

@@ -16,7 +16,6 @@ __global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
   __shared__ float floats[kWarp];
   __shared__ Sum sums[kWarp];
   wait_for_inputs();
-  let_next_begin();
   const SampleRow r(x);
   const bool first_tile = r.tile == 0 && threadIdx.x == 0;
   if (first_tile) {

@@ -12,8 +12,8 @@ namespace linattn::cuda {
 
 constexpr int kSampleThreads = 256;  // at most
 constexpr int kLogits = 16;          // of a thread
-constexpr int kBins = 1024;          // of a row's histogram of scores
-constexpr int kListed = 4096;        // logits at the edges of the filters that a row has room for
+constexpr int kBins = 2048;          // of a row's histogram of scores
+constexpr int kListed = 8192;        // logits at the edges of the filters that a row has room for
 
 using Sum = unsigned long long;
 
@@ -35,10 +35,11 @@ struct SampleState {
   double log_total;           // logprob = logit - log_total
 };
 
-struct Listed {
-  uint32_t order;
-  int id;
-};
+// A logit at the edge of a filter: its order above, its id below.
+using Listed = Sum;
+__device__ __forceinline__ Listed listed(uint32_t order, int id) {
+  return Sum{order} << 32 | static_cast<uint32_t>(id);
+}
 
 struct SampleView {
   const float* logits;
@@ -152,9 +153,9 @@ struct Weighing {
 
   __device__ float weight(float score) const { return expf(score - greatest); }
   __device__ Sum fixed(float weight) const { return static_cast<Sum>(weight * unit); }
-  // Rises as the score falls: 64 bins for each doubling of 1 + the distance.
+  // Rises as the score falls: 256 bins for each doubling of 1 + the distance, up to a distance of 255.
   __device__ int bin(float score) const {
-    const unsigned above = (__float_as_uint(1.0f + (greatest - score)) - __float_as_uint(1.0f)) >> 17;
+    const unsigned above = (__float_as_uint(1.0f + (greatest - score)) - __float_as_uint(1.0f)) >> 15;
     return static_cast<int>(min(above, static_cast<unsigned>(kBins - 1)));
   }
 };
@@ -244,6 +245,27 @@ __device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, do
   if (threadIdx.x != 0) return;
   x.token[r.row] = token;
   x.logprob[r.row] = static_cast<float>(static_cast<double>(r.logits[token]) - log_total);
+}
+
+// What other blocks wrote to [0, count), which put(i, value) takes to where this one reads it again and again. For all
+// threads of the block; several reads are under way at once.
+template <class T, class Put>
+__device__ __forceinline__ void gather(const T* from, int count, Put put) {
+  constexpr int kAtOnce = 8;
+  const volatile T* const values = from;
+  const int threads = static_cast<int>(blockDim.x);
+  for (int first = static_cast<int>(threadIdx.x); first < count; first += kAtOnce * threads) {
+    T held[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) {
+      if (first + i * threads < count) held[i] = values[first + i * threads];
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; i++) {
+      if (first + i * threads < count) put(first + i * threads, held[i]);
+    }
+  }
+  __syncthreads();
 }
 
 // Whether this block is the last of its row's tiles to come here: what the others wrote before is seen then.

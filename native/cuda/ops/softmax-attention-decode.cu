@@ -146,6 +146,7 @@ __global__ void __launch_bounds__(kThreads)
   Shared& shared = *dynamic_shared<Shared>();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int64_t step = gridDim.x;
+  wait_for_inputs();
   for (int64_t i = next_item(x, plan, tiles, kRows, blockIdx.x, step); i >= 0;
        i = next_item(x, plan, tiles, kRows, i + step, step)) {
     const DecodeItem item = decode_item(x, plan, tiles, i);
@@ -233,7 +234,7 @@ void launch_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
   const int64_t items = static_cast<int64_t>(plan.rows) * x.kv_heads * tiles * plan.splits;
   const int64_t resident = std::max<int64_t>(1, cuda.properties.shared_memory / (sizeof(Shared) + 1024));
   const int64_t blocks = std::min(items, resident * cuda.properties.multiprocessors);
-  launch(cuda, decode_kernel<T, kWidth, kRowTiles, kStages>, static_cast<unsigned>(blocks), kThreads, sizeof(Shared), x,
+  launch_early(cuda, decode_kernel<T, kWidth, kRowTiles, kStages>, static_cast<unsigned>(blocks), kThreads, sizeof(Shared), x,
          plan, tiles);
 }
 

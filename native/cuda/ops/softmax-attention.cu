@@ -122,6 +122,7 @@ __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __gr
   const int first_column = static_cast<int>(blockIdx.z) * kMergeColumns;
   const int last_column = min(x.width, first_column + kMergeColumns);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  wait_for_inputs();
   if (j == tokens) {
     for (int t = thread; t < x.sequences.tokens; t += threads) {
       const bool outside = t < x.sequences.offsets[0] || t >= x.sequences.offsets[x.sequences.rows];
@@ -223,7 +224,7 @@ void run(const SoftmaxAttention& op, Cuda& cuda) {
   const int singles = std::min(rows, x.single_rows), tokens = singles + (rows - singles) * plan.row_tokens;
   const dim3 grid(static_cast<unsigned>(tokens + 1), static_cast<unsigned>(x.heads),
                   static_cast<unsigned>(ceil_div(x.width, kMergeColumns)));
-  launch(cuda, merge_kernel, grid, kMergeColumns / 4 * kMergeGroups, 0, x, plan, tokens);
+  launch_early(cuda, merge_kernel, grid, kMergeColumns / 4 * kMergeGroups, 0, x, plan, tokens);
 }
 
 }  // namespace linattn::cuda

@@ -1,0 +1,88 @@
+// linattn serve: the model behind OpenAI's HTTP endpoints, until a signal; then what runs is ended in order.
+import path from 'node:path';
+import { type Command, Option } from 'commander';
+import { type ServerOptions, sequencesOf, serverDefaults } from '../server/options';
+import type { Context } from './context';
+import { addModelFlags, addReportFlags, integer, loadOptions, type ModelFlags, type ReportFlags } from './flags';
+import { errorLine } from './output';
+import { ProgressDisplay } from './progress';
+
+interface Flags extends ModelFlags, ReportFlags {
+  host: string;
+  port: number;
+  modelName?: string;
+  apiKey?: string;
+  stateFolder?: string;
+  maxConcurrency: number;
+  maxQueue: number;
+  maxPromptTokens: number;
+  maxCompletionTokens: number;
+  maxBodyBytes: number;
+  maxSessions: number;
+  sessionTtl: number;
+  drainSeconds: number;
+}
+
+const notes = `
+SIGTERM and Ctrl-C: no new connections, 503 for what waits, what runs may end within --drain-seconds; then the process
+ends by that signal (143, 130). A second one ends it at once. Endpoints: docs/server.md`;
+
+export function serveCommand(program: Command, context: Context): void {
+  const command = program.command('serve').description('serve the model over HTTP, as OpenAI does');
+  const defaults = serverDefaults;
+  addModelFlags(command)
+    .option('--host <address>', 'address to listen on; 0.0.0.0 is every one', defaults.host)
+    .option('--port <n>', '0: any that is free', integer(0), defaults.port)
+    .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)')
+    .addOption(new Option('--api-key <key>', 'what clients must send as a bearer token').env('LINATTN_API_KEY'))
+    .option('--state-folder <folder>', 'where sessions are saved and restored by name')
+    .option('--max-concurrency <n>', 'requests that read or write at once', integer(1), defaults.maxConcurrency)
+    .option('--max-queue <n>', 'requests that wait; one more is answered 429', integer(0), defaults.maxQueue)
+    .option('--max-prompt-tokens <n>', 'of one request', integer(1), defaults.maxPromptTokens)
+    .option('--max-completion-tokens <n>', 'of one request', integer(1), defaults.maxCompletionTokens)
+    .option('--max-body-bytes <n>', 'of one request', integer(1), defaults.maxBodyBytes)
+    .option('--max-sessions <n>', 'sessions held between requests', integer(0), defaults.maxSessions)
+    .option('--session-ttl <seconds>', 'an unused session is dropped', integer(1), defaults.sessionTtlMs / 1000)
+    .option('--drain-seconds <n>', 'time for what runs when the server is to end', integer(0), 30);
+  addReportFlags(command).addHelpText('after', notes);
+  command.action((flags: Flags) => serve(flags, context));
+}
+
+async function serve(flags: Flags, context: Context): Promise<void> {
+  const { interrupts, stdout, stderr } = context;
+  const progress = new ProgressDisplay(context, flags);
+  const { load, defaultModel, Server } = context.library();
+  const model = await load({
+    ...loadOptions(flags),
+    maxSequences: sequencesOf(flags),
+    signal: interrupts.signal,
+    onProgress: (state) => progress.show('load', state),
+  });
+  progress.clear();
+  try {
+    const options = serverOptions(flags, flags.model ?? defaultModel);
+    const server = new Server(model, { ...options, onError: (error) => stderr.write(`${errorLine(error)}\n`) });
+    stdout.write(`${options.modelName} on ${await server.listen()}\n`);
+    if (options.apiKey === undefined && options.host !== serverDefaults.host && !flags.quiet) {
+      stderr.write('linattn: without --api-key everybody who reaches this address can use it\n');
+    }
+    await new Promise<void>((resolve) => {
+      if (interrupts.signal.aborted) resolve();
+      else interrupts.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await server.drain(flags.drainSeconds * 1000);
+  } finally {
+    await model.dispose();
+  }
+}
+
+function serverOptions(flags: Flags, folder: string): ServerOptions {
+  const { apiKey, stateFolder, sessionTtl, modelName = path.basename(path.resolve(folder)), ...limits } = flags;
+  return {
+    ...limits,
+    modelName,
+    sessionTtlMs: sessionTtl * 1000,
+    ...(apiKey !== undefined && apiKey !== '' && { apiKey }),
+    ...(stateFolder !== undefined && { stateFolder }),
+  };
+}

@@ -1,0 +1,103 @@
+// The commands of each kind of step, in the order of the device's queue.
+import { linattnError } from '../errors';
+import type { LanguageModel } from '../model/language-model';
+import { beginStep } from '../ops/begin-step';
+import { commitStep } from '../ops/commit-step';
+import { endStep } from '../ops/end-step';
+import { gatherRows } from '../ops/gather-rows';
+import { markSeen } from '../ops/mark-seen';
+import { sample } from '../ops/sample';
+import { Sequences } from '../ops/sequences';
+import type { SequenceState, SequenceStore } from '../state/sequence-store';
+import type { DeviceName } from '../tensor/device';
+import { scope } from '../tensor/scope';
+import { Tensor } from '../tensor/tensor';
+import type { Piece } from './prefill-line';
+
+export class StepCommands {
+  constructor(
+    readonly network: LanguageModel,
+    private readonly store: SequenceStore,
+    private readonly device: DeviceName,
+  ) {}
+
+  /**
+   * Enqueues a step of prompts with its commit. Returns the logits of the next token for each prompt that ends, in the order
+   * of the pieces, or where none does some output to wait for.
+   */
+  prompts(given: readonly Piece[]): Tensor[] {
+    // Pieces of one token come first in a step: they take the step kernels.
+    const singles = given.filter(({ size }) => size === 1);
+    const pieces = [...singles, ...given.filter(({ size }) => size > 1)];
+    const ends: number[] = [0];
+    for (const { size } of pieces) ends.push(ends.at(-1)! + size);
+    const packed = new Int32Array(ends.at(-1)!);
+    for (const [i, { entry, size }] of pieces.entries()) {
+      packed.set(entry.job.tokens.subarray(entry.at, entry.at + size), ends[i]!);
+    }
+    const lastTokens = given.filter(({ last }) => last).map((piece) => ends[pieces.indexOf(piece) + 1]! - 1);
+    const { table } = this.store;
+    return scope(() => {
+      const rows = this.ints(pieces.map(({ entry }) => entry.job.sequence.slot));
+      const offsets = this.ints(ends);
+      const { readSlots, writeSlots, positions } = beginStep(rows, offsets, table, false);
+      const sizes = {
+        rows: pieces.length,
+        tokens: packed.length,
+        maxTokens: Math.max(...pieces.map(({ size }) => size)),
+        singleRows: singles.length,
+      };
+      const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
+      const hidden = this.network.hidden(this.ints(packed), { sequences, rows });
+      const after = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
+      commitStep(rows, table, { offsets, after });
+      if (lastTokens.length < 2) return [after];
+      // Each checkpoint owns its logits.
+      return lastTokens.map((_, i) => gatherRows({ x: after, rows: this.ints([i]) }));
+    });
+  }
+
+  /** What a decode step of B rows enqueues; recorded once a batch size. */
+  decode(rows: Tensor<'int32'>, offsets: Tensor<'int32'>): { token: Tensor<'int32'>; logprob: Tensor<'float32'> } {
+    const { table, stopIds, sampling } = this.store;
+    const count = rows.shape[0]!;
+    const { readSlots, writeSlots, positions, nextPositions, tokens } = beginStep(rows, offsets, table, true);
+    const sizes = { rows: count, tokens: count, maxTokens: 1, singleRows: count };
+    const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
+    markSeen({ seen: sampling.seen, rows, offsets, tokens: tokens!, vocab: this.network.vocabularySize });
+    const logits = this.network.logits(this.network.hidden(tokens!, { sequences, rows }));
+    const { token, logprob } = sample({ logits, rows, positions: nextPositions, ...sampling });
+    endStep(rows, token, stopIds, table, true);
+    return { token, logprob };
+  }
+
+  /** Samples the token after the prompt from `sequence.logits`; it becomes the pending one. */
+  async first(sequence: SequenceState): Promise<readonly [token: number, logprob: number]> {
+    const { table, stopIds, sampling } = this.store;
+    const logits = sequence.logits;
+    if (logits === undefined)
+      throw linattnError('ERR_ARGUMENT', 'generate: the state has no next token: read a prompt first');
+    const made = scope(() => {
+      const rows = this.ints([sequence.slot]);
+      const { token, logprob } = sample({ logits, rows, positions: this.ints([sequence.length]), ...sampling });
+      endStep(rows, token, stopIds, table, false);
+      return { token, logprob };
+    });
+    try {
+      const [tokens, logprobs] = await Promise.all([made.token.read(), made.logprob.read()]);
+      return [tokens[0]!, logprobs[0]!];
+    } finally {
+      made.token.dispose();
+      made.logprob.dispose();
+    }
+  }
+
+  /** Enqueues the commit of a sequence's decode step that has ended. */
+  commit(sequence: SequenceState): void {
+    scope(() => commitStep(this.ints([sequence.slot]), this.store.table));
+  }
+
+  private ints(values: ArrayLike<number>): Tensor<'int32'> {
+    return Tensor.from(Int32Array.from(values), { dtype: 'int32', shape: [values.length], device: this.device });
+  }
+}

@@ -1,0 +1,50 @@
+// Reads the fields of a JSON body; null is as good as absent, a wrong type is a 400 that names the field.
+import { invalid } from './api-error';
+
+export class Fields {
+  readonly values: Record<string, unknown>;
+
+  constructor(body: unknown, param: string | null = null) {
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+      throw invalid(param, `${param ?? 'the body'} must be a JSON object`);
+    }
+    this.values = body as Record<string, unknown>;
+  }
+
+  /** undefined when the field is absent or null. */
+  get(name: string): unknown {
+    return (Object.hasOwn(this.values, name) ? this.values[name] : undefined) ?? undefined;
+  }
+
+  string(name: string): string | undefined {
+    return this.typed(name, 'a string', (value) => typeof value === 'string') as string | undefined;
+  }
+
+  boolean(name: string): boolean | undefined {
+    return this.typed(name, 'true or false', (value) => typeof value === 'boolean') as boolean | undefined;
+  }
+
+  number(name: string): number | undefined {
+    return this.typed(name, 'a number', Number.isFinite) as number | undefined;
+  }
+
+  whole(name: string, least: number, most: number): number | undefined {
+    const isWhole = (value: unknown) =>
+      Number.isSafeInteger(value) && (value as number) >= least && (value as number) <= most;
+    return this.typed(name, `a whole number from ${least} to ${most}`, isWhole) as number | undefined;
+  }
+
+  object(name: string): Fields | undefined {
+    const value = this.get(name);
+    return value === undefined ? undefined : new Fields(value, name);
+  }
+
+  private typed(name: string, what: string, holds: (value: unknown) => boolean): unknown {
+    const value = this.get(name);
+    if (value !== undefined && !holds(value)) {
+      const got = typeof value === 'number' ? value : Array.isArray(value) ? 'an array' : typeof value;
+      throw invalid(name, `${name} must be ${what}, got ${got}`);
+    }
+    return value;
+  }
+}

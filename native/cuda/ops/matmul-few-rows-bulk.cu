@@ -1,0 +1,155 @@
+// Products of few rows on sm_90: a warp has the copy engine bring 8 rows of weights, or a share of their inputs, into
+// shared memory. The first ones are on their way before the kernels in front have ended, so that the memory does not
+// rest while short kernels follow each other.
+#include "cuda/device/bulk.cuh"
+#include "cuda/ops/matmul-few-rows-mma.cuh"
+
+namespace linattn::cuda {
+namespace few_rows {
+namespace {
+
+constexpr int kMostWarps = 16;
+constexpr int kBuffer = 512;  // inputs of a warp's buffer, at most
+constexpr int kLeastInputs = 128;
+
+// Which part of the weights a warp takes: it depends on the weights alone, so that a row has the same bits in any
+// company.
+struct Plan {
+  int tiles, splits;  // of all; of a tile's inputs
+  int warps, blocks;
+  int inputs, piece;  // of a split, and of these at a time
+  int pitch;          // bytes between rows in shared memory
+
+  Plan(const Product& p, const Cuda& cuda) {
+    const auto depth = static_cast<int>(p.depth), processors = cuda.properties.multiprocessors;
+    const auto ceil_of = [](int64_t a, int64_t b) { return static_cast<int>(ceil_div(a, b)); };
+    tiles = ceil_of(p.outputs, kTileOutputs);
+    splits = 1;
+    while (splits * 2 <= kMostWarps && tiles * splits * 2 <= processors * kMostWarps &&
+           depth / (splits * 2) >= kLeastInputs) {
+      splits *= 2;
+    }
+    inputs = ceil_of(ceil_of(depth, splits), kStepInputs) * kStepInputs;
+    splits = ceil_of(depth, inputs);
+    piece = ceil_of(ceil_of(inputs, ceil_of(inputs, kBuffer)), kStepInputs) * kStepInputs;
+    const int by_block = kMostWarps / splits, rounds = ceil_of(tiles, int64_t{processors} * by_block);
+    const int slots = ceil_of(tiles, int64_t{processors} * rounds);
+    warps = slots * splits;
+    blocks = std::min(processors, ceil_of(tiles, slots));
+    pitch = piece * 2;
+    pitch += pitch % 128 == 64 ? 0 : 64;  // neighbouring rows lie in different halves of the banks
+  }
+  size_t shared_bytes() const { return static_cast<size_t>(warps) * kTileOutputs * static_cast<size_t>(pitch); }
+};
+
+// Registers leave room for a block of the next product beside one of this: its weights are then on their way.
+template <class O, bool full>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan) {
+  using W = typename O::W;
+  using X = typename O::X;
+  constexpr int kHalves = full ? 2 : 1;
+  constexpr int kSteps = 8 / (kHalves * static_cast<int>(sizeof(X) / 2));  // whose activations are held at once
+  __shared__ ByteBarrier barriers[kMostWarps];
+  __shared__ float parts[2][kMostWarps][2 * kHalves][kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = lane / 4, place = lane % 4;
+  const int split = warp % plan.splits, first = split * plan.inputs;
+  const int end = min(first + plan.inputs, static_cast<int>(p.depth));
+  const int apart = plan.warps / plan.splits * static_cast<int>(gridDim.x);  // tiles of a round
+  char* const buffer = dynamic_shared<char>() + warp * kTileOutputs * plan.pitch;
+  ByteBarrier& barrier = barriers[warp];
+  const auto fetch = [&](int tile, int k) {
+    if (tile >= plan.tiles) return;
+    const uint32_t bytes = min(plan.piece, end - k) * static_cast<uint32_t>(sizeof(W));
+    if (lane == 0) barrier.expect(kTileOutputs * bytes);
+    __syncwarp();
+    if (lane >= kTileOutputs) return;
+    const W* const from = static_cast<const W*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + k;
+    copy_bulk(buffer + lane * plan.pitch, from, bytes, barrier);
+  };
+  int tile = static_cast<int>(blockIdx.x) + warp / plan.splits * static_cast<int>(gridDim.x);
+  let_next_begin();
+  if (lane == 0) barrier.init();
+  __syncwarp();
+  fetch(tile, first);  // no kernel that may still run writes weights (packWeight)
+  wait_for_inputs();
+
+  const X* const low_row = input_row<X>(p, group);
+  const X* const high_row = input_row<X>(p, group + 8);
+  const char* const weights = buffer + group * plan.pitch + place * kWidth * static_cast<int>(sizeof(W));
+  uint32_t phase = 0;
+  // Every warp makes as many rounds as the first one, for the barrier of the block.
+  for (int round = 0, tile0 = static_cast<int>(blockIdx.x); tile0 < plan.tiles; round++, tile0 += apart) {
+    const bool present = tile < plan.tiles;
+    float sums[4] = {};
+    for (int k0 = first; present && k0 < end; k0 += plan.piece) {
+      const int piece_end = min(k0 + plan.piece, end);
+      for (int step0 = k0; step0 < piece_end; step0 += kSteps * kStepInputs) {
+        Pack<X, kWidth> held[kSteps][kHalves];
+#pragma unroll
+        for (int s = 0; s < kSteps; s++) {
+          const int k = step0 + s * kStepInputs + place * kWidth;
+          load_inputs<true>(held[s][0], low_row, k, piece_end);
+          if constexpr (full) load_inputs<true>(held[s][1], high_row, k, piece_end);
+        }
+        if (step0 == k0) barrier.wait(phase++ % 2);
+#pragma unroll
+        for (int s = 0; s < kSteps; s++) {
+          const int k = step0 + s * kStepInputs;
+          if (k >= piece_end) break;
+          uint32_t low[1][4], high[1][4] = {};
+          input_operands<O>(low, held[s][0]);
+          if constexpr (full) input_operands<O>(high, held[s][1]);
+          uint4 words = *reinterpret_cast<const uint4*>(weights + (k - k0) * static_cast<int>(sizeof(W)));
+          if (k + place * kWidth >= piece_end) words = make_uint4(0, 0, 0, 0);
+          multiply_step<O>(sums, low[0], high[0], {words.x, words.y, words.z, words.w});
+        }
+      }
+      __syncwarp();
+      if (piece_end < end) {
+        fetch(tile, piece_end);
+      } else {
+        fetch(tile + apart, first);
+      }
+    }
+    if (plan.splits > 1) {
+#pragma unroll
+      for (int i = 0; i < 2 * kHalves; i++) parts[round % 2][warp][i][lane] = sums[i];
+      __syncthreads();
+    }
+    if (present && split == 0) {
+#pragma unroll
+      for (int i = 0; i < 2 * kHalves; i++) {
+        float sum = sums[i];
+        for (int other = 1; other < plan.splits; other++) sum += parts[round % 2][warp + other][i][lane];
+        store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sum);
+      }
+    }
+    tile += apart;
+  }
+}
+
+template <class O>
+void launch_stream(const Product& p, Cuda& cuda) {
+  const Plan plan(p, cuda);
+  const auto kernel = p.rows > 8 ? stream<O, true> : stream<O, false>;
+  launch_early(cuda, kernel, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
+               plan.shared_bytes(), p, plan);
+}
+
+}  // namespace
+}  // namespace few_rows
+
+bool multiply_few_rows_bulk(const Product& p, Cuda& cuda) {
+  using namespace few_rows;
+  if (cuda.properties.capability < 90 || !aligned_rows(p, kWidth) || dtype_bytes(p.layout.dtype) != 2) return false;
+  if (p.layout.dtype == DType::kFloat16) {
+    if (p.x_type != DType::kFloat16) return false;
+    launch_stream<Operands<float16, float16, float16>>(p, cuda);
+  } else {
+    for_float(p.x_type, [&](auto x) { launch_stream<Operands<decltype(x), bfloat16, bfloat16>>(p, cuda); });
+  }
+  return true;
+}
+
+}  // namespace linattn::cuda

@@ -1,0 +1,111 @@
+// What JavaScript can hand over in spite of the types: an error with a code, and everything goes on.
+
+import { rmSync } from 'node:fs';
+import { load } from '../../lib/generation/load';
+import type { Model } from '../../lib/generation/model';
+import { type DType, devices, ops, scope, Tensor } from '../../lib/index';
+import { thrown } from '../support/held';
+import { tinyModelFolder } from '../support/tiny-model';
+
+let folder: string;
+let model: Model;
+beforeAll(async () => {
+  folder = tinyModelFolder();
+  model = await load({ model: folder, maxSequences: 2 });
+});
+afterAll(async () => {
+  await model.dispose();
+  rmSync(folder, { recursive: true });
+});
+
+/** Values of every kind that is no options object. */
+const strays = [null, 0, 5, 'x', true, () => {}, 10n, Symbol('stray')];
+/** Any value as the type that is asked for. */
+const as = <T>(value: unknown): T => value as T;
+const asName = (value: unknown) => [typeof value === 'symbol' ? 'a symbol' : String(value), value] as const;
+const rejected = { code: expect.stringMatching(/^ERR_(ARGUMENT|DTYPE|SHAPE)$/) };
+
+describe.each(strays.map(asName))('%s', (_, stray) => {
+  test('as options', async () => {
+    const session = model.createSession();
+    await session.prefill({ tokens: [1, 2, 3] });
+    const snapshot = await session.snapshot();
+    const calls = [
+      () => load(as(stray)),
+      () => session.prefill(as(stray)),
+      () => session.prefill({ append: [1] }, as(stray)),
+      () => session.generate(as(stray)).result,
+      () => model.generate(as(stray)).result,
+      () => model.createSession(as(stray)),
+      () => model.loadSnapshot('/nowhere', as(stray)),
+      () => model.tokenizer.encode('a', as(stray)),
+      () => model.tokenizer.decode(as(stray)),
+      () => snapshot.serialize(as(stray)),
+      () => snapshot.save('/nowhere/file', as(stray)),
+      () => Tensor.from([1], as(stray)),
+      () => Tensor.zeros(as(stray)),
+      () => Tensor.zeros({ dtype: 'float32', shape: [1] }).to(as(stray)),
+      () => ops.sequences([1], as(stray)),
+      () => ops.sequences(as(stray)),
+    ];
+    for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+    expect((await session.generate({ maxTokens: 1, ignoreEos: true }).result).tokens).toHaveLength(1);
+    await session.dispose();
+    snapshot.dispose();
+  });
+
+  test('as a signal or a callback', async () => {
+    const session = model.createSession();
+    const signal = as<AbortSignal>(stray);
+    const calls = [
+      () => load({ model: folder, signal }),
+      () => session.prefill({ tokens: [1] }, { signal }),
+      () => session.generate({ tokens: [1], signal }),
+      () => model.tokenizer.encode('a', { signal }),
+      () => model.loadSnapshot('/nowhere', { signal }),
+    ];
+    for (const call of calls) expect(await thrown(call)).toMatchObject({ code: 'ERR_ARGUMENT' });
+    if (typeof stray !== 'function') {
+      const callback = as<() => void>(stray);
+      const more = [
+        () => load({ model: folder, onProgress: callback }),
+        () => session.prefill({ tokens: [1] }, { onPrefillProgress: callback }),
+        () => session.generate({ tokens: [1], onPrefillProgress: callback }),
+        () => model.tokenizer.encode('a', { onProgress: callback }),
+        () => scope(callback as () => never),
+        () => devices()[0]!.capture(callback),
+      ];
+      for (const call of more) expect(await thrown(call)).toMatchObject({ code: 'ERR_ARGUMENT' });
+    }
+    await session.dispose();
+  });
+
+  test('in the place of a tensor, a dtype, a shape or a number', async () => {
+    const x = Tensor.zeros({ dtype: 'float32', shape: [1, 8] });
+    const q = Tensor.zeros({ dtype: 'float32', shape: [1, 1, 8] });
+    const attention = { q, k: q, v: q, rule: { name: 'additive' } as const, sequences: ops.sequences([1]) };
+    const calls = [
+      () => ops.rmsNorm({ x: as<typeof x>(stray), weight: x, eps: 1e-6 }),
+      () => ops.rmsNorm({ x, weight: as(stray), eps: 1e-6 }),
+      () => ops.linearAttention({ ...attention, rule: as(stray) }),
+      () => ops.linearAttention({ ...attention, sequences: as(stray) }),
+      () => Tensor.from(as(stray), { dtype: 'float32', shape: [1] }),
+      () => Tensor.from([1], { dtype: as<DType>(stray), shape: [1] }),
+      () => Tensor.from([1], { dtype: 'float32', shape: as(stray) }),
+    ];
+    for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+    if (typeof stray === 'number') return;
+    for (const dtype of ['float32', 'int32', 'int64'] as const) {
+      const call = () => Tensor.from([as<number>(stray)], { dtype, shape: [1] });
+      expect(await thrown(call)).toMatchObject({ code: 'ERR_ARGUMENT' });
+    }
+    if (typeof stray === 'symbol') return;
+    const session = model.createSession();
+    for (const name of ['temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'seed', 'maxTokens']) {
+      if (stray === null && name === 'seed') continue; // no seed
+      const call = () => session.generate({ tokens: [1], [name]: stray });
+      expect(await thrown(call)).toMatchObject({ code: 'ERR_ARGUMENT' });
+    }
+    await session.dispose();
+  });
+});

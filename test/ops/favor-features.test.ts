@@ -1,0 +1,299 @@
+// favorFeatures against float64 and performer-pytorch, its laws, and attention made of it.
+import { type FavorMaximum, favorFeatures, favorFeaturesReference } from '../../lib/ops/favor-features';
+import { FavorProjection, favorKinds } from '../../lib/ops/favor-projection';
+import { linearAttention } from '../../lib/ops/linear-attention';
+import { type NdArray, nd } from '../../lib/ops/reference';
+import { sequences, uniformSequences } from '../../lib/ops/sequences';
+import { Tensor } from '../../lib/tensor/tensor';
+import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
+import { expectSameTensors, onCuda } from '../support/device';
+import { readGolden } from '../support/golden';
+
+const dtypes = ['float32', 'bfloat16', 'float16'] as const;
+const float32 = (array: NdArray) => tensorOf(array, 'float32');
+const directionsOf = (m: number, D: number) => rounded(seeded(m).normal([m, D]), 'float32');
+const projectionOf = (W: NdArray, kind: (typeof favorKinds)[number], scale?: number) =>
+  FavorProjection.from(W.data, { directions: W.shape[0]!, width: W.shape[1]!, kind, scale });
+
+/** The first F of each row's values. */
+function unpadded(array: NdArray, F: number): NdArray {
+  const [T, H, width] = array.shape as [number, number, number];
+  const out = nd([T, H, F]);
+  for (let row = 0; row < T * H; row++) out.data.set(array.data.subarray(row * width, row * width + F), row * F);
+  return out;
+}
+
+describe.each(dtypes)('%s', (dtype) => {
+  const cases = favorKinds.flatMap((kind) =>
+    (['none', 'token', 'running', 'sequence'] as const)
+      .filter((maximum) => kind !== 'relu' || maximum === 'none')
+      .flatMap((maximum) => [0, 1e-3].map((eps) => ({ kind, maximum, eps })))
+      .filter(({ kind: k, maximum, eps }) => eps === 0 || k === 'relu' || ['token', 'sequence'].includes(maximum)),
+  );
+  test.each(cases)('$kind, maximum $maximum, eps $eps', async ({ kind, maximum, eps }) => {
+    for (const [T, H, D, m] of [
+      [0, 1, 8, 8],
+      [1, 1, 1, 1],
+      [9, 2, 7, 5],
+      [70, 3, 16, 40],
+    ] as const) {
+      const x = rounded(seeded(T + D).normal([T, H, D]), dtype);
+      const W = directionsOf(m, D);
+      using projection = projectionOf(W, kind);
+      const exact = favorFeaturesReference({ x, directions: W, kind, maximum, eps });
+      const made = favorFeatures({
+        x: tensorOf(x, dtype),
+        projection,
+        maximum,
+        eps,
+        sequences: uniformSequences(1, T),
+      });
+      const out = await readNd(made.features);
+      const F = projection.features;
+      expect(out.shape).toEqual([T, H, Math.ceil(F / 8) * 8]);
+      // An exponent of up to 20 in float32 makes e^x wrong by as many units in the last place.
+      const limit =
+        2 * relativeError(rounded(exact.features, dtype), exact.features) + 4 * ulp[dtype] + 16 * ulp.float32;
+      expect(relativeError(unpadded(out, F), exact.features)).toBeLessThanOrEqual(limit);
+      if (!made.logDecay || T === 0) continue;
+      const decay = await readNd(made.logDecay);
+      expect(decay.data.subarray(0, H).every((g) => g === -Infinity)).toBe(true);
+      decay.data.forEach((g, i) => {
+        if (i >= H) expect(Math.abs(g - exact.logDecay.data[i]!)).toBeLessThan(1e-4);
+      });
+    }
+  });
+});
+
+describe('laws of the running maximum', () => {
+  const [T, H, D, m] = [37, 3, 16, 24];
+  const x = seeded(3).normal([T, H, D], 1.5);
+  const run = (from: number, count: number, keyMax: Tensor<'float32'>, readSlot: number, writeSlot: number) => {
+    using projection = projectionOf(directionsOf(m, D), 'positive');
+    const part = nd([count, H, D], x.data.subarray(from * H * D, (from + count) * H * D));
+    const { features, logDecay } = favorFeatures({
+      x: float32(part),
+      projection,
+      maximum: 'running',
+      keyMax,
+      sequences: sequences([count], { readSlots: [readSlot], writeSlots: [writeSlot] }),
+    });
+    return [features, logDecay] as const;
+  };
+  const onGpu = onCuda ? 1e-5 : 0; // products of few rows and of many add in another order there
+  /** Decays, 1 for the -Infinity of a first token. */
+  const finite = async (tensors: readonly Tensor[]): Promise<number[]> =>
+    (await Promise.all(tensors.map(readNd))).flatMap(({ data }) => Array.from(data, (g) => (g === -Infinity ? 1 : g)));
+  const slots = () => Tensor.zeros({ dtype: 'float32', shape: [2, H] });
+
+  test('any split of a sequence gives the same bits, also token by token', async () => {
+    const whole = slots();
+    const [features, logDecay] = run(0, T, whole, -1, 1);
+    for (const edges of [[5, 6, 30], [...Array(T).keys()].slice(1)]) {
+      const pool = slots();
+      const parts = [0, ...edges].map((from, i) => run(from, ([...edges, T][i] ?? T) - from, pool, i ? 1 : -1, 1));
+      await expectSameTensors(
+        parts.map(([one]) => one),
+        [features],
+        onGpu,
+      );
+      const decays = await Promise.all([parts.map(([, one]) => one!), [logDecay!]].map(finite));
+      expect(Math.max(...decays[0]!.map((g, i) => Math.abs(g - decays[1]![i]!)))).toBeLessThanOrEqual(onGpu);
+      await expectSameTensors([pool], [whole], onGpu);
+    }
+  });
+
+  test('a batch gives the bits of each of its sequences', async () => {
+    using projection = projectionOf(directionsOf(m, D), 'hyperbolic');
+    const together = favorFeatures({ x: float32(x), projection, maximum: 'running', sequences: sequences([4, 0, 33]) });
+    const alone = [
+      [0, 4],
+      [4, 33],
+    ].map(([from, count]) =>
+      favorFeatures({
+        x: float32(nd([count!, H, D], x.data.subarray(from! * H * D, (from! + count!) * H * D))),
+        projection,
+        maximum: 'running',
+        sequences: sequences([count!]),
+      }),
+    );
+    await expectSameTensors(
+      alone.map(({ features }) => features),
+      [together.features],
+      onGpu,
+    );
+    const decays = await Promise.all([alone.map(({ logDecay }) => logDecay!), [together.logDecay!]].map(finite));
+    expect(Math.max(...decays[0]!.map((g, i) => Math.abs(g - decays[1]![i]!)))).toBeLessThanOrEqual(onGpu);
+  });
+
+  test('includes a decay of the attention itself', async () => {
+    using projection = projectionOf(directionsOf(m, D), 'positive');
+    const call = { x: float32(x), projection, maximum: 'running', sequences: uniformSequences(1, T) } as const;
+    const g = rounded(seeded(4).uniform([T, H], -1, 0), 'float32');
+    const own = (await readNd(favorFeatures(call).logDecay!)).data;
+    for (const decay of [g, nd([H], g.data.subarray(0, H))]) {
+      const made = (await readNd(favorFeatures({ ...call, decay: float32(decay) }).logDecay!)).data;
+      const wanted = own.map((value, i) => Math.fround(value + decay.data[i % decay.data.length]!));
+      expect(made).toEqual(wanted);
+    }
+  });
+
+  test('goes on from keyMax, and copies it for a sequence without tokens', async () => {
+    const pool = float32(nd([2, H], [1e3, 1e3, -1e3, 0, 0, 0]));
+    const [, logDecay] = run(0, 1, pool, 0, 1);
+    expect((await readNd(logDecay!)).data.subarray(0, 2)).toEqual(Float64Array.from([0, 0]));
+    expect((await readNd(pool)).data.subarray(3, 5)).toEqual(Float64Array.from([1e3, 1e3]));
+    expect((await readNd(logDecay!)).data[2]!).toBeLessThan(-900);
+    run(0, 0, pool, 0, 1);
+    expect((await readNd(pool)).data.subarray(3)).toEqual(Float64Array.from([1e3, 1e3, -1e3]));
+  });
+});
+
+/** Causal attention with FAVOR+ features, from zero. */
+function causal(q: Tensor, k: Tensor, v: Tensor, projection: FavorProjection) {
+  const from = uniformSequences(1, v.shape[0]!);
+  const features = (x: Tensor, maximum: FavorMaximum) =>
+    favorFeatures({ x: x as Tensor<'float32'>, projection, maximum, sequences: from });
+  const keys = features(k, 'running');
+  return linearAttention({
+    q: features(q, 'token').features,
+    k: keys.features,
+    v: v as Tensor<'float32'>,
+    rule: { name: 'additive' },
+    decay: { per: 'token', g: keys.logDecay! },
+    normalize: { eps: 0 },
+    sequences: from,
+  }).out;
+}
+
+/** In float64, with nothing subtracted. */
+function causalReference(q: NdArray, k: NdArray, v: NdArray, W: NdArray): NdArray {
+  const [T, H] = k.shape as [number, number];
+  const features = (x: NdArray) =>
+    favorFeaturesReference({ x, directions: W, kind: 'positive', maximum: 'none' }).features;
+  const [a, b] = [features(q), features(k)];
+  const F = W.shape[0]!;
+  const V = v.shape[2]!;
+  const out = nd([T, H, V]);
+  for (let t = 0; t < T; t++) {
+    for (let h = 0; h < H; h++) {
+      let total = 0;
+      for (let s = 0; s <= t; s++) {
+        let weight = 0;
+        for (let f = 0; f < F; f++) weight += a.data[(t * H + h) * F + f]! * b.data[(s * H + h) * F + f]!;
+        total += weight;
+        for (let c = 0; c < V; c++) out.data[(t * H + h) * V + c]! += weight * v.data[(s * H + h) * V + c]!;
+      }
+      for (let c = 0; c < V; c++) out.data[(t * H + h) * V + c]! /= total;
+    }
+  }
+  return out;
+}
+
+describe('causal attention', () => {
+  const [T, H, D, m] = [90, 2, 16, 32];
+  const W = directionsOf(m, D);
+  const random = seeded(8);
+  const [q, k, v] = [1, 1, 1].map((std) => rounded(random.normal([T, H, D], std), 'float32')) as [
+    NdArray,
+    NdArray,
+    NdArray,
+  ];
+
+  test.each([
+    ['unit variance', 1, 0],
+    ['keys that grow', 1, 0.02],
+    ['keys near one direction', 1, -1],
+    ['large keys', 3, 0],
+    ['keys that are large at first, with exponents of -60', 1, -2],
+  ])('the running maximum is exact: %s', async (_, std, growth) => {
+    const keys = nd(
+      k.shape,
+      k.data.map((value, i) => {
+        const t = Math.floor(i / (H * D));
+        if (growth === -2) return Math.fround(value * (t < 30 ? 5 : 1));
+        return Math.fround(growth < 0 ? 0.1 * value + Math.sin(i % D) : value * std * (1 + growth * t));
+      }),
+    );
+    using projection = projectionOf(W, 'positive');
+    const out = await readNd(causal(float32(q), float32(keys), float32(v), projection));
+    // Exponents of up to 60 in float32, each rounded by 2^-19 at the worst.
+    expect(relativeError(out, causalReference(q, keys, v, W))).toBeLessThanOrEqual(2e-5);
+  });
+
+  test('a later key changes no earlier output by a bit', async () => {
+    using projection = projectionOf(W, 'positive');
+    const changed = nd(k.shape, k.data);
+    changed.data.fill(9, 60 * H * D);
+    const [one, other] = await Promise.all(
+      [k, changed].map((keys) => readNd(causal(float32(q), float32(keys), float32(v), projection))),
+    );
+    expect(other!.data.subarray(0, 60 * H * D)).toEqual(one!.data.subarray(0, 60 * H * D));
+    expect(other!.data.subarray(60 * H * D)).not.toEqual(one!.data.subarray(60 * H * D));
+  });
+});
+
+describe('performer-pytorch', () => {
+  const golden = readGolden('mechanisms/favor');
+  const array = (name: string): NdArray => nd(golden.float32(name).shape, golden.float32(name).data);
+
+  // What attention makes of them: test/layers/linear-attention.test.ts.
+  test.each([0, 1])('features with its eps, scaling %i', async (scaling) => {
+    const W = array(`directions_${scaling}`);
+    const sequence = uniformSequences(1, 40);
+    for (const [name, x, kind, maximum] of [
+      ['queries', 'q', 'positive', 'token'],
+      ['keys', 'k', 'positive', 'sequence'],
+      ['relu_queries', 'q', 'relu', 'none'],
+    ] as const) {
+      using projection = projectionOf(W, kind);
+      const eps = kind === 'relu' ? 1e-3 : 1e-4;
+      const made = favorFeatures({ x: float32(array(x)), projection, maximum, eps, sequences: sequence });
+      const out = await readNd(made.features);
+      expect(relativeError(out, array(`${name}_${scaling}`))).toBeLessThanOrEqual(16 * ulp.float32);
+    }
+  });
+});
+
+describe('refuses', () => {
+  const projection = projectionOf(directionsOf(8, 8), 'positive');
+  const relu = projectionOf(directionsOf(8, 8), 'relu');
+  const call = {
+    x: float32(nd([4, 1, 8])),
+    projection,
+    maximum: 'running' as FavorMaximum,
+    sequences: uniformSequences(1, 4),
+  };
+  test.each([
+    ['another rank', { x: float32(nd([4, 8])) }, 'ERR_SHAPE', /x must be \[T, H, D\]/],
+    ['another dtype', { x: tensorOf(nd([4, 1, 8]), 'int32') }, 'ERR_DTYPE', /got int32/],
+    ['another width', { x: float32(nd([4, 1, 9])) }, 'ERR_SHAPE', /x must be \[T, H, D\] = \[4, 1, 8\]/],
+    ['other tokens', { sequences: uniformSequences(1, 5) }, 'ERR_SHAPE', /= \[5, 1, 8\]/],
+    ['another maximum', { maximum: 'chunk' }, 'ERR_ARGUMENT', /maximum must be one of none, token/],
+    ['a maximum of relu', { projection: relu }, 'ERR_ARGUMENT', /maximum must be none for the kind relu/],
+    ['eps with a running maximum', { eps: 1e-6 }, 'ERR_ARGUMENT', /eps must be 0 with the maximum running, where it/],
+    ['a negative eps', { maximum: 'token', eps: -1 }, 'ERR_ARGUMENT', /eps must be 0 or more/],
+    [
+      'keyMax of a query',
+      { maximum: 'token', keyMax: float32(nd([1, 1])) },
+      'ERR_ARGUMENT',
+      /keyMax needs the maximum/,
+    ],
+    ['decay of a query', { maximum: 'token', decay: float32(nd([1])) }, 'ERR_ARGUMENT', /decay needs the maximum/],
+    ['a decay of other heads', { decay: float32(nd([2])) }, 'ERR_SHAPE', /decay must be \[H\] = \[1\], got \[2\]/],
+    ['keyMax of other heads', { keyMax: float32(nd([1, 2])) }, 'ERR_SHAPE', /keyMax must be \[slots, H\] = \[1, 1\]/],
+  ] as const)('%s', (_, change, code, message) => {
+    expect(() => favorFeatures({ ...call, ...change } as Parameters<typeof favorFeatures>[0])).toThrow(
+      expect.objectContaining({ code, op: 'favorFeatures', message: expect.stringMatching(message) }),
+    );
+  });
+
+  test('slots that are not there, when it runs', async () => {
+    const { features } = favorFeatures({
+      ...call,
+      keyMax: Tensor.zeros({ dtype: 'float32', shape: [2, 1] }),
+      sequences: sequences([4], { readSlots: [7] }),
+    });
+    await expect(features.read()).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+  });
+});

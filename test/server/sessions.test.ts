@@ -1,0 +1,136 @@
+// Sessions over HTTP: what was read is not read again, and forks and saved states go on as if nothing had happened.
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type Served, serve, until } from '../support/server';
+import { tinyModelFolder } from '../support/tiny-model';
+
+const folder = tinyModelFolder();
+const stateFolder = mkdtempSync(path.join(tmpdir(), 'linattn-states-'));
+let served: Served;
+beforeEach(async () => {
+  served = await serve({ stateFolder, maxSessions: 3 }, folder);
+});
+afterEach(() => served.close());
+afterAll(() => {
+  for (const one of [folder, stateFolder]) rmSync(one, { recursive: true });
+});
+
+const document = 'The keeper wrote one line each night. '.repeat(40);
+const greedy = { temperature: 0, ignore_eos: true, max_tokens: 8 };
+type Json = Record<string, unknown> & { id: string };
+const json = async (response: Response | Promise<Response>) => (await (await response).json()) as Json;
+const created = async () => (await json(served.post('/v1/sessions', {}))).id;
+const complete = (body: object) => served.client.completions.create({ model: 'test', ...greedy, ...body } as never);
+const textOf = (answer: Awaited<ReturnType<typeof complete>>) => answer.choices[0]!.text;
+const alone = async (prompt: string) =>
+  (await served.model.generate({ prompt, maxTokens: 8, temperature: 0, ignoreEos: true }).result).text;
+const status = async (response: Promise<Response>) => {
+  const { status } = await response;
+  const { error } = (await (await response).json()) as { error?: { code: string } };
+  return [status, error?.code];
+};
+
+test('goes on from where it stands; a fork goes on by itself', async () => {
+  const session = await created();
+  const read = await complete({ session, prompt: document, max_tokens: 0 });
+  expect(textOf(read)).toBe('');
+  const fork = (await json(served.post(`/v1/sessions/${session}/fork`, {}))).id;
+  const [first, second] = await Promise.all([
+    complete({ session, prompt: 'One' }),
+    complete({ session: fork, prompt: 'Two' }),
+  ]);
+  expect([textOf(first), textOf(second)]).toEqual([await alone(`${document}One`), await alone(`${document}Two`)]);
+  const tokens = document.length;
+  expect(first.usage).toMatchObject({ prompt_tokens: tokens + 3, prompt_tokens_details: { cached_tokens: tokens } });
+  expect(await json(fetch(`${served.url}/v1/sessions/${fork}`))).toMatchObject({ id: fork, object: 'session' });
+  const more = await complete({ session, prompt: '' });
+  expect(more.usage).toMatchObject({ prompt_tokens: tokens + 11 });
+});
+
+test('a chat reads what is new only', async () => {
+  const session = await created();
+  const messages = [{ role: 'user' as const, content: document }];
+  const ask = () => served.client.chat.completions.create({ model: 'test', messages, session, ...greedy } as never);
+  const first = await ask();
+  messages.push({ role: 'assistant' as never, content: 'Yes.' }, { role: 'user', content: 'And then?' });
+  const second = await ask();
+  expect(second.usage!.prompt_tokens_details!.cached_tokens).toBeGreaterThanOrEqual(first.usage!.prompt_tokens);
+});
+
+test('is saved as bytes and as a file, and restored', async () => {
+  const session = await created();
+  await complete({ session, prompt: document, max_tokens: 0 });
+  const saved = await served.post(`/v1/sessions/${session}/save`, {});
+  expect(saved.headers.get('content-type')).toBe('application/octet-stream');
+  const bytes = new Uint8Array(await saved.arrayBuffer());
+  const named = await json(served.post(`/v1/sessions/${session}/save`, { file: 'report.state', tokens: 'hash' }));
+  expect(named).toMatchObject({ id: session, file: 'report.state', tokens: document.length });
+  expect(readdirSync(stateFolder)).toEqual(['report.state']);
+  const headers = { 'content-type': 'application/octet-stream' };
+  const restored = [
+    await json(served.post('/v1/sessions/restore', '', { body: bytes, headers })),
+    await json(served.post('/v1/sessions/restore', { file: 'report.state' })),
+  ];
+  for (const { id, tokens } of restored) {
+    expect(tokens).toBe(document.length);
+    expect(textOf(await complete({ session: id, prompt: 'One' }))).toBe(await alone(`${document}One`));
+  }
+});
+
+test('refuses what is not a state, not there, or not a plain name', async () => {
+  const restore = (body: object) => status(served.post('/v1/sessions/restore', body));
+  expect(await restore({ file: 'absent' })).toEqual([404, 'file_not_found']);
+  for (const file of ['../x', '/etc/passwd', '.hidden', 'a/b', 'a\0b', '', '..']) {
+    expect(await restore({ file })).toEqual([400, 'invalid_value']);
+  }
+  const headers = { 'content-type': 'application/octet-stream' };
+  const bytes = (body: Uint8Array) => status(served.post('/v1/sessions/restore', '', { body, headers }));
+  expect(await bytes(new Uint8Array(100))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
+  const session = await created();
+  const save = () => served.post(`/v1/sessions/${session}/save`, {});
+  expect(await status(save())).toEqual([400, 'ERR_ARGUMENT']);
+  await complete({ session, prompt: 'Hello', max_tokens: 0 });
+  const whole = new Uint8Array(await (await save()).arrayBuffer());
+  expect(await bytes(whole.subarray(0, whole.length - 1))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
+  whole[whole.length >> 1]! ^= 1;
+  expect(await bytes(whole)).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
+  expect(await status(served.post(`/v1/sessions/${session}/save`, { state_dtype: 'int3' }))).toEqual([
+    400,
+    'ERR_ARGUMENT',
+  ]);
+  expect(await served.metric('linattn_sessions')).toBe(1);
+});
+
+test('is one request at a time, of so many, and gone when deleted', async () => {
+  const remove = (id: string) => fetch(`${served.url}/v1/sessions/${id}`, { method: 'DELETE' });
+  const session = await created();
+  const running = await served.post('/v1/completions', {
+    ...{ ...greedy, session, prompt: 'Hello', max_tokens: 8000, stream: true },
+  });
+  await until(async () => (await served.metric('linattn_requests_running')) === 1);
+  const ask = () => status(served.post('/v1/completions', { ...greedy, session, prompt: 'x' }));
+  expect(await ask()).toEqual([409, 'session_busy']);
+  expect(await json(remove(session))).toEqual({ id: session, object: 'session', deleted: true });
+  expect(await running.text()).toContain('ERR_DISPOSED');
+  expect(await ask()).toEqual([404, 'session_not_found']);
+  expect((await remove(session)).status).toBe(404);
+  await Promise.all([created(), created(), created()]);
+  expect(await status(served.post('/v1/sessions', {}))).toEqual([429, 'too_many_sessions']);
+});
+
+test('is dropped when nobody uses it', async () => {
+  const forgetful = await serve({ sessionTtlMs: 150 }, folder);
+  await forgetful.post('/v1/sessions', {});
+  expect(await forgetful.metric('linattn_sessions')).toBe(1);
+  await until(async () => (await forgetful.metric('linattn_sessions')) === 0);
+  await forgetful.close();
+});
+
+test('without a folder there are no files of states', async () => {
+  const plain = await serve({}, folder);
+  const { id } = await json(plain.post('/v1/sessions', {}));
+  expect(await status(plain.post(`/v1/sessions/${id}/save`, { file: 'x' }))).toEqual([400, 'no_state_folder']);
+  expect(await status(plain.post('/v1/sessions/restore', { file: 'x' }))).toEqual([400, 'no_state_folder']);
+  await plain.close();
+});
