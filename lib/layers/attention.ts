@@ -28,8 +28,8 @@ export interface AttentionWeights {
   /** float32 [width]; absent: no norm of q and k. */
   readonly queryNorm?: Tensor<'float32'> | undefined;
   readonly keyNorm?: Tensor<'float32'> | undefined;
-  /** float32 [rotary / 2] */
-  readonly inverseFrequencies: Tensor<'float32'>;
+  /** float32 [rotary / 2]; absent: no positions. */
+  readonly inverseFrequencies?: Tensor<'float32'> | undefined;
 }
 
 export interface AttentionOptions {
@@ -38,6 +38,8 @@ export interface AttentionOptions {
   readonly zeroCentred: boolean;
   /** The output times sigmoid(gate). */
   readonly gated: boolean;
+  /** Of the scores; default width ** -0.5. */
+  readonly scale?: number | undefined;
 }
 
 export class Attention implements Layer {
@@ -59,16 +61,13 @@ export class Attention implements Layer {
     const fused = matmul({ x, weight: weights.input, bias: weights.inputBias });
     const stride = fused.shape[1]!;
     const part = (count: number, offset: number): Hidden => fused.view([T, count, width], offset, stride);
-    const turned = (tensor: Hidden, norm: Tensor<'float32'> | undefined): Hidden =>
-      rope({
-        x:
-          norm === undefined
-            ? tensor
-            : rmsNorm({ x: tensor, weight: norm, eps: options.normEps, zeroCentred: options.zeroCentred }),
-        inverseFrequencies: weights.inverseFrequencies,
-        pairing: 'half',
-        sequences: step.sequences,
-      });
+    const turned = (tensor: Hidden, norm: Tensor<'float32'> | undefined): Hidden => {
+      const { normEps: eps, zeroCentred } = options;
+      const x = norm === undefined ? tensor : rmsNorm({ x: tensor, weight: norm, eps, zeroCentred });
+      const { inverseFrequencies } = weights;
+      if (inverseFrequencies === undefined) return x;
+      return rope({ x, inverseFrequencies, pairing: 'half', sequences: step.sequences });
+    };
     const { out } = softmaxAttention({
       q: turned(part(heads, 0), weights.queryNorm),
       k: turned(part(kvHeads, heads * width), weights.keyNorm),
@@ -77,7 +76,7 @@ export class Attention implements Layer {
       pageTable: this.kv.table,
       tableRows: step.rows,
       sequences: step.sequences,
-      scale: width ** -0.5,
+      scale: options.scale ?? width ** -0.5,
       window,
     });
     const flat = out.view([T, heads * width], 0, heads * width);

@@ -1,8 +1,9 @@
-// Gated DeltaNet: projections, short convolution, gates, delta rule, gated norm.
-// Sources: https://arxiv.org/abs/2412.06464; the order of operations follows Hugging Face transformers
+// Gated DeltaNet, and DeltaNet, which has no decay: projections, short convolution, gates, delta rule, gated norm.
+// Sources: https://arxiv.org/abs/2412.06464, https://arxiv.org/abs/2406.06484; the order of operations follows Hugging Face transformers
 // models/qwen3_5 and fla fla/layers/gated_deltanet.py, which agree.
 import { activation } from '../ops/activation';
 import { causalConv } from '../ops/causal-conv';
+import { converted } from '../ops/convert';
 import { deltaGates } from '../ops/delta-gates';
 import { l2Norm } from '../ops/l2-norm';
 import { linearAttention } from '../ops/linear-attention';
@@ -23,15 +24,14 @@ export interface GatedDeltaNetSizes {
 }
 
 export interface GatedDeltaNetWeights {
-  /** [N, C], rows q | k | v | z (when gated) | b | a. */
+  /** [N, C], rows q | k | v | z (when gated) | b | a (when it decays). */
   readonly input: Weight;
   /** [C, valueHeads * V] */
   readonly output: Weight;
   /** float32 [2 keyHeads K + valueHeads V, taps]; absent without convolution. */
   readonly conv?: Tensor<'float32'> | undefined;
-  /** float32 [valueHeads] */
-  readonly aLog: Tensor<'float32'>;
-  readonly dtBias: Tensor<'float32'>;
+  /** float32 [valueHeads] each; absent: no decay. */
+  readonly decay?: { readonly aLog: Tensor<'float32'>; readonly dtBias: Tensor<'float32'> } | undefined;
   /** float32 [V], plain (not 1 + w). */
   readonly norm: Tensor<'float32'>;
 }
@@ -74,19 +74,18 @@ export class GatedDeltaNet implements Layer {
     const { q, k, v } = this.queriesKeysValues(fused.view([T, this.qkvWidth], 0, stride), step);
     const gated = options.gate !== 'none';
     const small = this.qkvWidth + (gated ? values : 0);
-    const { g, beta } = deltaGates({
-      b: fused.view([T, valueHeads], small, stride),
-      a: fused.view([T, valueHeads], small + valueHeads, stride),
-      aLog: weights.aLog,
-      dtBias: weights.dtBias,
-      betaScale: options.negativeEigenvalues ? 2 : 1,
-    });
+    const b = fused.view([T, valueHeads], small, stride);
+    const betaScale = options.negativeEigenvalues ? 2 : 1;
+    const { g, beta } =
+      weights.decay === undefined
+        ? { g: undefined, beta: converted(activation({ x: b, activation: 'sigmoid', scale: betaScale }), 'float32') }
+        : deltaGates({ b, a: fused.view([T, valueHeads], small + valueHeads, stride), ...weights.decay, betaScale });
     const { out } = linearAttention({
       q,
       k,
       v,
       rule: { name: 'delta', beta },
-      decay: { per: 'token', g },
+      decay: g && { per: 'token', g },
       scale: keyWidth ** -0.5,
       state: this.state.tensor,
       sequences: step.sequences,

@@ -25,12 +25,23 @@ export async function readJson(
     throw linattnError('ERR_FILE', `${file}: ${(cause as Error).message}`, { cause });
   }
   try {
-    const value: unknown = JSON.parse(text);
+    const value: unknown = parsed(text);
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as JsonObject;
   } catch (cause) {
     throw linattnError(code, `${file}: not JSON: ${(cause as Error).message}`, { cause });
   }
   throw linattnError(code, `${file}: must hold a JSON object`);
+}
+
+/** JSON, or what Python writes for infinite numbers. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const finite = text.replace(/([:[,]\s*-?)Infinity\b/g, '$11e999');
+    if (finite === text) throw error;
+    return JSON.parse(finite);
+  }
 }
 
 const kinds = {
@@ -98,6 +109,17 @@ export class Config {
       throw this.bad(name, 'whole numbers >= 0', value);
     }
     return list as number[];
+  }
+
+  /** A pair of numbers, the second not below the first; {"__float__": "Infinity"} is how transformers writes infinity. */
+  range(name: string, fallback: readonly [number, number]): readonly [number, number] {
+    const value = this.raw(name);
+    if (value === undefined) return fallback;
+    const numberOf = (item: unknown): unknown =>
+      (item as { __float__?: unknown } | null)?.__float__ === 'Infinity' ? Number.POSITIVE_INFINITY : item;
+    const [low, high] = Array.isArray(value) && value.length === 2 ? value.map(numberOf) : [];
+    if (typeof low === 'number' && typeof high === 'number' && low <= high) return [low, high];
+    throw this.bad(name, 'two numbers, the smaller one first', value);
   }
 
   /** Fields without a meaning for inference. */

@@ -1,38 +1,45 @@
-// Tokens to logits: embedding, pre-norm residual blocks, final norm, head. Knows no sessions and no text.
+// Tokens to logits: embedding, residual branches with a norm before each, final norm, head. Knows no sessions and no text.
 import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
-import { convert } from '../ops/convert';
+import { add } from '../ops/add';
+import { converted } from '../ops/convert';
 import { embedding } from '../ops/embedding';
 import type { Float } from '../ops/float';
 import { gatherRows } from '../ops/gather-rows';
+import { layerNorm } from '../ops/layer-norm';
 import { matmul } from '../ops/matmul';
 import { addRmsNorm, rmsNorm } from '../ops/rms-norm';
 import type { Weight } from '../ops/weight';
 import { scope } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 
-export interface Block {
-  readonly mixerNorm: Tensor<'float32'>;
-  readonly mixer: Layer;
-  readonly mlpNorm: Tensor<'float32'>;
-  readonly mlp: Layer;
+/** An RMS norm, or with a bias a layer norm. */
+export interface Norm {
+  readonly norm: Tensor<'float32'>;
+  readonly normBias?: Tensor<'float32'> | undefined;
 }
 
-export interface LanguageModelParts {
+/** x + branchScale layer(norm(x)). */
+export interface Branch extends Norm {
+  readonly layer: Layer;
+}
+
+export interface LanguageModelParts extends Norm {
   readonly embedding: Weight;
-  readonly blocks: readonly Block[];
-  readonly norm: Tensor<'float32'>;
+  /** What the embedding is multiplied by, and normed with, before the first branch; by default neither. */
+  readonly embeddingScale?: number | undefined;
+  readonly embeddingNorm?: Norm | undefined;
+  readonly branches: readonly Branch[];
   readonly head: Weight;
   /** Of the hidden states. */
   readonly activations: Float;
   readonly normEps: number;
   /** Norm weights are 1 + w. */
   readonly zeroCentred: boolean;
+  /** What every branch is multiplied by before it is added; default 1. */
+  readonly branchScale?: number | undefined;
   readonly state: StateLayout;
   readonly kv: KvLayout;
 }
-
-const as = <D extends Float>(x: Hidden, dtype: D): Tensor<D> =>
-  x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
 
 export class LanguageModel {
   constructor(private readonly parts: LanguageModelParts) {}
@@ -52,29 +59,39 @@ export class LanguageModel {
   /** ids int32 [T] -> hidden states after the final norm, [T, C]. */
   hidden(ids: Tensor<'int32'>, step: Step): Hidden {
     const { parts } = this;
-    const norm = (x: Hidden, weight: Tensor<'float32'>, residual: Hidden | undefined): { out: Hidden; sum: Hidden } => {
-      const input = { x, weight, eps: parts.normEps, zeroCentred: parts.zeroCentred };
-      return residual === undefined ? { out: rmsNorm(input), sum: x } : addRmsNorm({ ...input, residual });
-    };
-    let branch: Hidden = as(embedding({ ids, weight: parts.embedding }), parts.activations);
+    let branch: Hidden = converted(embedding({ ids, weight: parts.embedding }), parts.activations);
+    if (parts.embeddingScale !== undefined) branch = add({ b: branch, scale: parts.embeddingScale });
+    if (parts.embeddingNorm !== undefined) branch = this.normed(branch, parts.embeddingNorm, undefined).out;
     let residual: Hidden | undefined;
-    for (const block of parts.blocks) {
+    for (const next of parts.branches) {
       const before: readonly (Hidden | undefined)[] = [branch, residual];
-      // What a block makes on the way is free for the next one.
+      // What a branch makes on the way is free for the next one.
       [branch, residual] = scope(() => {
-        const first = norm(branch, block.mixerNorm, residual);
-        const mixed = block.mixer.forward(first.out, step);
-        const second = norm(mixed, block.mlpNorm, first.sum);
-        return [block.mlp.forward(second.out, step), second.sum];
+        const { out, sum } = this.normed(branch, next, residual);
+        return [next.layer.forward(out, step), sum];
       });
-      for (const tensor of before) tensor?.dispose();
+      for (const tensor of before) if (tensor !== residual) tensor?.dispose();
     }
-    return norm(branch, parts.norm, residual).out;
+    return this.normed(branch, parts, residual).out;
+  }
+
+  private normed(
+    x: Hidden,
+    { norm: weight, normBias: bias }: Norm,
+    residual: Hidden | undefined,
+  ): { out: Hidden; sum: Hidden } {
+    const { normEps: eps, zeroCentred, branchScale } = this.parts;
+    if (bias !== undefined) {
+      const sum = residual === undefined ? x : add({ a: residual, b: x, scale: branchScale ?? 1 });
+      return { out: layerNorm({ x: sum, weight, bias, eps }), sum };
+    }
+    const input = { x, weight, eps, zeroCentred };
+    return residual === undefined ? { out: rmsNorm(input), sum: x } : addRmsNorm({ ...input, residual, branchScale });
   }
 
   /** Logits float32 [N, vocabulary] of rows of the hidden states: of `rows` (int32 [N]), or of all. */
   logits(hidden: Hidden, rows?: Tensor<'int32'>): Tensor<'float32'> {
     const x = rows === undefined ? hidden : gatherRows({ x: hidden, rows });
-    return matmul({ x: as(x, 'float32'), weight: this.parts.head });
+    return matmul({ x: converted(x, 'float32'), weight: this.parts.head });
   }
 }

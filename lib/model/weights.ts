@@ -2,7 +2,7 @@
 // first against the names and shapes alone, so that all that is missing, unused or of a wrong shape is told at once.
 import { addon, checked } from '../binding/load';
 import { linattnError } from '../errors';
-import { convertInto } from '../ops/convert';
+import { convert, convertInto } from '../ops/convert';
 import { countNan } from '../ops/count-nan';
 import type { Float } from '../ops/float';
 import { packWeight } from '../ops/pack-weight';
@@ -19,6 +19,10 @@ export interface Part {
   readonly name: string;
   readonly out: number;
   readonly rows?: readonly RowRange[];
+  /** It is stored as [in, out]. */
+  readonly transposed?: boolean;
+  /** Its sizes where they are more than two: the first ones together are `out`. */
+  readonly stored?: readonly number[];
 }
 
 /** What a family builds its layers from. */
@@ -31,10 +35,19 @@ export interface WeightSource {
   /** Something made, not read, that is freed with the weights; undefined in the first pass. */
   own<T extends { dispose(): void }>(make: (device: DeviceName) => T): T;
   /** Stored tensors of these sizes, stacked along the first dimension, as float32 in the shape [sum, ...rest]. */
-  values(
-    parts: readonly { readonly name: string; readonly stored: readonly number[] }[],
+  values(parts: readonly Stored[], shape: readonly number[]): Promise<Tensor<'float32'>>;
+  /** What `make` computes from the values of stored tensors, float32 in this shape. For small tensors: it runs here. */
+  computed(
+    parts: readonly Stored[],
     shape: readonly number[],
+    make: (...values: Float32Array[]) => Float32Array,
   ): Promise<Tensor<'float32'>>;
+}
+
+/** A stored tensor and its sizes. */
+export interface Stored {
+  readonly name: string;
+  readonly stored: readonly number[];
 }
 
 const count = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
@@ -79,13 +92,19 @@ export class WeightCheck implements WeightSource {
   }
 
   async linear(parts: readonly Part[], inputs: number): Promise<Weight> {
-    for (const part of parts) this.need(part.name, [part.out, inputs]);
+    for (const { name, out, transposed, stored } of parts) {
+      this.need(name, stored ?? (transposed ? [inputs, out] : [out, inputs]));
+    }
     return { shape: [rowsOf(parts), inputs] } as Partial<Weight> as Weight;
   }
 
-  async values(parts: readonly { name: string; stored: readonly number[] }[]): Promise<Tensor<'float32'>> {
+  async values(parts: readonly Stored[]): Promise<Tensor<'float32'>> {
     for (const part of parts) this.need(part.name, part.stored);
     return undefined as unknown as Tensor<'float32'>;
+  }
+
+  computed(parts: readonly Stored[]): Promise<Tensor<'float32'>> {
+    return this.values(parts);
   }
 
   own<T>(): T {
@@ -175,7 +194,7 @@ export class WeightLoader implements WeightSource {
     this.made.push(weight);
     let row = 0;
     for (const part of parts) {
-      const raw = await this.raw(part.name);
+      const raw = part.transposed ? await this.transposed(part.name, inputs, part.out) : await this.raw(part.name);
       for (const [start, rows] of rangesOf(part)) {
         const slice = raw.view([rows, inputs], start * inputs, inputs);
         packWeight({ source: slice, weight, row });
@@ -187,10 +206,36 @@ export class WeightLoader implements WeightSource {
     return weight;
   }
 
-  async values(
-    parts: readonly { name: string; stored: readonly number[] }[],
+  /** The values of a stored tensor, in this process. */
+  private async valuesOf(name: string): Promise<Float32Array> {
+    const raw = await this.raw(name);
+    const x = raw.dtype === 'float32' ? (raw as Tensor<'float32'>) : convert({ x: raw, dtype: 'float32' });
+    try {
+      return await x.read();
+    } finally {
+      x.dispose();
+      raw.dispose();
+    }
+  }
+
+  private async transposed(name: string, rows: number, columns: number): Promise<Tensor<Float>> {
+    const values = await this.valuesOf(name);
+    const turned = new Float32Array(values.length);
+    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) turned[j * rows + i] = values[i * columns + j]!;
+    return Tensor.from(turned, { dtype: 'float32', shape: [columns, rows], device: this.options.device });
+  }
+
+  async computed(
+    parts: readonly Stored[],
     shape: readonly number[],
+    make: (...values: Float32Array[]) => Float32Array,
   ): Promise<Tensor<'float32'>> {
+    const values: Float32Array[] = [];
+    for (const { name } of parts) values.push(await this.valuesOf(name));
+    return this.own((device) => Tensor.from(make(...values), { dtype: 'float32', shape, device }));
+  }
+
+  async values(parts: readonly Stored[], shape: readonly number[]): Promise<Tensor<'float32'>> {
     const all = Tensor.make({ dtype: 'float32', shape, device: this.options.device }, false, false);
     this.made.push(all);
     let at = 0;

@@ -1,38 +1,55 @@
-// activation: an activation function of every element.
+// activation: an activation function of every element, times a number.
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
 
 /** The order is that of ActivationKind in native/ops/activation.h. */
-export const activations = ['silu', 'sigmoid', 'tanh', 'relu', 'relu2', 'softplus', 'gelu', 'geluTanh'] as const;
+export const activations = [
+  'silu',
+  'sigmoid',
+  'tanh',
+  'relu',
+  'relu2',
+  'softplus',
+  'gelu',
+  'geluTanh',
+  'logSigmoid',
+  'identity',
+] as const;
 
-/** silu x / (1 + e^-x); relu2 max(x, 0)^2; gelu x Phi(x) with the normal distribution; geluTanh its tanh approximation. */
+/**
+ * silu x / (1 + e^-x); relu2 max(x, 0)^2; gelu x Phi(x) with the normal distribution; geluTanh its tanh approximation;
+ * logSigmoid -log(1 + e^-x).
+ */
 export type Activation = (typeof activations)[number];
 
-const op = defineOp('activation', { x: 'in', out: 'out', activation: 'number' });
+const op = defineOp('activation', { x: 'in', out: 'out', activation: 'number', scale: 'number' });
 
 /** The number of an activation in a record; -1 for an unknown name. */
 export const activationNumber = (name: Activation): number => activations.indexOf(name);
 
 /**
- * out = activation(x), computed in float32.
+ * out = scale activation(x), computed in float32.
  * @param x float32, bfloat16 or float16 of any shape
+ * @param scale held as float32; default 1
  * @returns as x
  * @throws LinattnError ERR_DTYPE, ERR_ARGUMENT
  */
 export function activation<D extends Float>({
   x,
   activation: name,
+  scale = 1,
 }: {
   x: Tensor<D>;
   activation: Activation;
+  scale?: number;
 }): Tensor<D> {
   op.dtype('x', x, floats);
   const number = activationNumber(name);
   op.check(number >= 0, `activation must be one of ${activations.join(', ')}, got ${name}`);
   const out = op.output(x, x.dtype, x.shape);
-  op.run({ x, out, activation: number });
+  op.run({ x, out, activation: number, scale });
   return out;
 }
 
@@ -64,11 +81,16 @@ export const activationFunctions: Readonly<Record<Activation, (x: number) => num
   softplus: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
   gelu: (x) => x * (x < 0 ? erfc(-x / Math.SQRT2) / 2 : 1 - erfc(x / Math.SQRT2) / 2),
   geluTanh: (x) => x * sigmoid(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)),
+  logSigmoid: (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x))),
+  identity: (x) => x,
 };
 
 /** float64 oracle. */
-export function activationReference(x: NdArray, name: Activation): NdArray {
-  return nd(x.shape, x.data.map(activationFunctions[name]));
+export function activationReference(x: NdArray, name: Activation, scale = 1): NdArray {
+  return nd(
+    x.shape,
+    x.data.map((value) => scale * activationFunctions[name](value)),
+  );
 }
 
 /** Reads x, writes out; about 20 operations a value. */

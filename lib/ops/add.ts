@@ -1,34 +1,53 @@
-// add: a + scale * b, element by element (residual branches, with a multiplier where a model has one).
+// add: a + scale * b, element by element, with one scale or one a head (residual branches, skips and bonuses of heads).
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
 
-const op = defineOp('add', { a: 'in', b: 'in', out: 'out', scale: 'number' });
+const op = defineOp('add', { a: 'optional', b: 'in', scales: 'optional', out: 'out', scale: 'number' });
 
 /**
- * out = a + scale * b, computed in float32. `scale` is held as float32.
- * @param a float32, bfloat16 or float16 of any shape
+ * out = a + scale * b, computed in float32.
+ * @param a float32, bfloat16 or float16 of any shape (free row stride); absent: 0
  * @param b as a
- * @returns as a
+ * @param scale a number, held as float32; or a scale for each head of b [T, H, D]: float32 [H] or [T, H]
+ * @returns as b
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function add<D extends Float>({ a, b, scale = 1 }: { a: Tensor<D>; b: Tensor<D>; scale?: number }): Tensor<D> {
-  op.dtype('a', a, floats);
-  op.dtype('b', b, [a.dtype]);
-  if (a.shape.length !== b.shape.length || a.shape.some((size, i) => size !== b.shape[i])) {
-    throw op.error('ERR_SHAPE', `b must be [${a.shape.join(', ')}] as a, got [${b.shape.join(', ')}]`);
+export function add<D extends Float>({
+  a,
+  b,
+  scale = 1,
+}: {
+  a?: Tensor<D> | undefined;
+  b: Tensor<D>;
+  scale?: number | Tensor<'float32'>;
+}): Tensor<D> {
+  op.dtype('b', b, floats);
+  if (a !== undefined) {
+    op.dtype('a', a, [b.dtype]);
+    if (a.shape.length !== b.shape.length || a.shape.some((size, i) => size !== b.shape[i])) {
+      throw op.error('ERR_SHAPE', `b must be [${a.shape.join(', ')}] as a, got [${b.shape.join(', ')}]`);
+    }
   }
-  const out = op.output(a, a.dtype, a.shape);
-  op.run({ a, b, out, scale });
+  const scales = typeof scale === 'number' ? undefined : scale;
+  if (scales !== undefined) {
+    const [T, H] = op.shape('b', b, ['T', 'H', 'D']) as [number, number];
+    op.expect('scale', scales, 'float32', scales.shape.length === 1 ? { H } : { T, H });
+  }
+  const out = op.output(b, b.dtype, b.shape);
+  op.run({ a, b, scales, out, scale: typeof scale === 'number' ? scale : 1 });
   return out;
 }
 
-/** float64 oracle. */
-export function addReference(a: NdArray, b: NdArray, scale = 1): NdArray {
+/** float64 oracle; `scale` as in the call. */
+export function addReference(a: NdArray | undefined, b: NdArray, scale: number | NdArray = 1): NdArray {
+  const D = b.shape[2] ?? 1;
+  const scaleAt = (i: number): number =>
+    typeof scale === 'number' ? scale : scale.data[Math.floor(i / D) % scale.data.length]!;
   return nd(
-    a.shape,
-    a.data.map((x, i) => x + scale * b.data[i]!),
+    b.shape,
+    b.data.map((y, i) => (a?.data[i] ?? 0) + scaleAt(i) * y),
   );
 }
 

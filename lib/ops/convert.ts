@@ -21,6 +21,10 @@ export function convert<D extends Float>({ x, dtype }: { x: Tensor<Float>; dtype
   return out;
 }
 
+/** x itself where it is of this dtype already, else converted. */
+export const converted = <D extends Float>(x: Tensor<Float>, dtype: D): Tensor<D> =>
+  x.dtype === dtype ? (x as Tensor<D>) : convert({ x, dtype });
+
 const isFloat = (dtype: DType): dtype is Float => (floats as readonly DType[]).includes(dtype);
 
 conversion.convert = (x, dtype) => {

@@ -1,4 +1,4 @@
-// deltaGates: the two gates of a gated delta net, log decay and write strength, from their projections.
+// deltaGates: log decay and write strength from their projections, as a gated delta net or a Mamba-2 layer has them.
 import type { Tensor } from '../tensor/tensor';
 import { activationFunctions } from './activation';
 import { type Float, floats } from './float';
@@ -7,12 +7,14 @@ import { type NdArray, nd } from './reference';
 
 const op = defineOp('deltaGates', {
   a: 'in',
-  b: 'in',
+  b: 'optional',
   aLog: 'in',
   dtBias: 'in',
   g: 'out',
   beta: 'out',
   betaScale: 'number',
+  stepMin: 'number',
+  stepMax: 'number',
 });
 
 /**
@@ -47,8 +49,43 @@ export function deltaGates<D extends Float>({
   op.check(betaScale === 1 || betaScale === 2, `betaScale must be 1 or 2, got ${betaScale}`);
   const g = op.output(a, 'float32', [T, H]);
   const beta = op.output(a, 'float32', [T, H]);
-  op.run({ a, b, aLog, dtBias, g, beta, betaScale });
+  op.run({ a, b, aLog, dtBias, g, beta, betaScale, stepMin: 0, stepMax: 0 });
   return { g, beta };
+}
+
+/**
+ * step = softplus(a + dtBias) within [min, max], g = -exp(aLog) step: the discretisation of Mamba-2 (arXiv 2405.21060), as
+ * in Hugging Face's models/mamba2.
+ * @param a float32, bfloat16 or float16 [T, H] (free row stride)
+ * @param aLog float32 [H]
+ * @param dtBias float32 [H]
+ * @param min of the step, by default 0
+ * @param max of the step, by default Infinity
+ * @returns float32 [T, H] each
+ * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
+ */
+export function stepGates<D extends Float>({
+  a,
+  aLog,
+  dtBias,
+  min = 0,
+  max = Number.POSITIVE_INFINITY,
+}: {
+  a: Tensor<D>;
+  aLog: Tensor<'float32'>;
+  dtBias: Tensor<'float32'>;
+  min?: number;
+  max?: number;
+}): { g: Tensor<'float32'>; step: Tensor<'float32'> } {
+  op.dtype('a', a, floats);
+  const [T, H] = op.shape('a', a, ['T', 'H']) as [number, number];
+  op.expect('aLog', aLog, 'float32', { H });
+  op.expect('dtBias', dtBias, 'float32', { H });
+  op.check(min >= 0 && max >= min, `min and max must be 0 <= min <= max, got ${min} and ${max}`);
+  const g = op.output(a, 'float32', [T, H]);
+  const step = op.output(a, 'float32', [T, H]);
+  op.run({ a, b: undefined, aLog, dtBias, g, beta: step, betaScale: 1, stepMin: min, stepMax: max });
+  return { g, step };
 }
 
 /** float64 oracle. */
@@ -65,6 +102,25 @@ export function deltaGatesReference(
       b.shape,
       b.data.map((x) => betaScale * activationFunctions.sigmoid(x)),
     ),
+  };
+}
+
+/** float64 oracle of stepGates. */
+export function stepGatesReference(
+  { a, aLog, dtBias }: { a: NdArray; aLog: NdArray; dtBias: NdArray },
+  min = 0,
+  max = Number.POSITIVE_INFINITY,
+): { g: NdArray; step: NdArray } {
+  const H = aLog.data.length;
+  const steps = a.data.map((x, i) =>
+    Math.min(max, Math.max(min, activationFunctions.softplus(x + dtBias.data[i % H]!))),
+  );
+  return {
+    g: nd(
+      a.shape,
+      steps.map((step, i) => -Math.exp(aLog.data[i % H]!) * step),
+    ),
+    step: nd(a.shape, steps),
   };
 }
 

@@ -16,6 +16,7 @@ const op = defineOp('rmsNorm', {
   sum: 'out',
   groupSize: 'number',
   eps: 'number',
+  branchScale: 'number',
   zeroCentred: 'number',
   gateOrder: 'number',
   gateActivation: 'number',
@@ -55,15 +56,15 @@ export function rmsNorm<D extends Float>(input: RmsNormInput<D>): Tensor<D> {
 }
 
 /**
- * sum = x + residual, and out = rmsNorm of the sum as it is stored.
+ * sum = branchScale x + residual, and out = rmsNorm of the sum as it is stored.
  * @param input as for rmsNorm, with `residual` as x (its own row stride)
  * @returns out and sum, as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
 export function addRmsNorm<D extends Float>(
-  input: RmsNormInput<D> & { residual: Tensor<D> },
+  input: RmsNormInput<D> & { residual: Tensor<D>; branchScale?: number | undefined },
 ): { out: Tensor<D>; sum: Tensor<D> } {
-  const { out, sum } = enqueue(input, input.residual);
+  const { out, sum } = enqueue(input, input.residual, input.branchScale);
   return { out, sum: sum! };
 }
 
@@ -79,6 +80,7 @@ function enqueue<D extends Float>(
     gateActivation = 'silu',
   }: RmsNormInput<D>,
   residual: Tensor<D> | undefined,
+  branchScale = 1,
 ): { out: Tensor<D>; sum: Tensor<D> | undefined } {
   const group = checkNorm(op, x, weight, eps, groupSize);
   const [T, second, third] = x.shape as [number, number, number?];
@@ -91,7 +93,7 @@ function enqueue<D extends Float>(
   op.check(known, `gateActivation must be silu or sigmoid, got ${gateActivation}`);
   const out = op.output(x, x.dtype, x.shape);
   const sum = residual && op.output(x, x.dtype, x.shape);
-  const numbers = { groupSize: group, eps, zeroCentred, gateOrder: order };
+  const numbers = { groupSize: group, eps, branchScale, zeroCentred, gateOrder: order };
   op.run({ x, weight, gate, residual, out, sum, ...numbers, gateActivation: activationNumber(gateActivation) });
   return { out, sum };
 }

@@ -6,14 +6,17 @@ namespace linattn {
 
 struct Add {
   static constexpr const char* kName = "add";
-  Tensor a, b;  // any shape, any float, alike
-  Tensor out;   // as a
+  Tensor a;       // as b, or absent: 0
+  Tensor b;       // any shape, any float
+  Tensor scales;  // float32 [H] or [T, H] of b [T, H, D], or absent
+  Tensor out;     // as b
   float scale = 1;
 
   template <class V>
   void visit(V& v) {
-    v.in("a", a);
+    v.optional("a", a);
     v.in("b", b);
+    v.optional("scales", scales);
     v.out("out", out);
     v.number("scale", scale);
   }

@@ -9,10 +9,10 @@ namespace linattn {
 struct CausalConv {
   static constexpr const char* kName = "causalConv";
   Tensor x;       // [T, C] float
-  Tensor weight;  // float32 [C, W]
-  Tensor bias;    // float32 [C]
+  Tensor weight;  // float32 [F C, W]: F filters of all channels, one after the other
+  Tensor bias;    // float32 [F C]
   Tensor state;   // float32 [slots, C, W - 1], the last inputs, oldest first
-  Tensor out;     // as x
+  Tensor out;     // [T, F C] as x
   Sequences sequences;
   bool silu = false;
   // The first norm_channels, in vectors of norm_width, are L2-normalised.

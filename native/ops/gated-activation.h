@@ -8,6 +8,7 @@ struct GatedActivation {
   static constexpr const char* kName = "gatedActivation";
   Tensor x;     // [T, I] any float; without a gate [T, 2I]: gate, then x
   Tensor gate;  // [T, I] as x, or absent
+  Tensor base;  // [T, I] as x, or absent
   Tensor out;   // [T, I] as x
   ActivationKind activation = ActivationKind::kSilu;
 
@@ -15,6 +16,7 @@ struct GatedActivation {
   void visit(V& v) {
     v.in("x", x);
     v.optional("gate", gate);
+    v.optional("base", base);
     v.out("out", out);
     v.number("activation", activation);
   }

@@ -15,6 +15,7 @@
 #include "ops/feature-map.h"
 #include "ops/gated-activation.h"
 #include "ops/gather-rows.h"
+#include "ops/grouped-matmul.h"
 #include "ops/l2-norm.h"
 #include "ops/layer-norm.h"
 #include "ops/linear-attention.h"
@@ -24,8 +25,11 @@
 #include "ops/pack-weight.h"
 #include "ops/rms-norm.h"
 #include "ops/rope.h"
+#include "ops/route.h"
+#include "ops/rwkv-keys.h"
 #include "ops/sample.h"
 #include "ops/softmax-attention.h"
+#include "ops/weighted-sum.h"
 
 #define LINATTN_OPS(X) \
   X(Activation)        \
@@ -43,6 +47,7 @@
   X(FeatureMap)        \
   X(GatedActivation)   \
   X(GatherRows)        \
+  X(GroupedMatmul)     \
   X(L2Norm)            \
   X(LayerNorm)         \
   X(LinearAttention)   \
@@ -52,5 +57,8 @@
   X(PackWeight)        \
   X(RmsNorm)           \
   X(Rope)              \
+  X(Route)             \
+  X(RwkvKeys)          \
   X(Sample)            \
-  X(SoftmaxAttention)
+  X(SoftmaxAttention)  \
+  X(WeightedSum)

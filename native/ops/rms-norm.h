@@ -13,9 +13,10 @@ struct RmsNorm {
   Tensor gate;      // as x, or absent
   Tensor residual;  // as x, or absent
   Tensor out;       // as x
-  Tensor sum;       // as x: x + residual, which is what is normalised; absent without residual
+  Tensor sum;       // as x: branch_scale x + residual, which is what is normalised; absent without residual
   int64_t group_size = 0;
   double eps = 0;
+  float branch_scale = 1;
   bool zero_centred = false;
   GateOrder gate_order = GateOrder::kAfter;
   ActivationKind gate_activation = ActivationKind::kSilu;  // kSilu or kSigmoid
@@ -30,6 +31,7 @@ struct RmsNorm {
     v.out("sum", sum);
     v.number("groupSize", group_size);
     v.number("eps", eps);
+    v.number("branchScale", branch_scale);
     v.number("zeroCentred", zero_centred);
     v.number("gateOrder", gate_order);
     v.number("gateActivation", gate_activation);

@@ -16,8 +16,10 @@
 #include "ops/gated-activation.h"
 #include "ops/layer-norm.h"
 #include "ops/rms-norm.h"
+#include "ops/rwkv-keys.h"
 #include "ops/sample.h"
 #include "ops/sampling-table.h"
+#include "ops/weighted-sum.h"
 
 namespace linattn::cpu {
 
@@ -28,7 +30,9 @@ void run(const DeltaGates&, Cpu&);
 void run(const GatedActivation&, Cpu&);
 void run(const LayerNorm&, Cpu&);
 void run(const RmsNorm&, Cpu&);
+void run(const RwkvKeys&, Cpu&);
 void run(const Sample&, Cpu&);
+void run(const WeightedSum&, Cpu&);
 
 namespace {
 
@@ -77,7 +81,7 @@ void run_norms(Cpu& cpu, Outputs& outputs) {
   auto x = normal({61, 24, 67}, 1), gate = normal({61, 24, 67}, 2), weight = normal({67}, 3), bias = normal({67}, 4);
   auto out = floats({61, 24, 67}), sum = floats({61, 24, 67});
   for (const GateOrder order : {GateOrder::kAfter, GateOrder::kBefore}) {
-    run(RmsNorm{x.tensor, weight.tensor, gate.tensor, gate.tensor, out.tensor, sum.tensor, 67, 1e-6, true, order,
+    run(RmsNorm{x.tensor, weight.tensor, gate.tensor, gate.tensor, out.tensor, sum.tensor, 67, 1e-6, 0.22f, true, order,
                 ActivationKind::kSilu},
         cpu);
     append(outputs, out);
@@ -90,16 +94,19 @@ void run_norms(Cpu& cpu, Outputs& outputs) {
 void run_elementwise(Cpu& cpu, Outputs& outputs) {
   auto x = normal({300, 331}, 5), y = normal({300, 331}, 6), a_log = normal({331}, 7), dt_bias = normal({331}, 8);
   auto out = floats({300, 331}), beta = floats({300, 331});
-#define LINATTN_RUN(name)                                                          \
-  run(Activation{x.tensor, out.tensor, ActivationKind::name}, cpu);                \
-  append(outputs, out);                                                            \
-  run(GatedActivation{x.tensor, y.tensor, out.tensor, ActivationKind::name}, cpu); \
+#define LINATTN_RUN(name)                                                                    \
+  run(Activation{x.tensor, out.tensor, ActivationKind::name}, cpu);                          \
+  append(outputs, out);                                                                      \
+  run(GatedActivation{x.tensor, y.tensor, y.tensor, out.tensor, ActivationKind::name}, cpu); \
   append(outputs, out);
   LINATTN_ACTIVATIONS(LINATTN_RUN)
 #undef LINATTN_RUN
-  run(Add{x.tensor, y.tensor, out.tensor, 0.3f}, cpu);
+  run(Add{x.tensor, y.tensor, Tensor{}, out.tensor, 0.3f}, cpu);
   append(outputs, out);
   run(DeltaGates{x.tensor, y.tensor, a_log.tensor, dt_bias.tensor, out.tensor, beta.tensor, 2}, cpu);
+  append(outputs, out);
+  append(outputs, beta);
+  run(DeltaGates{x.tensor, Tensor{}, a_log.tensor, dt_bias.tensor, out.tensor, beta.tensor, 1, 0.1f, 2}, cpu);
   append(outputs, out);
   append(outputs, beta);
   auto pool = normal({3, 200001}, 9);
@@ -107,6 +114,22 @@ void run_elementwise(Cpu& cpu, Outputs& outputs) {
   to.values[0] = 2;
   run(CopySlots{pool.tensor, from.tensor, to.tensor, copied.tensor}, cpu);
   append(outputs, pool);
+}
+
+void run_heads(Cpu& cpu, Outputs& outputs) {
+  auto r = normal({90, 5, 67}, 11), k = normal({90, 5, 67}, 12), a = normal({90, 5, 67}, 13);
+  auto scale = normal({5, 67}, 14), mix = normal({5, 67}, 15), weight = normal({5, 67}, 16);
+  auto read = floats({90, 5, 67}), write = floats({90, 5, 67}), key = floats({90, 5, 67}), bonus = floats({90, 5});
+  run(RwkvKeys{r.tensor, k.tensor, a.tensor, scale.tensor, mix.tensor, weight.tensor, read.tensor, write.tensor,
+               key.tensor, bonus.tensor},
+      cpu);
+  for (const auto* out : {&read, &write, &key, &bonus}) append(outputs, *out);
+  run(Add{r.tensor, k.tensor, bonus.tensor, key.tensor, 1}, cpu);
+  append(outputs, key);
+  auto rows = normal({270, 131}, 17), weights = normal({90, 3}, 18), base = normal({90, 131}, 19);
+  auto sums = floats({90, 131});
+  run(WeightedSum{rows.tensor, weights.tensor, base.tensor, sums.tensor}, cpu);
+  append(outputs, sums);
 }
 
 void run_sample(Cpu& cpu, Outputs& outputs) {
@@ -132,7 +155,7 @@ void run_sample(Cpu& cpu, Outputs& outputs) {
 Outputs run_all(Level level, int threads) {
   Cpu cpu(level, threads);
   Outputs outputs;
-  for (const auto part : {run_norms, run_elementwise, run_sample}) {
+  for (const auto part : {run_norms, run_elementwise, run_heads, run_sample}) {
     part(cpu, outputs);
     cpu.end_command();
   }

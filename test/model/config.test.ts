@@ -20,27 +20,39 @@ const refusal = (fields: JsonObject): { code?: string; message?: string } => {
   return {};
 };
 
-describe.each(['qwen3_5/tied', 'qwen3_5/multimodal', 'gated_deltanet/hybrid', 'gated_deltanet/ungated'])(
-  '%s',
-  (name) => {
-    test('is read', () => {
-      const plan = read(golden(name));
-      expect(name).toContain(plan.family);
-      expect(plan.stopIds.length).toBeGreaterThan(0);
-    });
+describe.each([
+  'qwen3_5/tied',
+  'qwen3_5/multimodal',
+  'gated_deltanet/hybrid',
+  'gated_deltanet/ungated',
+  'mamba2/tied',
+  'retnet/gated',
+  'gla/plain',
+  'delta_net/plain',
+  'kda/bounded',
+  'hgrn2/bounded',
+  'rwkv7/author',
+  'qwen3_next/experts',
+  'qwen3_5_moe/experts',
+  'granitemoehybrid/experts',
+])('%s', (name) => {
+  test('is read', () => {
+    const plan = read(golden(name));
+    expect(name).toContain(plan.family);
+    expect(plan.stopIds.length).toBeGreaterThan(0);
+  });
 
-    test.each([
-      ['an unknown field', { new_gate_kind: 'x' }, /unknown fields: new_gate_kind/],
-      ['an unknown family', { model_type: 'retnet2' }, /model_type "retnet2" is not one of/],
-      ['no family', { model_type: undefined }, /model_type must be a string, got nothing/],
-    ])('with %s is refused', (_, change, message) => {
-      expect(refusal({ ...golden(name), ...change })).toMatchObject({
-        code: 'ERR_MODEL_UNSUPPORTED',
-        message: expect.stringMatching(message),
-      });
+  test.each([
+    ['an unknown field', { new_gate_kind: 'x' }, /unknown fields: new_gate_kind/],
+    ['an unknown family', { model_type: 'retnet2' }, /model_type "retnet2" is not one of/],
+    ['no family', { model_type: undefined }, /model_type must be a string, got nothing/],
+  ])('with %s is refused', (_, change, message) => {
+    expect(refusal({ ...golden(name), ...change })).toMatchObject({
+      code: 'ERR_MODEL_UNSUPPORTED',
+      message: expect.stringMatching(message),
     });
-  },
-);
+  });
+});
 
 test.each<[string, JsonObject, RegExp]>([
   ['qwen3_5/tied', { num_hidden_layers: 0 }, /num_hidden_layers must be a whole number > 0, got 0/],
@@ -56,6 +68,33 @@ test.each<[string, JsonObject, RegExp]>([
     /rope_type must be "default", got "yarn"/,
   ],
   ['qwen3_5/tied', { rope_parameters: { rope_theta: 1e7, partial_rotary_factor: 0.03 } }, /partial_rotary_factor/],
+  ['mamba2/grouped', { n_groups: 3 }, /n_groups must be a divisor of the 4 heads, got 3/],
+  ['mamba2/grouped', { head_dim: 12 }, /expand must be 4 x 12 \/ hidden_size, got 2/],
+  ['mamba2/grouped', { time_step_limit: [1] }, /time_step_limit must be two numbers, the smaller one first/],
+  ['retnet/gated', { num_kv_heads: 2 }, /num_kv_heads must be num_heads = 4, got 2/],
+  ['retnet/gated', { use_short_conv: true }, /use_short_conv must be false, got true/],
+  ['gla/plain', { clamp_min: -1 }, /clamp_min must be absent, got -1/],
+  ['gla/plain', { feature_map: 'relu' }, /feature_map must be absent, got "relu"/],
+  ['gla/plain', { expand_k: 0.3 }, /hidden_size x expand_k \/ num_heads must be a multiple of 8/],
+  ['rwkv7/fla', { num_heads: 2 }, /num_heads must be 1, got 2/],
+  ['rwkv7/fla', { norm_bias: false }, /norm_bias must be true, got false/],
+  ['rwkv7/fla', { value_dim: [64, 128, 64] }, /value_dim must be hidden_size = 64 everywhere/],
+  ['kda/bounded', { safe_gate: false }, /safe_gate must be true, got false/],
+  ['kda/bounded', { lower_bound: 1 }, /lower_bound must be below 0, got 1/],
+  ['hgrn2/bounded', { expand_ratio: 32 }, /expand_ratio must be hidden_size \/ num_heads = 16, got 32/],
+  ['qwen3_next/experts', { decoder_sparse_step: 2 }, /decoder_sparse_step must be 1, got 2/],
+  ['qwen3_next/experts', { mlp_only_layers: [0] }, /mlp_only_layers must be empty, got \[0\]/],
+  ['qwen3_next/experts', { num_experts_per_tok: 9 }, /num_experts_per_tok must be at most the 8 experts, got 9/],
+  ['qwen3_5_moe/experts', { moe_intermediate_size: 40 }, /moe_intermediate_size must be a multiple of 32, got 40/],
+  [
+    'granitemoehybrid/experts',
+    { position_embedding_type: 'alibi' },
+    /position_embedding_type must be "nope" or "rope"/,
+  ],
+  ['granitemoehybrid/experts', { layer_types: ['mamba'] }, /layer_types must be 4 of "mamba" and "attention"/],
+  ['granitemoehybrid/experts', { rope_scaling: { type: 'yarn' } }, /rope_scaling must be absent/],
+  ['granitemoehybrid/dense', { attention_bias: true }, /attention_bias must be false, got true/],
+  ['delta_net/plain', { qk_norm: 'sum' }, /qk_norm must be "l2", got "sum"/],
   ['gated_deltanet/hybrid', { hidden_act: 'relu' }, /hidden_act must be "swish" or "silu"/],
   ['gated_deltanet/hybrid', { attnres_block_size: 4 }, /attnres_block_size must be absent/],
   ['gated_deltanet/hybrid', { attn: { layers: [1], num_heads: 4, dilation: 2 } }, /attn: unknown fields: dilation/],
@@ -70,6 +109,13 @@ test.each<[string, JsonObject, RegExp]>([
 describe('a folder', () => {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'linattn-'));
   afterAll(() => rmSync(folder, { recursive: true }));
+
+  test('whose config.json has an infinite number, as Python writes it, is read', async () => {
+    writeFileSync(path.join(folder, 'config.json'), '{"time_step_limit": [0.0, Infinity], "text": "a: Infinity"}');
+    const config = await Config.read(folder);
+    expect(config.range('time_step_limit', [1, 2])).toEqual([0, Infinity]);
+    rmSync(path.join(folder, 'config.json'));
+  });
 
   test.each([
     ['without config.json', undefined, 'ERR_FILE'],

@@ -1,10 +1,11 @@
-// Whole models against logits of transformers (qwen3_5) and fla (gated_deltanet): prefill, sliced in any way, and decode.
+// Whole models against logits of outside implementations (test/golden/README.md): prefill, sliced in any way, decode, and
+// what neither company in a batch nor a saved state may change.
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import type { NdArray } from '../../lib/ops/reference';
 import { setThreads } from '../../lib/tensor/device';
 import { relativeError } from '../support/arrays';
-import { onCuda } from '../support/device';
+import { expectSameLogits, onCuda } from '../support/device';
 import { type Golden, readGolden } from '../support/golden';
 import { allLogits, slicesOf } from '../support/network';
 
@@ -50,6 +51,26 @@ describe.each([
   'gated_deltanet/hybrid',
   'gated_deltanet/grouped',
   'gated_deltanet/ungated',
+  'mamba2/tied',
+  'mamba2/grouped',
+  'retnet/gated',
+  'retnet/ungated',
+  'gla/plain',
+  'gla/grouped',
+  'delta_net/plain',
+  'delta_net/gated',
+  'kda/plain',
+  'kda/bounded',
+  'hgrn2/bounded',
+  'hgrn2/free',
+  'rwkv7/author',
+  'rwkv7/prefixed',
+  'rwkv7/fla',
+  'qwen3_next/experts',
+  'qwen3_next/unnormalised',
+  'qwen3_5_moe/experts',
+  'granitemoehybrid/dense',
+  'granitemoehybrid/experts',
 ])('%s', (name) => {
   const golden = readGolden(name);
   const prompt = golden.int32('tokens').data;
@@ -102,6 +123,36 @@ describe.each([
     expectSameArgmax(tail, logits, golden.float32('greedy_top2_gap').data, golden.meta);
   });
 
+  test('company in a batch changes no token', async () => {
+    const inputs = [0, 1, 2].map((i) => ({
+      tokens: prompt.subarray(11 * i, 60 + 23 * i),
+      maxTokens: 8 + i,
+      temperature: 0.9,
+      seed: i,
+      ignoreEos: true,
+    }));
+    const alone = [];
+    for (const input of inputs) alone.push((await model.generate(input).result).tokens);
+    const together = await Promise.all(inputs.map((input) => model.generate(input).result));
+    expect(together.map(({ tokens }) => tokens)).toEqual(alone);
+  });
+
+  test('a saved state goes on as if nobody had stopped', async () => {
+    const [start, rest] = [prompt.subarray(0, 70), prompt.subarray(70)];
+    const session = model.createSession();
+    await session.prefill({ tokens: start });
+    const snapshot = await session.snapshot();
+    const bytes = await snapshot.serialize();
+    snapshot.dispose();
+    await session.prefill({ append: rest });
+    const loaded = await model.loadSnapshot(bytes);
+    const resumed = model.createSession({ from: loaded });
+    await resumed.prefill({ append: rest });
+    expectSameLogits(await resumed.logits(), await session.logits());
+    await Promise.all([session.dispose(), resumed.dispose()]);
+    loaded.dispose();
+  });
+
   test('generates the tokens of the golden while its choices are clear', async () => {
     const forced = golden.int32('greedy_tokens').data;
     const run = model.generate({ tokens: prompt, maxTokens: forced.length, temperature: 0, ignoreEos: true });
@@ -134,20 +185,23 @@ test('bfloat16: at most twice the error of transformers in bfloat16', async () =
   }
 });
 
-test('int8 and float16 weights stay near float32', async () => {
-  const golden = readGolden('qwen3_5/tied');
-  const prompt = golden.int32('tokens').data;
-  const exact = ndOf(golden.float32('logits'));
-  // Rounding of weights: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8; on a GPU the activations
-  // are rounded like them, which adds as much again.
-  for (const [dtype, bar] of [
-    ['float16', 0.005],
-    ['int8', 0.1],
-  ] as const) {
-    const model = await load({ model: golden.folder, dtype, maxSequences: 1 });
-    expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(
-      onCuda ? 2 * bar : bar,
-    );
-    await model.dispose();
-  }
-});
+test.each(['qwen3_5/tied', 'mamba2/tied', 'rwkv7/author'])(
+  '%s: int8 and float16 weights stay near float32',
+  async (name) => {
+    const golden = readGolden(name);
+    const prompt = golden.int32('tokens').data;
+    const exact = ndOf(golden.float32('logits'));
+    // Rounding of weights: 2^-11 relative for float16, about 2^-8 of a row's largest weight for int8; on a GPU the activations
+    // are rounded like them, which adds as much again.
+    for (const [dtype, bar] of [
+      ['float16', 0.005],
+      ['int8', 0.1],
+    ] as const) {
+      const model = await load({ model: golden.folder, dtype, maxSequences: 1 });
+      expect(relativeError(await allLogits(model, prompt, [prompt.length]), exact)).toBeLessThanOrEqual(
+        onCuda ? 2 * bar : bar,
+      );
+      await model.dispose();
+    }
+  },
+);

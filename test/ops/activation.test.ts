@@ -43,9 +43,16 @@ test('edges', async () => {
   for (const name of activations) {
     const [nan, positive, zero] = await activation({ x, activation: name }).read();
     expect(nan).toBeNaN();
-    expect(positive).toBe(name === 'sigmoid' || name === 'tanh' ? 1 : Infinity);
+    const limits: Partial<Record<typeof name, number>> = { sigmoid: 1, tanh: 1, logSigmoid: 0 };
+    expect(positive! + 0).toBe(limits[name] ?? Infinity);
     expect(zero! + 0).toBe(Math.fround(activationReference(nd([1], [0]), name).data[0]!));
   }
+});
+
+test('with a scale', async () => {
+  const x = seeded(4).normal([5, 33]);
+  const out = activation({ x: tensorOf(x, 'float32'), activation: 'logSigmoid', scale: -0.0625 });
+  expectClose(await readNd(out), activationReference(rounded(x, 'float32'), 'logSigmoid', -0.0625), 'float32');
 });
 
 test('the reference of gelu has the published values of erfc', () => {

@@ -18,6 +18,27 @@ describe.each(floats)('%s', (dtype) => {
   });
 });
 
+describe.each(floats)('%s, a scale a head', (dtype) => {
+  test.each([
+    [0, 2, 3],
+    [1, 1, 1],
+    [5, 3, 8],
+    [7, 2, 65],
+    [300, 5, 64],
+  ])('[%i, %i, %i]', async (T, H, D) => {
+    const { normal } = seeded(T + D);
+    const [a, b] = [normal([T, H, D]), normal([T, H, D])];
+    for (const shape of [[H], [T, H]]) {
+      const scales = rounded(normal(shape), 'float32');
+      const scale = tensorOf(scales, 'float32');
+      const sum = add({ a: spread(a, dtype, 5), b: spread(b, dtype, 3), scale });
+      expectClose(await readNd(sum), addReference(rounded(a, dtype), rounded(b, dtype), scales), dtype);
+      const product = add({ b: tensorOf(b, dtype), scale });
+      expectClose(await readNd(product), addReference(undefined, rounded(b, dtype), scales), dtype);
+    }
+  });
+});
+
 test('without a scale the sum is rounded once', async () => {
   const { normal } = seeded(3);
   const a = rounded(normal([1000]), 'float32');
@@ -34,6 +55,12 @@ test('errors', () => {
     message: 'add: b must be [2, 3] as a, got [3, 2]',
   });
   expect(call(Tensor.zeros({ dtype: 'float16', shape: [2, 3] }))).toMatchObject({ code: 'ERR_DTYPE' });
+  const heads = Tensor.zeros({ dtype: 'float32', shape: [2, 3, 4] });
+  const scaled = (shape: number[]) =>
+    errorOf(() => add({ b: heads, scale: Tensor.zeros({ dtype: 'float32', shape }) }));
+  expect(scaled([2])).toMatchObject({ code: 'ERR_SHAPE', message: 'add: scale must be [H] = [3], got [2]' });
+  expect(scaled([2, 4])).toMatchObject({ code: 'ERR_SHAPE' });
+  expect(errorOf(() => add({ b: a, scale: a }))).toMatchObject({ code: 'ERR_SHAPE' });
   const ints = Tensor.zeros({ dtype: 'int32', shape: [2, 3] }) as never;
   expect(errorOf(() => add({ a: ints, b: ints }))).toMatchObject({ code: 'ERR_DTYPE' });
 });

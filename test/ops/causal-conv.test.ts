@@ -12,12 +12,12 @@ import { bitsOf } from '../support/linear-attention';
 const dtypes = ['float32', 'bfloat16', 'float16'] as const;
 type FloatType = (typeof dtypes)[number];
 
-function makeCase(T: number, C: number, W: number, slots: number, dtype: FloatType = 'float32') {
+function makeCase(T: number, C: number, W: number, slots: number, dtype: FloatType = 'float32', filters = 1) {
   const random = seeded(T * 31 + C * 7 + W);
   return {
     x: rounded(random.normal([T, C]), dtype),
-    weight: rounded(random.normal([C, W]), 'float32'),
-    bias: rounded(random.normal([C]), 'float32'),
+    weight: rounded(random.normal([filters * C, W]), 'float32'),
+    bias: rounded(random.normal([filters * C]), 'float32'),
     state: rounded(random.normal([slots, C, W - 1]), dtype),
   };
 }
@@ -37,10 +37,12 @@ describe.each(dtypes)('%s', (dtype) => {
     [[7], 600, 3],
     [[4, 1], 63, 1],
     [[2, 9], 33, 8],
-  ])('lengths %j, %i channels, %i taps', async (lengths, C, W) => {
+    [[5, 1, 0, 2], 520, 2, 6],
+    [[3, 70], 17, 3, 2],
+  ])('lengths %j, %i channels, %i taps', async (lengths, C, W, filters = 1) => {
     const T = lengths.reduce((a, b) => a + b, 0);
     const N = lengths.length;
-    const c = makeCase(T, C, W, 2 * N, dtype);
+    const c = makeCase(T, C, W, 2 * N, dtype, filters);
     const readSlots = lengths.map((_, n) => (n === 1 ? -1 : n));
     const writeSlots = lengths.map((_, n) => n + N);
     for (const silu of [false, true]) {

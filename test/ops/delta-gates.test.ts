@@ -1,4 +1,4 @@
-import { deltaGates, deltaGatesReference } from '../../lib/ops/delta-gates';
+import { deltaGates, deltaGatesReference, stepGates, stepGatesReference } from '../../lib/ops/delta-gates';
 import { Tensor } from '../../lib/tensor/tensor';
 import { readNd, rounded, seeded, tensorOf } from '../support/arrays';
 import { errorOf, expectClose, floats, rowsOf, spread } from '../support/close';
@@ -42,6 +42,35 @@ describe.each(floats)('%s', (dtype) => {
   });
 });
 
+test.each(floats)('%s: stepGates', async (dtype) => {
+  for (const [T, H] of [
+    [0, 4],
+    [3, 16],
+    [700, 17],
+  ] as const) {
+    const { a, aLog, dtBias } = inputs(T, H);
+    const heads = { aLog: tensorOf(aLog, 'float32'), dtBias: tensorOf(dtBias, 'float32') };
+    const exactly = { a: rounded(a, dtype), aLog: rounded(aLog, 'float32'), dtBias: rounded(dtBias, 'float32') };
+    for (const [min, max] of [
+      [undefined, undefined],
+      [0.25, 2],
+    ] as const) {
+      const limits = min === undefined ? {} : { min, max };
+      const { g, step } = stepGates({ a: spread(a, dtype, 2), ...heads, ...limits });
+      const exact = stepGatesReference(exactly, min, max);
+      expectClose(await readNd(g), exact.g, 'float32');
+      expectClose(await readNd(step), exact.step, 'float32');
+    }
+  }
+});
+
+test('a step that is not a number stays one', async () => {
+  const one = (value: number) => Tensor.from([value], { dtype: 'float32', shape: [1] });
+  const a = Tensor.from([Number.NaN], { dtype: 'float32', shape: [1, 1] });
+  const { g, step } = stepGates({ a, aLog: one(0), dtBias: one(0), min: 0.1, max: 1 });
+  expect([...(await g.read()), ...(await step.read())]).toEqual([Number.NaN, Number.NaN]);
+});
+
 test('a row is the same whatever its company', async () => {
   const { a, b, aLog, dtBias } = inputs(50, 19);
   const heads = { aLog: tensorOf(aLog, 'float32'), dtBias: tensorOf(dtBias, 'float32') };
@@ -63,4 +92,6 @@ test('errors', () => {
   expect(call({ b: Tensor.zeros({ dtype: 'float16', shape: [2, 4] }) })).toMatchObject({ code: 'ERR_DTYPE' });
   expect(call({ aLog: Tensor.zeros({ dtype: 'int32', shape: [4] }) })).toMatchObject({ code: 'ERR_DTYPE' });
   expect(call({ betaScale: 3 })).toMatchObject({ code: 'ERR_ARGUMENT' });
+  expect(errorOf(() => stepGates({ ...good, min: 2, max: 1 }))).toMatchObject({ code: 'ERR_ARGUMENT' });
+  expect(errorOf(() => stepGates({ ...good, aLog: zeros([3]) }))).toMatchObject({ code: 'ERR_SHAPE' });
 });

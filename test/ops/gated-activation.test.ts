@@ -31,6 +31,21 @@ describe.each(floats)('%s', (dtype) => {
   });
 });
 
+test.each(floats)('%s: from a base to x', async (dtype) => {
+  for (const [T, I] of sizes) {
+    const { normal } = seeded(I + 1);
+    const [x, gate, base] = [normal([T, I]), normal([T, I], 2), normal([T, I])];
+    const exact = gatedActivationReference(rounded(x, dtype), rounded(gate, dtype), 'sigmoid', rounded(base, dtype));
+    const tensors = { x: spread(x, dtype, 3), gate: spread(gate, dtype, 1), base: spread(base, dtype, 2) };
+    expectClose(await readNd(gatedActivation({ ...tensors, activation: 'sigmoid' })), exact, dtype);
+  }
+  const [x, base] = [
+    Tensor.zeros({ dtype: 'float32', shape: [2, 4] }),
+    Tensor.zeros({ dtype: 'float32', shape: [2, 3] }),
+  ];
+  expect(errorOf(() => gatedActivation({ x, gate: x, base, activation: 'silu' }))).toMatchObject({ code: 'ERR_SHAPE' });
+});
+
 test('wide rows and many', async () => {
   for (const shape of [
     [1, 33333],

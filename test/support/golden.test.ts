@@ -1,13 +1,13 @@
 // The golden cases hold together: greedy tokens are the argmax of the logits before them, gaps are what they say.
 
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { readGolden } from './golden';
 
 const root = join(__dirname, '..', 'golden');
-const cases = ['qwen3_5', 'gated_deltanet'].flatMap((family) =>
-  readdirSync(join(root, family)).map((name) => `${family}/${name}`),
-);
+const cases = readdirSync(root, { recursive: true, encoding: 'utf8' })
+  .filter((file) => /^[^/]+\/[^/]+\/golden\.json$/.test(file))
+  .map((file) => dirname(file));
 
 function best(row: Float32Array): { index: number; gap: number } {
   const order = [...row.keys()].sort((a, b) => row[b]! - row[a]!);

@@ -1,11 +1,29 @@
 // Every family, by the model_type of its configs.
 import { linattnError } from '../../errors';
 import type { Config } from '../config';
+import { deltaNet } from './delta-net';
 import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
+import { gla, retnet } from './gla';
+import { graniteMoeHybrid } from './granite-moe-hybrid';
+import { hgrn2 } from './hgrn2';
+import { kda } from './kda';
+import { mamba2 } from './mamba2';
 import { qwen35 } from './qwen3-5';
+import { rwkv7 } from './rwkv7';
 
-export const families: readonly Family[] = [gatedDeltaNet, qwen35];
+export const families: readonly Family[] = [
+  deltaNet,
+  gatedDeltaNet,
+  gla,
+  graniteMoeHybrid,
+  hgrn2,
+  kda,
+  mamba2,
+  qwen35,
+  retnet,
+  rwkv7,
+];
 
 /** The family of a config; ERR_MODEL_UNSUPPORTED names its model_type and those that are known. */
 export function familyOf(config: Config): Family {

@@ -1,17 +1,23 @@
-// Qwen3.5 dense: three Gated DeltaNet layers to one gated softmax layer. Text only: visual and multi-token-prediction
-// tensors are left unread. Layout: transformers models/qwen3_5/modeling_qwen3_5.py.
+// Qwen3.5, dense and with experts, and Qwen3-Next: three Gated DeltaNet layers to one gated softmax layer. Text only:
+// visual and multi-token-prediction tensors are left unread. Layout: transformers models/{qwen3_5,qwen3_5_moe,qwen3_next}.
 import { Attention, inverseFrequencies } from '../../layers/attention';
 import { GatedDeltaNet } from '../../layers/gated-delta-net';
 import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
+import { MixtureOfExperts } from '../../layers/mixture-of-experts';
 import { bookkeeping, type Config } from '../config';
-import { type Block, LanguageModel } from '../language-model';
-import type { RowRange, WeightSource } from '../weights';
+import { type Branch, LanguageModel } from '../language-model';
+import type { Part, RowRange, WeightSource } from '../weights';
+import { checkExperts, type ExpertSizes, separateExperts, stackedExperts } from './experts';
 import type { Family, Plan } from './family';
 import { embeddingAndHead, gatedMlp, vector } from './parts';
 
 interface Sizes {
   hidden: number;
+  /** Of the dense blocks; with experts of the shared one. */
   inner: number;
+  experts: (ExpertSizes & { renormalise: boolean }) | undefined;
+  /** Projections of a linear layer are stored key head by key head (Qwen3-Next). */
+  byKeyHead: boolean;
   vocabulary: number;
   heads: number;
   kvHeads: number;
@@ -30,6 +36,9 @@ interface Sizes {
 
 function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
   const size = (name: string, fallback?: number) => config.get('size', name, fallback);
+  const type = config.get('string', 'model_type', '');
+  const hidden = size('hidden_size');
+  const experts = type.startsWith('qwen3_5_moe') || type === 'qwen3_next' ? readExperts(config, hidden) : undefined;
   config.only('hidden_act', 'silu');
   config.only('attention_bias', false);
   config.only('attn_output_gate', true);
@@ -40,8 +49,10 @@ function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
   const width = size('head_dim');
   const { theta, rotary } = readRope(config, width);
   const sizes: Sizes = {
-    hidden: size('hidden_size'),
-    inner: size('intermediate_size'),
+    hidden,
+    inner: size(experts === undefined ? 'intermediate_size' : 'shared_expert_intermediate_size'),
+    experts,
+    byKeyHead: type === 'qwen3_next',
     vocabulary: size('vocab_size'),
     heads: size('num_attention_heads'),
     kvHeads: size('num_key_value_heads'),
@@ -71,6 +82,22 @@ function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
   checkWidth(config.where, 'linear_key_head_dim', sizes.keyWidth, 512);
   checkWidth(config.where, 'linear_value_head_dim', sizes.valueWidth, 512);
   checkWidth(config.where, 'head_dim', width, 512);
+  return sizes;
+}
+
+function readExperts(config: Config, hidden: number): Sizes['experts'] {
+  config.ignore('intermediate_size', 'output_router_logits', 'router_aux_loss_coef');
+  config.only('decoder_sparse_step', 1);
+  const dense = config.numbers('mlp_only_layers') ?? [];
+  if (dense.length > 0) throw config.bad('mlp_only_layers', 'empty', dense);
+  const sizes = {
+    hidden,
+    inner: config.get('size', 'moe_intermediate_size'),
+    experts: config.get('size', 'num_experts'),
+    chosen: config.get('size', 'num_experts_per_tok'),
+    renormalise: config.get('boolean', 'norm_topk_prob', true),
+  };
+  checkExperts(config, sizes, { inner: 'moe_intermediate_size', chosen: 'num_experts_per_tok' });
   return sizes;
 }
 
@@ -110,7 +137,7 @@ async function build(source: WeightSource, sizes: Sizes, prefix: string, where: 
     ...sizes,
     embedding: `${prefix}embed_tokens.weight`,
   });
-  const blocks: Block[] = [];
+  const branches: Branch[] = [];
   for (const [i, type] of sizes.layers.entries()) {
     const layer = `${prefix}layers.${i}.`;
     const mixerNorm = await vector(source, `${layer}input_layernorm.weight`, hidden);
@@ -119,13 +146,55 @@ async function build(source: WeightSource, sizes: Sizes, prefix: string, where: 
         ? await deltaNet(source, sizes, `${layer}linear_attn.`, state)
         : await attention(source, sizes, `${layer}self_attn.`, kv);
     const mlpNorm = await vector(source, `${layer}post_attention_layernorm.weight`, hidden);
-    const mlp = await gatedMlp(source, `${layer}mlp.`, hidden, sizes.inner);
-    blocks.push({ mixerNorm, mixer, mlpNorm, mlp });
+    const mlp = await feedForward(source, sizes, `${layer}mlp.`);
+    branches.push({ norm: mixerNorm, layer: mixer }, { norm: mlpNorm, layer: mlp });
   }
   const norm = await vector(source, `${prefix}norm.weight`, hidden);
   const { activations } = source;
   const kind = { activations, normEps: sizes.eps, zeroCentred: true };
-  return new LanguageModel({ embedding, blocks, norm, head, ...kind, state, kv });
+  return new LanguageModel({ embedding, branches, norm, head, ...kind, state, kv });
+}
+
+async function feedForward(source: WeightSource, { hidden, inner, experts }: Sizes, name: string): Promise<Layer> {
+  if (experts === undefined) return gatedMlp(source, name, hidden, inner);
+  const [gateUp, down] = [`${name}experts.gate_up_proj`, `${name}experts.down_proj`];
+  const weights = {
+    router: await source.linear([{ name: `${name}gate.weight`, out: experts.experts }], hidden),
+    ...(source.has(gateUp)
+      ? await stackedExperts(source, experts, { gateUp, down })
+      : await separateExperts(source, experts, `${name}experts.`)),
+    shared: await gatedMlp(source, `${name}shared_expert.`, hidden, inner),
+    sharedGate: await source.linear([{ name: `${name}shared_expert_gate.weight`, out: 1 }], hidden),
+  };
+  const { chosen: count, renormalise } = experts;
+  return new MixtureOfExperts(weights, experts.experts, { count, score: 'softmax', renormalise });
+}
+
+/** Rows q | k | v | z | b | a of a linear layer's input. */
+function deltaInput({ keyHeads, valueHeads, keyWidth, valueWidth, byKeyHead }: Sizes, name: string): Part[] {
+  const values = valueHeads * valueWidth;
+  if (!byKeyHead) {
+    return [
+      { name: `${name}in_proj_qkv.weight`, out: 2 * keyHeads * keyWidth + values },
+      { name: `${name}in_proj_z.weight`, out: values },
+      { name: `${name}in_proj_b.weight`, out: valueHeads },
+      { name: `${name}in_proj_a.weight`, out: valueHeads },
+    ];
+  }
+  // A key head has its parts one after the other: q | k | v | z in one matrix, b | a in another.
+  const split = (tensor: string, sizes: readonly number[]): Part[] => {
+    const all = sizes.reduce((sum, size) => sum + size, 0);
+    return sizes.map((size, i) => {
+      const before = sizes.slice(0, i).reduce((sum, other) => sum + other, 0);
+      const rows = Array.from({ length: keyHeads }, (_, h): RowRange => [h * all + before, size]);
+      return { name: name + tensor, out: keyHeads * all, rows };
+    });
+  };
+  const each = values / keyHeads;
+  return [
+    ...split('in_proj_qkvz.weight', [keyWidth, keyWidth, each, each]),
+    ...split('in_proj_ba.weight', [valueHeads / keyHeads, valueHeads / keyHeads]),
+  ];
 }
 
 async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state: StateLayout): Promise<Layer> {
@@ -133,22 +202,13 @@ async function deltaNet(source: WeightSource, sizes: Sizes, name: string, state:
   const values = valueHeads * valueWidth;
   const qkv = 2 * keyHeads * keyWidth + values;
   const own = (tensor: string, length: number) => vector(source, name + tensor, length);
-  const input = await source.linear(
-    [
-      { name: `${name}in_proj_qkv.weight`, out: qkv },
-      { name: `${name}in_proj_z.weight`, out: values },
-      { name: `${name}in_proj_b.weight`, out: valueHeads },
-      { name: `${name}in_proj_a.weight`, out: valueHeads },
-    ],
-    hidden,
-  );
+  const input = await source.linear(deltaInput(sizes, name), hidden);
   const conv = await source.values([{ name: `${name}conv1d.weight`, stored: [qkv, 1, convTaps] }], [qkv, convTaps]);
   const weights = {
     input,
     conv,
     output: await source.linear([{ name: `${name}out_proj.weight`, out: hidden }], values),
-    aLog: await own('A_log', valueHeads),
-    dtBias: await own('dt_bias', valueHeads),
+    decay: { aLog: await own('A_log', valueHeads), dtBias: await own('dt_bias', valueHeads) },
     norm: await own('norm.weight', valueWidth),
   };
   const options = { normEps: sizes.eps, gate: 'silu' as const, negativeEigenvalues: false };
@@ -183,7 +243,7 @@ async function attention(source: WeightSource, sizes: Sizes, name: string, kv: K
 }
 
 export const qwen35: Family = {
-  modelTypes: ['qwen3_5', 'qwen3_5_text'],
+  modelTypes: ['qwen3_5', 'qwen3_5_text', 'qwen3_5_moe', 'qwen3_5_moe_text', 'qwen3_next'],
   read(config: Config): Plan {
     const inner = config.object('text_config');
     const text = inner ?? config;
@@ -199,7 +259,7 @@ export const qwen35: Family = {
     const contextLength = text.get('size', 'max_position_embeddings', 262144);
     const sizes = readSizes(text, tied);
     return {
-      family: 'qwen3_5',
+      family: config.get('string', 'model_type').replace(/_text$/, ''),
       stopIds: [...new Set(stopIds)],
       contextLength,
       ignored: /^(model\.visual\.|visual\.|mtp\.|model\.mtp\.)/,

@@ -11,12 +11,13 @@ namespace {
 
 // One sequence, `width` channels.
 struct ConvBlock {
-  int W, width;
+  int W, width, filters;
   bool silu;
   int64_t tokens, x_stride, out_stride;
   const void* x;
   void* out;
-  const float *weight, *bias;  // [width, W]; [width] or null
+  int64_t channels;            // from a filter's outputs to those of the next
+  const float *weight, *bias;  // of the first filter: [width, W]; [width] or null
   const float* source;         // [width, W - 1], or null: zeros
   float* target;               // [width, W - 1], or null: dropped
   float *weights, *history;    // scratch: [W, stride], [W - 1, stride]
@@ -53,6 +54,8 @@ void run(const CausalConv& op, Cpu& cpu) {
     ConvBlock b{};
     b.W = static_cast<int>(W);
     b.width = static_cast<int>(std::min(kChannels, C - c));
+    b.filters = C == 0 ? 0 : static_cast<int>(op.weight.shape[0] / C);
+    b.channels = C;
     b.silu = op.silu;
     b.tokens = offsets[n + 1] - offsets[n];
     b.x_stride = op.x.stride0;

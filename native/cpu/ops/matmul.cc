@@ -4,33 +4,14 @@
 
 #include <algorithm>
 
+#include "cpu/ops/product.h"
 #include "cpu/row-tasks.h"
 #include "cpu/simd.h"
-#include "cpu/weight-layout.h"
 
 namespace linattn::cpu {
 namespace {
 
 constexpr int64_t kChunk = 16;  // words of a row of packed activations that lie together: a cache line
-
-// How a level likes its work.
-struct Tiling {
-  int64_t rows;              // of a micro-kernel
-  int64_t pair_of_bfloat16;  // bfloat16 activations in a word
-};
-
-struct Product {
-  WeightLayout layout;
-  Tensor x, out;
-  const uint8_t* weights;
-  const float* scales;  // may be null, as the bias
-  const float* bias;
-  int64_t outputs;
-  int64_t inputs_per_word;
-  int64_t used_words, words;  // of a row of packed activations: those that meet weights, and with padding
-  int64_t block_words;        // summed up in registers before the next panel
-  float* packed;
-};
 
 }  // namespace
 }  // namespace linattn::cpu
@@ -47,13 +28,10 @@ constexpr int64_t kTaskRows = 264;
 constexpr int64_t kTaskPanels = 4;
 constexpr int64_t kBlockWords = 384;
 
-struct Task {
-  int64_t rows, panels;
-};
+}  // namespace
 
-// Tasks small enough that every thread gets some.
-Task task_of(int64_t rows, int64_t panels, const Tiling& tiling, int threads) {
-  Task task{std::min(rows, kTaskRows), std::min(panels, kTaskPanels)};
+ProductTask product_task(int64_t rows, int64_t panels, const Tiling& tiling, int threads) {
+  ProductTask task{std::min(rows, kTaskRows), std::min(panels, kTaskPanels)};
   const auto tasks = [&] { return ceil_div(rows, task.rows) * ceil_div(panels, task.panels); };
   while (tasks() < 4 * threads && task.panels > 1) task.panels = ceil_div(task.panels, 2);
   while (tasks() < 4 * threads && task.rows > 4 * tiling.rows) {
@@ -62,20 +40,26 @@ Task task_of(int64_t rows, int64_t panels, const Tiling& tiling, int threads) {
   return task;
 }
 
-template <class T>
-void multiply_floats(const Matmul& op, Cpu& cpu) {
-  const int64_t rows = op.x.shape[0], outputs = op.out.shape[1];
-  if (rows == 0) return;
-  const Tiling tiling = LINATTN_DISPATCH(cpu.level, tiling)();
-  const WeightLayout layout(op.dtype, op.x.shape[1], op.group);
+ProductKernels product_kernels(Level level, DType x) {
+  ProductKernels kernels{};
+  kernels.tiling = LINATTN_DISPATCH(level, tiling)();
+  with_float_type(x, [&]<class T>(T) {
+    kernels.pack_rows = LINATTN_DISPATCH(level, pack_rows<T>);
+    kernels.multiply = LINATTN_DISPATCH(level, multiply<T>);
+  });
+  return kernels;
+}
+
+Product product_of(const WeightLayout& layout, const Tensor& x, const Tensor& out, const Tensor& weights,
+                   const Tensor& scales, const Tiling& tiling) {
   Product p{layout,
-            op.x,
-            op.out,
-            op.weights.as<uint8_t>(),
-            op.scales.as<float>(),
-            op.bias.as<float>(),
-            outputs,
-            op.dtype == DType::kBFloat16 ? tiling.pair_of_bfloat16 : 1,
+            x,
+            out,
+            weights.as<uint8_t>(),
+            scales.as<float>(),
+            nullptr,
+            out.shape[1],
+            layout.dtype == DType::kBFloat16 ? tiling.pair_of_bfloat16 : 1,
             0,
             0,
             0,
@@ -83,30 +67,32 @@ void multiply_floats(const Matmul& op, Cpu& cpu) {
   p.used_words = layout.padded_depth / p.inputs_per_word;
   p.words = ceil_div(p.used_words, kChunk) * kChunk;
   // A single block of rows reads every panel once: nothing to keep in a cache.
-  p.block_words = layout.groups > 1 ? layout.group : rows <= tiling.rows ? p.words : kBlockWords;
+  p.block_words = layout.groups > 1 ? layout.group : x.shape[0] <= tiling.rows ? p.words : kBlockWords;
+  return p;
+}
+
+void run(const Matmul& op, Cpu& cpu) {
+  const int64_t rows = op.x.shape[0];
+  if (rows == 0) return;
+  const ProductKernels kernels = product_kernels(cpu.level, op.x.dtype);
+  const WeightLayout layout(op.dtype, op.x.shape[1], op.group);
+  Product p = product_of(layout, op.x, op.out, op.weights, op.scales, kernels.tiling);
+  p.bias = op.bias.as<float>();
   p.packed = cpu.scratch_of<float>(static_cast<size_t>(rows * p.words));
-  const int64_t panels = ceil_div(outputs, kPanel);
-  const Task task = task_of(rows, panels, tiling, cpu.pool->threads());
+  const int64_t panels = ceil_div(p.outputs, kPanel);
+  const ProductTask task = product_task(rows, panels, kernels.tiling, cpu.pool->threads());
   const int64_t tile = task.rows * task.panels * kPanel;
   float* const tiles = cpu.scratch_of<float>(static_cast<size_t>(cpu.pool->threads() * tile));
 
-  const int64_t pack_rows = 4 * tiling.rows;
-  const auto pack = LINATTN_DISPATCH(cpu.level, pack_rows<T>);
+  const int64_t pack_rows = 4 * kernels.tiling.rows;
   cpu.pool->run(ceil_div(rows, pack_rows),
-                [&](int64_t i, int) { pack(p, i * pack_rows, std::min(rows, (i + 1) * pack_rows)); });
-  const auto multiply = LINATTN_DISPATCH(cpu.level, multiply<T>);
+                [&](int64_t i, int) { kernels.pack_rows(p, i * pack_rows, std::min(rows, (i + 1) * pack_rows)); });
   const int64_t row_tasks = ceil_div(rows, task.rows);
   cpu.pool->run(row_tasks * ceil_div(panels, task.panels), [&](int64_t i, int thread) {
     const int64_t row = i % row_tasks * task.rows, panel = i / row_tasks * task.panels;
-    multiply(p, row, std::min(rows, row + task.rows), panel, std::min(panels, panel + task.panels),
-             tiles + thread * tile);
+    kernels.multiply(p, row, std::min(rows, row + task.rows), panel, std::min(panels, panel + task.panels),
+                     tiles + thread * tile);
   });
-}
-
-}  // namespace
-
-void run(const Matmul& op, Cpu& cpu) {
-  with_float_type(op.x.dtype, [&]<class T>(T) { multiply_floats<T>(op, cpu); });
 }
 
 }  // namespace linattn::cpu

@@ -13,6 +13,7 @@ struct RmsNormGroup {
   T *out, *sum;
   int64_t size;
   double eps;
+  float branch_scale;
   bool zero_centred;
   GateOrder gate_order;
   ActivationKind gate_activation;
@@ -41,7 +42,7 @@ void run(const RmsNorm& op, Cpu& cpu) {
         for (int64_t o = 0; o < width; o += op.group_size) {
           kernel({at<const T>(op.x, row, o), at<const T>(op.gate, row, o), at<const T>(op.residual, row, o),
                   op.weight.as<float>() + o % weights, at<T>(op.out, row, o), at<T>(op.sum, row, o), op.group_size,
-                  op.eps, op.zero_centred, op.gate_order, op.gate_activation},
+                  op.eps, op.branch_scale, op.zero_centred, op.gate_order, op.gate_activation},
                  values + thread * op.group_size);
         }
       }

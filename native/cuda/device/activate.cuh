@@ -64,6 +64,10 @@ __device__ __forceinline__ void activate(ActivationKind kind, float (&x)[N]) {
       return each([](float v) { return gelu(v); });
     case ActivationKind::kGeluTanh:
       return each([](float v) { return gelu_tanh(v); });
+    case ActivationKind::kLogSigmoid:
+      return each([](float v) { return -softplus(-v); });
+    case ActivationKind::kIdentity:
+      return;
   }
 }
 

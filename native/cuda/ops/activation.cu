@@ -10,12 +10,15 @@ struct ActivationBody {
   StridedRows<const T> x;
   StridedRows<T> out;
   ActivationKind kind;
+  float scale;
 
   template <int N>
   __device__ __forceinline__ void apply(int64_t row, int64_t column) const {
     float values[N];
     load(x.at(row, column), values);
     activate(kind, values);
+#pragma unroll
+    for (int i = 0; i < N; i++) values[i] *= scale;
     store(out.at(row, column), values);
   }
 };
@@ -25,7 +28,7 @@ struct ActivationBody {
 void run(const Activation& op, Cuda& cuda) {
   for_float(op.x.dtype, [&](auto t) {
     using T = decltype(t);
-    const ActivationBody<T> body{StridedRows<const T>(op.x), StridedRows<T>(op.out), op.activation};
+    const ActivationBody<T> body{StridedRows<const T>(op.x), StridedRows<T>(op.out), op.activation, op.scale};
     elementwise<16 / sizeof(T)>(cuda, {op.x, op.out}, body);
   });
 }

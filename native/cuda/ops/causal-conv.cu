@@ -21,10 +21,10 @@ template <class T>
 struct Conv {
   StridedRows<const T> x;
   StridedRows<T> out;
-  const float *weight, *bias;  // [channels, taps]; [channels] or null
+  const float *weight, *bias;  // [filters, channels, taps]; [filters, channels] or null
   float* state;                // [slots, channels, taps - 1] or null
   int64_t slot_stride;
-  int slots, channels, taps;
+  int slots, channels, taps, filters;
   bool silu;
   int run;  // tokens of a block; 0: all of a sequence
   int channel_blocks;
@@ -98,8 +98,10 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
 #pragma unroll
     for (int c = 0; c < kWidth; c++) to[c] = before ? before[c * past + t - run.begin + past] : 0.0f;
   };
+  float* const after =
+      first ? conv.window(FaultName::kWriteSlots, conv.sequences.write_slots, run.n, channel) : nullptr;
   const bool normed = channel < conv.norm_channels;  // all lanes of a warp alike
-  const auto put = [&](int t, float (&total)[kWidth]) {
+  const auto put = [&](int f, int t, float (&total)[kWidth]) {
     if (conv.silu) {
 #pragma unroll
       for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
@@ -115,63 +117,64 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
 #pragma unroll
       for (int c = 0; c < kWidth; c++) total[c] *= factor;
     }
-    store(conv.out.at(t, channel), total);
+    store(conv.out.at(t, f * static_cast<int64_t>(conv.channels) + channel), total);
   };
-  float bias[kWidth] = {};
-  if (conv.bias) load(conv.bias + channel, bias);
-  float* const after =
-      first ? conv.window(FaultName::kWriteSlots, conv.sequences.write_slots, run.n, channel) : nullptr;
 
   if constexpr (kTaps > 0) {
     constexpr int kPast = kTaps - 1;
-    float weight[kWidth * kTaps], recent[kTaps][kWidth];
+    float recent[kTaps][kWidth];
+    for (int f = 0; f < conv.filters; f++) {
+      const int64_t own = f * static_cast<int64_t>(conv.channels) + channel;
+      float weight[kWidth * kTaps], bias[kWidth] = {};
+      if (conv.bias) load(conv.bias + own, bias);
 #pragma unroll
-    for (int w = 0; w < kTaps; w++) {
-      float part[kWidth];
-      load(conv.weight + channel * kTaps + w * kWidth, part);
-#pragma unroll
-      for (int c = 0; c < kWidth; c++) weight[w * kWidth + c] = part[c];
-    }
-    if (before) {
-#pragma unroll
-      for (int w = 0; w < kPast; w++) {
+      for (int w = 0; w < kTaps; w++) {
         float part[kWidth];
-        load(before + w * kWidth, part);
+        load(conv.weight + own * kTaps + w * kWidth, part);
+#pragma unroll
+        for (int c = 0; c < kWidth; c++) weight[w * kWidth + c] = part[c];
+      }
+      if (before) {
+#pragma unroll
+        for (int w = 0; w < kPast; w++) {
+          float part[kWidth];
+          load(before + w * kWidth, part);
+#pragma unroll
+          for (int c = 0; c < kWidth; c++) {
+            const int at = w * kWidth + c;
+            recent[at % kPast][at / kPast] = part[c];
+          }
+        }
+      } else {
+#pragma unroll
+        for (int w = 0; w < kPast; w++) load_input(run.from - kPast + w, recent[w]);
+      }
+      const auto step = [&](int t, const float (&input)[kWidth]) {
+        float total[kWidth];
 #pragma unroll
         for (int c = 0; c < kWidth; c++) {
-          const int at = w * kWidth + c;
-          recent[at % kPast][at / kPast] = part[c];
+          recent[kPast][c] = input[c];
+          total[c] = bias[c];
+#pragma unroll
+          for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
+#pragma unroll
+          for (int w = 0; w < kPast; w++) recent[w][c] = recent[w + 1][c];
         }
+        put(f, t, total);
+      };
+      int t = run.from;
+      for (; t + kAhead <= run.to; t += kAhead) {
+        float inputs[kAhead][kWidth];
+#pragma unroll
+        for (int i = 0; i < kAhead; i++) load_token(t + i, inputs[i]);
+#pragma unroll
+        for (int i = 0; i < kAhead; i++) step(t + i, inputs[i]);
       }
-    } else {
-#pragma unroll
-      for (int w = 0; w < kPast; w++) load_input(run.from - kPast + w, recent[w]);
-    }
-    const auto step = [&](int t, const float (&input)[kWidth]) {
-      float total[kWidth];
-#pragma unroll
-      for (int c = 0; c < kWidth; c++) {
-        recent[kPast][c] = input[c];
-        total[c] = bias[c];
-#pragma unroll
-        for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
-#pragma unroll
-        for (int w = 0; w < kPast; w++) recent[w][c] = recent[w + 1][c];
+      for (; t < run.to; t++) {
+        float input[kWidth];
+        load_token(t, input);
+        step(t, input);
       }
-      put(t, total);
-    };
-    int t = run.from;
-    for (; t + kAhead <= run.to; t += kAhead) {
-      float inputs[kAhead][kWidth];
-#pragma unroll
-      for (int i = 0; i < kAhead; i++) load_token(t + i, inputs[i]);
-#pragma unroll
-      for (int i = 0; i < kAhead; i++) step(t + i, inputs[i]);
-    }
-    for (; t < run.to; t++) {
-      float input[kWidth];
-      load_token(t, input);
-      step(t, input);
     }
     if (!after) return;
     if (run.to < run.end) {
@@ -186,18 +189,23 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
       store(after + w * kWidth, part);
     }
   } else {
-    for (int t = run.from; t < run.to; t++) {
-      float total[kWidth], input[kWidth];
+    for (int f = 0; f < conv.filters; f++) {
+      const int64_t own = f * static_cast<int64_t>(conv.channels) + channel;
+      float bias[kWidth] = {};
+      if (conv.bias) load(conv.bias + own, bias);
+      for (int t = run.from; t < run.to; t++) {
+        float total[kWidth], input[kWidth];
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) total[c] = bias[c];
-      for (int w = 0; w <= past; w++) {
-        load_input(t - past + w, input);
+        for (int c = 0; c < kWidth; c++) total[c] = bias[c];
+        for (int w = 0; w <= past; w++) {
+          load_input(t - past + w, input);
 #pragma unroll
-        for (int c = 0; c < kWidth; c++) {
-          total[c] = fmaf(conv.weight[(channel + c) * (past + 1) + w], input[c], total[c]);
+          for (int c = 0; c < kWidth; c++) {
+            total[c] = fmaf(conv.weight[(own + c) * (past + 1) + w], input[c], total[c]);
+          }
         }
+        put(f, t, total);
       }
-      put(t, total);
     }
     if (!after) return;
     // Upwards: where both are the same window, what is read lies no lower than what is written.
@@ -259,6 +267,7 @@ void run(const CausalConv& op, Cuda& cuda) {
                        static_cast<int>(op.state ? op.state.shape[0] : 0),
                        channels,
                        taps,
+                       static_cast<int>(op.weight.shape[0] / channels),
                        op.silu,
                        whole ? 0 : length,
                        static_cast<int>(ceil_div(across, threads)),

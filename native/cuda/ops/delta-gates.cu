@@ -7,20 +7,22 @@ namespace {
 
 template <class T>
 struct DeltaGatesBody {
-  StridedRows<const T> a, b;
+  StridedRows<const T> a, b;  // b may be absent: beta is the step size
   const float *a_log, *dt_bias;
   StridedRows<float> g, beta;
-  float beta_scale;
+  float beta_scale, step_min, step_max;
 
   template <int N>
   __device__ __forceinline__ void apply(int64_t row, int64_t head) const {
-    float rates[N], strengths[N];
+    float rates[N], strengths[N] = {};
     load(a.at(row, head), rates);
-    load(b.at(row, head), strengths);
+    if (b.data) load(b.at(row, head), strengths);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      rates[i] = -expf(a_log[head + i]) * softplus(rates[i] + dt_bias[head + i]);
-      strengths[i] = beta_scale * sigmoid(strengths[i]);
+      float step = softplus(rates[i] + dt_bias[head + i]);
+      if (!b.data) step = step < step_min ? step_min : step > step_max ? step_max : step;  // keeps NaN
+      strengths[i] = b.data ? beta_scale * sigmoid(strengths[i]) : step;
+      rates[i] = -expf(a_log[head + i]) * step;
     }
     store(g.at(row, head), rates);
     store(beta.at(row, head), strengths);
@@ -38,8 +40,10 @@ void run(const DeltaGates& op, Cuda& cuda) {
                                  op.dt_bias.as<const float>(),
                                  StridedRows<float>(op.g),
                                  StridedRows<float>(op.beta),
-                                 op.beta_scale};
-    elementwise<4>(cuda, {op.a, op.b, op.g, op.beta}, body, true);
+                                 op.beta_scale,
+                                 op.step_min,
+                                 op.step_max};
+    elementwise<4>(cuda, {op.a, op.b ? op.b : op.a, op.g, op.beta}, body, true);
   });
 }
 

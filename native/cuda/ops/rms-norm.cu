@@ -14,7 +14,7 @@ struct RmsNormGroups {
   const float* weight;
   int weight_groups;  // groups that the weight covers
   bool aligned, weight_aligned;
-  float eps, centre;
+  float eps, branch_scale, centre;
   GateOrder gate_order;
   ActivationKind gate_activation;
 };
@@ -66,7 +66,8 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
     if (a.residual.data) {  // what is normalised is the sum as stored
 #pragma unroll
       for (int i = 0; i < N; i++) {
-        inputs[held].value[i] = from_float<T>(as_float(inputs[held].value[i]) + as_float(residuals[held].value[i]));
+        const float branch = as_float(inputs[held].value[i]);
+        inputs[held].value[i] = from_float<T>(fmaf(branch, a.branch_scale, as_float(residuals[held].value[i])));
       }
       store_piece<N>(a.sum.at(own.row, own.column) + piece * N, inputs[held], size - piece * N, a.aligned);
     }
@@ -112,6 +113,7 @@ void run(const RmsNorm& op, Cuda& cuda) {
                                      pieces_aligned(groups, kPiece<T>, {op.x, op.gate, op.residual, op.out, op.sum}),
                                      pieces_aligned(groups, 4, {op.weight}),
                                      static_cast<float>(op.eps),
+                                     op.branch_scale,
                                      op.zero_centred ? 1.0f : 0.0f,
                                      op.gate_order,
                                      op.gate_activation};

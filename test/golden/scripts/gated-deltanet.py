@@ -2,57 +2,22 @@
 
 Usage: python gated-deltanet.py OUT     writes one folder a case under OUT.
 
-Replaced, and by what:
-  flash_attn.flash_attn_func   plain softmax in float32 below (flash-attn has no CPU build); window_size = (left, right)
-                               lets query i see keys i - left to i + right, and fla asks for (window_size - 1, 0)
-  Triton's autotuner           takes each kernel's first tuning configuration: an interpreter has nothing to time
-Chosen: attn_mode fused_recurrent when the model is run (config.json keeps fla's default `chunk`): both compute the same
-function, and the interpreter cannot run the chunk kernel. Everything else is fla as installed.
+fla_on_cpu.py says what of fla is replaced. Chosen: attn_mode fused_recurrent when the model is run (config.json keeps
+fla's default `chunk`): both compute the same function, and the interpreter cannot run the chunk kernel. Everything else
+is fla as installed.
 """
 
-import importlib.machinery
-import os
 import pathlib
 import shutil
 import sys
-import types
 
-os.environ["TRITON_INTERPRET"] = "1"
-
-import torch  # noqa: E402
-from triton.runtime.autotuner import Autotuner  # noqa: E402
-
-
-def flash_attn_func(q, k, v, causal, window_size):
-    """q [B, T, Hq, D]; k, v [B, S, Hkv, D], the last T keys belong to the T queries. Returns [B, T, Hq, D]."""
-    assert causal and q.dtype == torch.float32
-    group = q.shape[2] // k.shape[2]
-    k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
-    scores = torch.einsum("bthd,bshd->bhts", q, k) * q.shape[-1] ** -0.5
-    query = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
-    key = torch.arange(k.shape[1])[None, :]
-    seen = key <= query
-    if window_size[0] >= 0:
-        seen &= key >= query - window_size[0]
-    return torch.einsum("bhts,bshd->bthd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v)
-
-
-flash_attn = types.ModuleType("flash_attn")
-flash_attn.__spec__ = importlib.machinery.ModuleSpec("flash_attn", None)
-flash_attn.flash_attn_func = flash_attn_func
-flash_attn.flash_attn_varlen_func = None
-sys.modules["flash_attn"] = flash_attn
-
-autotuner_init = Autotuner.__init__
-Autotuner.__init__ = lambda self, fn, names, configs, *rest, **more: autotuner_init(
-    self, fn, names, configs[:1], *rest, **more
-)
-
-from fla.layers.attn import Attention  # noqa: E402
-from fla.layers.gated_deltanet import GatedDeltaNet  # noqa: E402
-from fla.models.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetForCausalLM  # noqa: E402
-from golden import check_and_save, decay_parameters, prompt_tokens, relative_error, run, versions  # noqa: E402
-from gated_deltanet_float64 import forward as float64_forward  # noqa: E402
+import fla_on_cpu  # noqa: F401, I001
+import torch
+from fla.layers.attn import Attention
+from fla.layers.gated_deltanet import GatedDeltaNet
+from fla.models.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetForCausalLM
+from golden import check_and_save, decay_parameters, prompt_tokens, relative_error, run, versions
+from gated_deltanet_float64 import forward as float64_forward
 
 GREEDY_STEPS = 64
 VOCAB = 256

@@ -80,6 +80,16 @@ def run(model, prompt: torch.Tensor, steps: int, forced: torch.Tensor | None = N
     }
 
 
+def rerun(model, prompt: torch.Tensor, steps: int) -> dict[str, torch.Tensor]:
+    """As `run`, for an implementation that has no cache: each step is one uncached pass over all tokens so far."""
+    logits = prefill_logits(model, prompt)
+    tokens, rows = prompt, [logits[-1]]
+    for _ in range(steps):
+        tokens = torch.cat([tokens, rows[-1].argmax()[None].int()])
+        rows.append(prefill_logits(model, tokens)[-1])
+    return {"logits": logits, "greedy_tokens": tokens[len(prompt) :], "greedy_logits": torch.stack(rows[1:])}
+
+
 def check_and_save(folder, prompt, result, model, meta, extra=None):
     """Checks that the case can serve as a golden, then writes it. Returns the metadata written."""
     everything = torch.cat([result["logits"], result["greedy_logits"]])
