@@ -8,7 +8,16 @@ const path = require('node:path');
 const root = path.join(__dirname, '..', '..');
 const all = process.argv.includes('--all');
 /** For checks that run here. */
-const left = ['@arethetypeswrong/cli', '@biomejs/biome', 'clang-format-node', 'publint', 'node-gyp', 'playwright-core', 'openai', 'ai'];
+const left = [
+  '@arethetypeswrong/cli',
+  '@biomejs/biome',
+  'clang-format-node',
+  'publint',
+  'node-gyp',
+  'playwright-core',
+  'openai',
+  'ai',
+];
 
 const read = (folder) => JSON.parse(fs.readFileSync(path.join(folder, 'package.json')));
 

@@ -7,8 +7,9 @@
 
 namespace linattn::cuda {
 
-// More dynamic shared memory than a kernel gets unasked.
-constexpr size_t kSharedUnasked = 48 * 1024;
+// Dynamic shared memory that a kernel gets unasked beside the arrays that it declares, of which none has more than half
+// of the 48 KB for both.
+constexpr size_t kSharedUnasked = 24 * 1024;
 
 template <class... Parameters, class... Arguments>
 void launch_as(bool early, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,

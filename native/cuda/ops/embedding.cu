@@ -43,8 +43,8 @@ void run(const Embedding& op, Cuda& cuda) {
     using W = decltype(w);
     const auto kernel = layout.depth % 8 == 0 && op.out.stride0 % 8 == 0 ? gather<W, 8> : gather<W, 1>;
     launch_early(cuda, kernel, static_cast<unsigned>(op.ids.shape[0]), kThreads, 0, op.ids.as<const int32_t>(), op.rows,
-           op.weights.as<const W>(), op.scales.as<const float>(), layout, op.out.as<float>(), op.out.stride0,
-           cuda.fault());
+                 op.weights.as<const W>(), op.scales.as<const float>(), layout, op.out.as<float>(), op.out.stride0,
+                 cuda.fault());
   };
   if (op.dtype == DType::kInt8) {
     gather_as(int8_t{});

@@ -37,8 +37,8 @@ void run(const EndStep& op, Cuda& cuda) {
   const StepRows rows = step_rows(op.rows, op.table, cuda);
   if (rows.count == 0) return;
   const StopIds stops = {op.stop_ids.as<const int32_t>(), op.stop_ids.stride0, static_cast<int>(op.stop_ids.shape[1])};
-  launch_early(cuda, end, dim3(1), dim3(step_threads(rows)), 0, rows, op.sampled.as<const int32_t>(), stops, op.consumed != 0,
-         findings_of(cuda));
+  launch_early(cuda, end, dim3(1), dim3(step_threads(rows)), 0, rows, op.sampled.as<const int32_t>(), stops,
+               op.consumed != 0, findings_of(cuda));
 }
 
 }  // namespace linattn::cuda

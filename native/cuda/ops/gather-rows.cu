@@ -37,8 +37,8 @@ void run(const GatherRows& op, Cuda& cuda) {
     using W = decltype(word);
     const auto size = static_cast<int64_t>(sizeof(W));
     launch_early(cuda, gather<W>, dim3(static_cast<unsigned>(op.rows.shape[0] * pieces)), dim3(kThreads), 0,
-           op.x.as<const W>(), stride / size, op.rows.as<const int32_t>(), static_cast<int>(op.x.shape[0]),
-           op.out.as<W>(), bytes / size, static_cast<int>(pieces), cuda.fault());
+                 op.x.as<const W>(), stride / size, op.rows.as<const int32_t>(), static_cast<int>(op.x.shape[0]),
+                 op.out.as<W>(), bytes / size, static_cast<int>(pieces), cuda.fault());
   });
 }
 

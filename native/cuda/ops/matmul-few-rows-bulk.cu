@@ -1,6 +1,8 @@
 // Products of few rows on sm_90: a warp has the copy engine bring 8 rows of weights, or a share of their inputs, into
 // shared memory. The first ones are on their way before the kernels in front have ended, so that the memory does not
 // rest while short kernels follow each other.
+#include <algorithm>
+
 #include "cuda/device/bulk.cuh"
 #include "cuda/ops/matmul-few-rows-mma.cuh"
 
@@ -9,8 +11,8 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
-constexpr int kBuffer = 512;  // inputs of a warp's buffer, at most
-constexpr int kLeastInputs = 128;
+constexpr int kBuffer = 512;       // inputs of a warp's buffer, at most
+constexpr int kLeastInputs = 128;  // of a split
 
 // Which part of the weights a warp takes: it depends on the weights alone, so that a row has the same bits in any
 // company.
@@ -19,19 +21,20 @@ struct Plan {
   int warps, blocks;
   int inputs, piece;  // of a split, and of these at a time
   int pitch;          // bytes between rows in shared memory
+  bool whole;         // pieces are all of the same size, a multiple of kLeastInputs
 
   Plan(const Product& p, const Cuda& cuda) {
     const auto depth = static_cast<int>(p.depth), processors = cuda.properties.multiprocessors;
     const auto ceil_of = [](int64_t a, int64_t b) { return static_cast<int>(ceil_div(a, b)); };
     tiles = ceil_of(p.outputs, kTileOutputs);
-    splits = 1;
-    while (splits * 2 <= kMostWarps && tiles * splits * 2 <= processors * kMostWarps &&
-           depth / (splits * 2) >= kLeastInputs) {
-      splits *= 2;
-    }
+    const int most = std::clamp(processors * kMostWarps / tiles, 1, kMostWarps);
+    splits = std::min(most, std::max(1, depth / kLeastInputs));
+    whole = depth % kLeastInputs == 0;
+    while (whole && depth % (splits * kLeastInputs) != 0) splits--;
     inputs = ceil_of(ceil_of(depth, splits), kStepInputs) * kStepInputs;
     splits = ceil_of(depth, inputs);
-    piece = ceil_of(ceil_of(inputs, ceil_of(inputs, kBuffer)), kStepInputs) * kStepInputs;
+    piece = std::min(inputs, kBuffer);
+    while (whole && inputs % piece != 0) piece -= kLeastInputs;
     const int by_block = kMostWarps / splits, rounds = ceil_of(tiles, int64_t{processors} * by_block);
     const int slots = ceil_of(tiles, int64_t{processors} * rounds);
     warps = slots * splits;
@@ -42,14 +45,21 @@ struct Plan {
   size_t shared_bytes() const { return static_cast<size_t>(warps) * kTileOutputs * static_cast<size_t>(pitch); }
 };
 
+// Steps whose activations are held at once.
+template <class X, bool full>
+constexpr int kHeldSteps = 8 / ((full ? 2 : 1) * static_cast<int>(sizeof(X) / 2));
+
 // Registers leave room for a block of the next product beside one of this: its weights are then on their way.
-template <class O, bool full>
+// kWholeSteps: at once, where pieces are whole; 0: where they are not. What bounds a product whose weights are
+// there already is how many instructions it takes.
+template <class O, bool full, int kWholeSteps>
 __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan) {
   using W = typename O::W;
   using X = typename O::X;
   constexpr int kHalves = full ? 2 : 1;
-  constexpr int kSteps = 8 / (kHalves * static_cast<int>(sizeof(X) / 2));  // whose activations are held at once
+  constexpr bool kWhole = kWholeSteps > 0;
+  constexpr int kSteps = kWhole ? kWholeSteps : kHeldSteps<X, full>;
   __shared__ ByteBarrier barriers[kMostWarps];
   __shared__ float parts[2][kMostWarps][2 * kHalves][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = lane / 4, place = lane % 4;
@@ -84,10 +94,20 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     float sums[4] = {};
     for (int k0 = first; present && k0 < end; k0 += plan.piece) {
       const int piece_end = min(k0 + plan.piece, end);
+#pragma unroll 1
       for (int step0 = k0; step0 < piece_end; step0 += kSteps * kStepInputs) {
         Pack<X, kWidth> held[kSteps][kHalves];
+        const char* const step_weights = weights + (step0 - k0) * static_cast<int>(sizeof(W));
 #pragma unroll
         for (int s = 0; s < kSteps; s++) {
+          if constexpr (kWhole) {
+            const int k = step0 + place * kWidth;
+            held[s][0] = *reinterpret_cast<const Pack<X, kWidth>*>(low_row + k + s * kStepInputs);
+            if constexpr (full) {
+              held[s][1] = *reinterpret_cast<const Pack<X, kWidth>*>(high_row + k + s * kStepInputs);
+            }
+            continue;
+          }
           const int k = step0 + s * kStepInputs + place * kWidth;
           load_inputs<true>(held[s][0], low_row, k, piece_end);
           if constexpr (full) load_inputs<true>(held[s][1], high_row, k, piece_end);
@@ -96,12 +116,12 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
 #pragma unroll
         for (int s = 0; s < kSteps; s++) {
           const int k = step0 + s * kStepInputs;
-          if (k >= piece_end) break;
+          if (!kWhole && k >= piece_end) break;
           uint32_t low[1][4], high[1][4] = {};
           input_operands<O>(low, held[s][0]);
           if constexpr (full) input_operands<O>(high, held[s][1]);
-          uint4 words = *reinterpret_cast<const uint4*>(weights + (k - k0) * static_cast<int>(sizeof(W)));
-          if (k + place * kWidth >= piece_end) words = make_uint4(0, 0, 0, 0);
+          uint4 words = *reinterpret_cast<const uint4*>(step_weights + s * kStepInputs * static_cast<int>(sizeof(W)));
+          if (!kWhole && k + place * kWidth >= piece_end) words = make_uint4(0, 0, 0, 0);
           multiply_step<O>(sums, low[0], high[0], {words.x, words.y, words.z, words.w});
         }
       }
@@ -129,10 +149,18 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   }
 }
 
+template <class O, bool full>
+auto kernel_of(const Plan& plan) {
+  constexpr int kSteps = kHeldSteps<typename O::X, full>;
+  if (!plan.whole) return stream<O, full, 0>;
+  if (plan.piece % (kSteps * kStepInputs) == 0) return stream<O, full, kSteps>;
+  return stream < O, full, kSteps < 4 ? kSteps : 4 > ;
+}
+
 template <class O>
 void launch_stream(const Product& p, Cuda& cuda) {
   const Plan plan(p, cuda);
-  const auto kernel = p.rows > 8 ? stream<O, true> : stream<O, false>;
+  const auto kernel = p.rows > 8 ? kernel_of<O, true>(plan) : kernel_of<O, false>(plan);
   launch_early(cuda, kernel, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
                plan.shared_bytes(), p, plan);
 }

@@ -24,14 +24,16 @@ __device__ __forceinline__ float gate_of(ActivationKind kind, float x) {
   return kind == ActivationKind::kSigmoid ? s : x * s;
 }
 
-template <class T, int kHeld>
+// kWhole: all pieces are whole and aligned; without the code for others, the instructions are there sooner.
+template <class T, int kHeld, bool kWhole>
 __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
   constexpr int N = kPiece<T>, kRoom = std::max(kHeld, 1);
   __shared__ float shared[kWarp];
   const OwnGroup own(a.groups);
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;
-  if constexpr (kHeld > 0) for_own_pieces<kHeld>(own, team, [&](int piece, int) { prefetch(a.weight + weights + piece * N); });
+  if constexpr (kHeld > 0)
+    for_own_pieces<kHeld>(own, team, [&](int piece, int) { prefetch(a.weight + weights + piece * N); });
   wait_for_inputs();
   const bool gate_first = a.gate.data && a.gate_order == GateOrder::kBefore;
   const bool gate_last = a.gate.data && a.gate_order == GateOrder::kAfter;
@@ -39,8 +41,9 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
   Pack<T, N> inputs[kRoom], gates[kRoom], residuals[kRoom];
   Pack<float, N> weight[kRoom];
   float values[kRoom][N];  // what is normalised
+  const auto count_of = [&](int piece) { return kWhole ? N : size - piece * N; };
   const auto load_from = [&](const auto& rows, int piece) {
-    return load_piece<N>(rows.at(own.row, own.column) + piece * N, size - piece * N, a.aligned);
+    return load_piece<N>(rows.at(own.row, own.column) + piece * N, count_of(piece), kWhole || a.aligned);
   };
   const auto load_inputs = [&](int piece, int held) {
     inputs[held] = load_from(a.x, piece);
@@ -48,7 +51,7 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
     if (a.gate.data) gates[held] = load_from(a.gate, piece);
   };
   const auto load_weight = [&](int piece, int held) {
-    weight[held] = load_piece<N>(a.weight + weights + piece * N, size - piece * N, a.weight_aligned);
+    weight[held] = load_piece<N>(a.weight + weights + piece * N, count_of(piece), kWhole || a.weight_aligned);
   };
   const auto set_values = [&](int held) {
 #pragma unroll
@@ -69,7 +72,7 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
         const float branch = as_float(inputs[held].value[i]);
         inputs[held].value[i] = from_float<T>(fmaf(branch, a.branch_scale, as_float(residuals[held].value[i])));
       }
-      store_piece<N>(a.sum.at(own.row, own.column) + piece * N, inputs[held], size - piece * N, a.aligned);
+      store_piece<N>(a.sum.at(own.row, own.column) + piece * N, inputs[held], count_of(piece), kWhole || a.aligned);
     }
     set_values(held);
 #pragma unroll
@@ -91,7 +94,7 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm(RmsNormGroups<T> a) {
       if (gate_last) v *= gate_of(a.gate_activation, as_float(gates[held].value[i]));
       out.value[i] = from_float<T>(v);
     }
-    store_piece<N>(a.out.at(own.row, own.column) + piece * N, out, size - piece * N, a.aligned);
+    store_piece<N>(a.out.at(own.row, own.column) + piece * N, out, count_of(piece), kWhole || a.aligned);
   });
 }
 
@@ -118,7 +121,9 @@ void run(const RmsNorm& op, Cuda& cuda) {
                                      op.gate_order,
                                      op.gate_activation};
     with_held(groups, [&](auto held) {
-      launch_early(cuda, rms_norm<T, held>, groups.blocks(), static_cast<unsigned>(groups.threads), 0, arguments);
+      const bool whole = arguments.aligned && arguments.weight_aligned && groups.size % kPiece<T> == 0;
+      const auto kernel = whole ? rms_norm<T, held, true> : rms_norm<T, held, false>;
+      launch_early(cuda, kernel, groups.blocks(), static_cast<unsigned>(groups.threads), 0, arguments);
     });
   });
 }

@@ -178,7 +178,8 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   const unsigned all = *static_cast<const volatile unsigned*>(&state.listed);
   Listed* const list = dynamic_shared<Listed>();
   if (all <= kListed) {
-    gather(x.list + static_cast<int64_t>(r.row) * kListed, static_cast<int>(all), [&](int i, Listed one) { list[i] = one; });
+    gather(x.list + static_cast<int64_t>(r.row) * kListed, static_cast<int>(all),
+           [&](int i, Listed one) { list[i] = one; });
   }
   const Edges edges{x, r, state, weighing, all, list};
   const Cut cut = find_cut(finder, edges);

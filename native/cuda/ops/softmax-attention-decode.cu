@@ -234,8 +234,8 @@ void launch_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
   const int64_t items = static_cast<int64_t>(plan.rows) * x.kv_heads * tiles * plan.splits;
   const int64_t resident = std::max<int64_t>(1, cuda.properties.shared_memory / (sizeof(Shared) + 1024));
   const int64_t blocks = std::min(items, resident * cuda.properties.multiprocessors);
-  launch_early(cuda, decode_kernel<T, kWidth, kRowTiles, kStages>, static_cast<unsigned>(blocks), kThreads, sizeof(Shared), x,
-         plan, tiles);
+  launch_early(cuda, decode_kernel<T, kWidth, kRowTiles, kStages>, static_cast<unsigned>(blocks), kThreads,
+               sizeof(Shared), x, plan, tiles);
 }
 
 // Row tiles for the rows that there are, and as many stages as the shared memory has room for.
