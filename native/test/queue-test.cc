@@ -99,8 +99,8 @@ struct Caller {
     return house.table.create(spec, &house.device, environment->id, true, false);
   }
   double step(double x, ActivationKind kind = ActivationKind::kSilu) {
-    const double record[] = {x, make(), static_cast<double>(kind)};
-    house.queue.op(environment, 0, record, 3);
+    const double record[] = {x, make(), static_cast<double>(kind), 1};
+    house.queue.op(environment, 0, record, 4);
     return record[1];
   }
   void release(double id) {
@@ -208,9 +208,9 @@ void a_graph_replays_and_gives_its_memory_back() {
   const double x = caller.make();
   auto graph = std::make_shared<Graph>(caller.environment);
   const auto record = [&](double from) {
-    const double fields[] = {from, caller.make(), 0};
+    const double fields[] = {from, caller.make(), 0, 1};
     graph->made(fields[1]);
-    graph->op(0, fields, 3);
+    graph->op(0, fields, 4);
     return fields[1];
   };
   double last = record(x);
