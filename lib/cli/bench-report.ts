@@ -1,10 +1,13 @@
 // What linattn bench measures, and how it tells it.
+import { writeFileSync } from 'node:fs';
 import Table from 'cli-table3';
 import { linattnError } from '../errors';
-import { type DeviceName, deviceOf } from '../tensor/device';
+import { type DeviceName, defaultDevice, deviceOf, setThreads } from '../tensor/device';
 import type { BenchFlags } from './bench';
 import { type GpuReport, gpuTable, measureGpu } from './bench-gpu';
 import { type GpuModelReport, measureGpuModel } from './bench-gpu-model';
+import { checkLengths, describeMechanisms, type MechanismReport, measureMechanisms } from './bench-mechanisms';
+import { mechanismPlot } from './bench-mechanisms-plot';
 import { type ContextReport, type ModelReport, measureContext, measureModel } from './bench-model';
 import { layerProducts, linearAttentionCase, opCases } from './bench-ops';
 import { type Case, measure, median, type Row, timeOnce, Yardstick } from './bench-timing';
@@ -21,6 +24,7 @@ interface Report {
   readonly layer?: LayerReport;
   readonly model?: ModelReport;
   readonly context?: ContextReport;
+  readonly mechanisms?: MechanismReport;
 }
 
 /** Linear attention beside the products of its layer, 512 tokens. */
@@ -38,6 +42,7 @@ export async function run(flags: BenchFlags, context: Context): Promise<Report> 
   const say = (text: string) => {
     if (!flags.quiet && context.stderr.isTTY) context.stderr.write(`${text}\n`);
   };
+  if (flags.mechanisms) return runMechanisms(flags, context, say);
   if (flags.device.startsWith('cuda')) return runOnGpu(flags, context, runs, say);
   const yardstick = new Yardstick();
   try {
@@ -69,6 +74,20 @@ export async function run(flags: BenchFlags, context: Context): Promise<Report> 
   } finally {
     yardstick.dispose();
   }
+}
+
+async function runMechanisms(flags: BenchFlags, context: Context, say: (text: string) => void): Promise<Report> {
+  const { devices } = context.library();
+  const { signal } = context.interrupts;
+  const lengths = checkLengths(flags.lengths);
+  if (flags.threads !== undefined) setThreads(flags.threads);
+  const device = flags.device === 'auto' ? defaultDevice() : flags.device;
+  const { name, description } = deviceOf(device);
+  const host = devices()[0]!.description;
+  const machine = `linattn ${version}, Node ${process.version}, ${name === 'cpu' ? '' : `${name}: ${description}, `}${host}`;
+  const mechanisms = await measureMechanisms({ device, lengths, quick: flags.quick === true, signal }, say);
+  if (flags.svg !== undefined) writeFileSync(flags.svg, mechanismPlot(mechanisms, machine));
+  return { machine, mechanisms };
 }
 
 const noCase = (op: string) => linattnError('ERR_ARGUMENT', `bench: no op case has ${JSON.stringify(op)} in its name`);
@@ -116,8 +135,9 @@ async function measureLayer(runs: number): Promise<LayerReport> {
 
 const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
 
-export function describe({ machine, ops, layer, model, context, gpu, gpuModel }: Report): string[] {
+export function describe({ machine, ops, layer, model, context, gpu, gpuModel, mechanisms }: Report): string[] {
   const parts = [machine];
+  if (mechanisms !== undefined) parts.push(...describeMechanisms(mechanisms));
   if (gpu !== undefined) parts.push(...describeGpu(gpu));
   if (gpuModel !== undefined) parts.push(...describeGpuModel(gpuModel));
   if (ops !== undefined && ops.length > 0) {

@@ -1,16 +1,20 @@
 """Trains the byte-level BPE tokenizer (8192 entries, single digits) and encodes the corpus as uint16 token files.
 
 Reads work/data/*.jsonl. Writes work/data/tokenizer.json, train-<group>.bin and heldout-<group>.bin (uint16, every
-document followed by token 0, <|endoftext|>).
+document followed by token 0, <|endoftext|>). With --shipped it takes the default model's tokenizer instead of training
+one, as its evaluation needs: two trainings on the same text differ where merges are equally frequent.
 """
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-DATA = Path(__file__).parent / "work" / "data"
+HERE = Path(__file__).parent
+DATA = HERE / "work" / "data"
+SHIPPED = HERE.parent / "default" / "tokenizer.json"
 END = "<|endoftext|>"
 
 
@@ -28,7 +32,7 @@ def training_text():
                 yield row["text"][at:at + 20_000]
 
 
-def main():
+def trained():
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
@@ -37,6 +41,11 @@ def main():
     tok.decoder = decoders.ByteLevel()
     tok.train_from_iterator(training_text(), trainers.BpeTrainer(
         vocab_size=8192, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=2))
+    return tok
+
+
+def main():
+    tok = Tokenizer.from_file(str(SHIPPED)) if "--shipped" in sys.argv[1:] else trained()
     tok.save(str(DATA / "tokenizer.json"))
     for split in ("train", "heldout"):
         out, size = defaultdict(list), defaultdict(int)
