@@ -61,6 +61,8 @@ describe.each([
   'delta_net/gated',
   'kda/plain',
   'kda/bounded',
+  'gsa/plain',
+  'gsa/grouped',
   'hgrn2/bounded',
   'hgrn2/free',
   'rwkv7/author',

@@ -6,6 +6,7 @@ import type { Family } from './family';
 import { gatedDeltaNet } from './gated-deltanet';
 import { gla, retnet } from './gla';
 import { graniteMoeHybrid } from './granite-moe-hybrid';
+import { gsa } from './gsa';
 import { hgrn2 } from './hgrn2';
 import { kda } from './kda';
 import { mamba2 } from './mamba2';
@@ -17,6 +18,7 @@ export const families: readonly Family[] = [
   gatedDeltaNet,
   gla,
   graniteMoeHybrid,
+  gsa,
   hgrn2,
   kda,
   mamba2,

@@ -1,4 +1,4 @@
-"""Golden vectors of RetNet, GLA, DeltaNet, KDA and HGRN2 by flash-linear-attention, its own Triton kernels run by Triton's CPU
+"""Golden vectors of RetNet, GLA, DeltaNet, KDA, HGRN2 and GSA by flash-linear-attention, its own Triton kernels run by Triton's CPU
 interpreter.
 
 Usage: python fla-mixers.py OUT [FAMILY/CASE ...]     writes one folder a case under OUT.
@@ -15,6 +15,7 @@ import fla_on_cpu  # noqa: F401, I001
 import torch
 from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM
 from fla.models.gla import GLAConfig, GLAForCausalLM
+from fla.models.gsa import GSAConfig, GSAForCausalLM
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM
 from fla.models.kda import KDAConfig, KDAForCausalLM
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM
@@ -30,6 +31,7 @@ CLASSES = {
     "delta_net": (DeltaNetConfig, DeltaNetForCausalLM),
     "kda": (KDAConfig, KDAForCausalLM),
     "hgrn2": (HGRN2Config, HGRN2ForCausalLM),
+    "gsa": (GSAConfig, GSAForCausalLM),
 }
 
 CASES = {
@@ -91,6 +93,18 @@ CASES = {
             use_short_conv=True, use_lower_bound=False,
         ),
     ),
+    "gsa/plain": dict(
+        seed=51, prompt=131,
+        config=dict(hidden_size=64, num_hidden_layers=2, num_heads=4, num_slots=16, intermediate_size=96),
+    ),
+    # Two query heads a key head, short convolutions, relu, more slots than the width of a head.
+    "gsa/grouped": dict(
+        seed=52, prompt=89,
+        config=dict(
+            hidden_size=64, num_hidden_layers=2, num_heads=4, num_kv_heads=2, num_slots=32, intermediate_size=96,
+            use_short_conv=True, feature_map="relu", gate_logit_normalizer=4,
+        ),
+    ),
 }  # fmt: skip
 
 
@@ -130,7 +144,10 @@ def make(out: pathlib.Path, name: str, case: dict):
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
 
-    model = model_class.from_pretrained(folder, attn_mode="fused_recurrent", dtype=torch.float32).eval()
+    chosen = {} if family == "gsa" else {"attn_mode": "fused_recurrent"}
+    model = model_class.from_pretrained(folder, **chosen, dtype=torch.float32).eval()
+    for layer in model.model.layers if family == "gsa" else []:  # its config has no attn_mode
+        layer.attn.mode = "fused_recurrent"
     with torch.no_grad():
         prompt = prompt_tokens(case["prompt"], VOCAB, case["seed"] + 1000)
         result = run(model, prompt, GREEDY_STEPS)

@@ -1,5 +1,6 @@
-"""retnet, gla, delta_net, kda and hgrn2 in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
-2406.06484, 2510.26692, 2404.07904).
+"""retnet, gla, delta_net, kda, hgrn2 and gsa in numpy float64, token by token, written from the papers (arXiv:2307.08621, 2312.06635,
+2406.06484, 2510.26692, 2404.07904,
+2409.07146).
 Shares no code with fla: it is what the fla run is checked against before its output becomes a golden.
 """
 
@@ -126,6 +127,32 @@ def hgrn2_layer(x, w, config):
     return rms_norm(out.reshape(length, -1), w["g_norm.weight"], 1e-5) @ w["o_proj.weight"].T
 
 
+def gsa_layer(x, w, config):
+    """keys = keys diag(e^g) + k s', p = softmax(keys' q), values = diag(e^g) values + s v', o = values' p, s = 1 - e^g."""
+    length, heads = len(x), config["num_heads"]
+    kv_heads = config["num_kv_heads"] or heads
+    feature_map = {"swish": silu, "relu": lambda y: np.maximum(y, 0)}[config["feature_map"]]
+    q = feature_map(project(x, w, "q", heads, config))
+    k = feature_map(project(x, w, "k", kv_heads, config))
+    v = silu(project(x, w, "v", kv_heads, config))
+    gate = (x @ w["f_proj.weight"].T).reshape(length, kv_heads, config["num_slots"])
+    g = -np.logaddexp(0, -gate) / config["gate_logit_normalizer"]
+    out = np.empty((length, heads, v.shape[-1]))
+    for head in range(heads):
+        shared = head // (heads // kv_heads)
+        keys = np.zeros((k.shape[-1], g.shape[-1]))
+        values = np.zeros((g.shape[-1], v.shape[-1]))
+        for t in range(length):
+            kept, written = np.exp(g[t, shared]), -np.expm1(g[t, shared])
+            keys = keys * kept + np.outer(k[t, shared], written)
+            values = kept[:, None] * values + np.outer(written, v[t, shared])
+            scores = keys.T @ q[t, head]
+            weights = np.exp(scores - scores.max())
+            out[t, head] = values.T @ (weights / weights.sum())
+    # fla calls its norm without an eps: the function's own, whatever the config says.
+    return rms_norm(silu(out.reshape(length, -1)), w["g_norm.weight"], 1e-5) @ w["o_proj.weight"].T
+
+
 def lower_bounds(weights, config):
     """[layers, C]: the softmax over the layers, added up from the second one on; 0 where there are none."""
     if "model.lower_bounds" not in weights:
@@ -140,7 +167,7 @@ def forward(folder: pathlib.Path, tokens: np.ndarray) -> np.ndarray:
     config = json.loads((folder / "config.json").read_text())
     weights = {name: x.astype(np.float64) for name, x in load_file(folder / "model.safetensors").items()}
     eps, attn = config["norm_eps"], config["attn"]
-    layer = {"delta_net": delta_layer, "kda": kda_layer, "hgrn2": hgrn2_layer}.get(config["model_type"], decayed_layer)
+    layer = {"delta_net": delta_layer, "kda": kda_layer, "hgrn2": hgrn2_layer, "gsa": gsa_layer}.get(config["model_type"], decayed_layer)
     x = weights["model.embeddings.weight"][tokens]
     for i in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{i}."
