@@ -23,6 +23,7 @@ export {
   type BlockCausalSequence,
 } from './layers/block-causal-linformer';
 export type { FavorMap, HeadProjection, LayerFeatureMap } from './layers/feature-maps';
+export { type LightningFormula, lightningDecays } from './layers/lightning-decay';
 export {
   LinearAttention,
   type LinearAttentionCall,

@@ -18,9 +18,10 @@ export interface Norm {
   readonly normBias?: Tensor<'float32'> | undefined;
 }
 
-/** x + branchScale layer(norm(x)). */
+/** x + branchScale layer(norm(x)); with afterNorm input norm(x) + branch layer(norm(x)). */
 export interface Branch extends Norm {
   readonly layer: Layer;
+  readonly afterNorm?: { readonly input: number; readonly branch: number } | undefined;
 }
 
 export interface LanguageModelParts extends Norm {
@@ -68,7 +69,10 @@ export class LanguageModel {
       // What a branch makes on the way is free for the next one.
       [branch, residual] = scope(() => {
         const { out, sum } = this.normed(branch, next, residual);
-        return [next.layer.forward(out, step), sum];
+        const made = next.layer.forward(out, step);
+        if (next.afterNorm === undefined) return [made, sum];
+        const { input, branch: scale } = next.afterNorm;
+        return [add({ a: input === 1 ? out : add({ b: out, scale: input }), b: made, scale }), undefined];
       });
       for (const tensor of before) if (tensor !== residual) tensor?.dispose();
     }

@@ -65,6 +65,8 @@ describe.each([
   'gsa/grouped',
   'hgrn2/bounded',
   'hgrn2/free',
+  'minimax/plain',
+  'minimax/scaled',
   'rwkv7/author',
   'rwkv7/prefixed',
   'rwkv7/fla',

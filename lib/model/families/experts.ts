@@ -40,16 +40,17 @@ export async function stackedExperts(
   };
 }
 
-/** `name`<expert>.{gate,up,down}_proj.weight. */
+/** `name`<expert>.{gate,up,down}_proj.weight, or what these three are called. */
 export async function separateExperts(
   source: WeightSource,
   { hidden, inner, experts }: ExpertSizes,
   name: string,
+  called = { gate: 'gate_proj', up: 'up_proj', down: 'down_proj' },
 ): Promise<{ gateUp: Weight; down: Weight }> {
   const each = (parts: readonly string[], out: number) =>
-    Array.from({ length: experts }, (_, e) => parts.map((part) => ({ name: `${name}${e}.${part}_proj.weight`, out })));
+    Array.from({ length: experts }, (_, e) => parts.map((part) => ({ name: `${name}${e}.${part}.weight`, out })));
   return {
-    gateUp: await source.linear(each(['gate', 'up'], inner).flat(), hidden),
-    down: await source.linear(each(['down'], hidden).flat(), inner),
+    gateUp: await source.linear(each([called.gate, called.up], inner).flat(), hidden),
+    down: await source.linear(each([called.down], hidden).flat(), inner),
   };
 }

@@ -10,6 +10,7 @@ import { gsa } from './gsa';
 import { hgrn2 } from './hgrn2';
 import { kda } from './kda';
 import { mamba2 } from './mamba2';
+import { minimax } from './minimax';
 import { qwen35 } from './qwen3-5';
 import { rwkv7 } from './rwkv7';
 
@@ -22,6 +23,7 @@ export const families: readonly Family[] = [
   hgrn2,
   kda,
   mamba2,
+  minimax,
   qwen35,
   retnet,
   rwkv7,
