@@ -11,7 +11,7 @@ interface Panel {
 
 const panelWidth = 430;
 const panelHeight = 300;
-const [left, top, gap] = [62, 78, 74];
+const [left, top, gap] = [62, 98, 74];
 const size = { width: 2 * (left + panelWidth) + 30, height: top + 2 * panelHeight + gap + 46 };
 
 /** Okabe and Ito's palette, which the colour blind can tell apart; grey for the exact one. */
@@ -136,14 +136,16 @@ export function mechanismPlot(report: MechanismReport, machine: string): string 
 <style>
 svg { background: #ffffff; font: 13px system-ui, sans-serif; }
 text { fill: #333333; }
+.small { font-size: 11px; }
 .title { font-weight: 600; }
 .grid { stroke: #dddddd; stroke-width: 1; }
 polyline { fill: none; stroke-width: 2.2; stroke-linejoin: round; }
 .key { stroke-width: 4; }
 @media (prefers-color-scheme: dark) { svg { background: #16181d; } text { fill: #dddddd; } .grid { stroke: #3a3d45; } }
 </style>
-${text(left, 26, `${heads} heads of ${width}, ${dtype}; ${machine}`)}
-${text(left, 44, 'circles: where a mechanism begins to cost less than softmax attention')}
+${text(left, 24, machine, 'class="small"')}
+${text(left, 43, `${heads} heads of ${width}, ${dtype}`)}
+${text(left, 62, 'circles: where a mechanism begins to cost less than softmax attention')}
 ${[...body, ...drawLegend(report, ...places[3]!)].join('\n')}
 </svg>
 `;
