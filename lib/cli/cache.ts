@@ -14,8 +14,9 @@ export interface CacheFlags {
 
 export type CacheOptions = Pick<LoadOptions, 'prefixCache'>;
 
-/** Time for Redis to answer before a command begins without it. */
+/** Time for Redis to answer before a command begins without it, and for a connection that is broken to close. */
 const connectMs = 5000;
+const disconnectMs = 200;
 
 export const addCacheFlag = (command: Command): Command =>
   command.addOption(
@@ -55,7 +56,8 @@ export async function withCache<T>(
 async function connect(url: string) {
   if (!URL.canParse(url)) throw linattnError('ERR_ARGUMENT', '--cache must be a folder, redis://host:port or memory');
   const { Redis } = ioredis();
-  const client = new Redis(url, { lazyConnect: true, enableOfflineQueue: false, connectTimeout: connectMs });
+  const times = { connectTimeout: connectMs, disconnectTimeout: disconnectMs };
+  const client = new Redis(url, { lazyConnect: true, enableOfflineQueue: false, ...times });
   let failure: Error | undefined;
   client.on('error', (error) => {
     failure = error;

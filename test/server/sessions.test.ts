@@ -87,6 +87,8 @@ test('refuses what is not a state, not there, or not a plain name', async () => 
   const headers = { 'content-type': 'application/octet-stream' };
   const bytes = (body: Uint8Array) => status(served.post('/v1/sessions/restore', '', { body, headers }));
   expect(await bytes(new Uint8Array(100))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
+  headers['content-type'] += '; version=1';
+  expect(await bytes(new Uint8Array(100))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
   const session = await created();
   const save = () => served.post(`/v1/sessions/${session}/save`, {});
   expect(await status(save())).toEqual([400, 'ERR_ARGUMENT']);
