@@ -46,7 +46,14 @@ export function serveCommand(program: Command, context: Context): void {
     .option('--session-ttl <seconds>', 'an unused session is dropped', integer(1), defaults.sessionTtlMs / 1000)
     .option('--drain-seconds <n>', 'time for what runs when the server is to end', integer(0), 30);
   addReportFlags(command).addHelpText('after', notes);
-  command.action((flags: Flags) => withCache(flags, context, (cache) => serve(flags, context, cache)));
+  command.action((flags: Flags) => {
+    const isUnset = flags.apiKey === '' && command.getOptionValueSource('apiKey') === 'env';
+    // An empty flag is a variable of a script that was not set, and would open the server to everybody.
+    if (flags.apiKey !== undefined && !isUnset && !/^[!-~]+$/.test(flags.apiKey)) {
+      command.error("error: option '--api-key' must be printable ASCII without spaces, and not empty");
+    }
+    return withCache(flags, context, (cache) => serve(flags, context, cache));
+  });
 }
 
 async function serve(flags: Flags, context: Context, cache: CacheOptions): Promise<void> {

@@ -120,6 +120,21 @@ describeWithRedis('serve with Redis', () => {
   });
 });
 
+test.each(['', 'two words', 'schlüssel', 'key\n'])(
+  'the key %j, which no client could send, is a usage error',
+  async (key) => {
+    child = spawn('true');
+    const { outcome, err } = await call(['serve', '--api-key', key]);
+    expect(outcome).toEqual({ exitCode: 2 });
+    expect(err).toContain('--api-key');
+  },
+);
+
+test('an empty key of the environment is none', async () => {
+  const url = await serve(['--model-name', 'tiny'], { LINATTN_API_KEY: '' });
+  expect((await ask(url, 1)).status).toBe(200);
+});
+
 test('help names the limits and the environment, not the key', async () => {
   child = spawn('true');
   const { out } = await call(['serve', '--help'], { env: {} });
