@@ -2,17 +2,17 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { examplesFolder, runExample, startExample } from '../support/examples';
+import { examplesFolder, runExample, startExample, startMs } from '../support/examples';
 import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
 import { until } from '../support/server';
 
 describeWithRedis('a batch', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'linattn-example-'));
   const novel = readFileSync(path.join(examplesFolder, 'persuasion.txt'), 'utf8');
-  const files = Array.from({ length: 8 }, (_, i) => path.join(folder, `${i}.txt`));
+  const files = Array.from({ length: 6 }, (_, i) => path.join(folder, `${i}.txt`));
   let server: RedisServer;
   beforeAll(async () => {
-    for (const [i, file] of files.entries()) writeFileSync(file, novel.slice(i * 9000, i * 9000 + 8000));
+    for (const [i, file] of files.entries()) writeFileSync(file, novel.slice(i * 9000, i * 9000 + 3000));
     server = await startRedis();
   });
   afterAll(async () => {
@@ -35,7 +35,7 @@ describeWithRedis('a batch', () => {
     const batch = startExample('batch.mjs', ['In short:', ...files], { REDIS_URL: server.url });
     const startedBy = () =>
       [...batch.printed.err.matchAll(/^(\d+) reads (.*)$/gm)].map(([, id, file]) => ({ id, file }));
-    await until(() => startedBy().length > 0);
+    await until(() => startedBy().length > 0, startMs);
     const { id } = startedBy()[0]!;
     process.kill(Number(id), 'SIGKILL');
     const { code, out } = await batch.ended;

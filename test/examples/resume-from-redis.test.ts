@@ -1,5 +1,5 @@
 // examples/resume-from-redis.mjs: each run goes on where the last one ended, and a lost race is told.
-import { runExample, startExample } from '../support/examples';
+import { runExample, startExample, startMs } from '../support/examples';
 import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
 import { until } from '../support/server';
 
@@ -31,7 +31,7 @@ describeWithRedis('resume from Redis', () => {
   test('a turn that another process has overtaken is not written', async () => {
     const client = server.client();
     const slow = startExample('resume-from-redis.mjs', ['race', 'The sea was'], { REDIS_URL: server.url });
-    await until(() => slow.printed.out !== ''); // it watches the conversation, and writes
+    await until(() => slow.printed.out !== '', startMs); // it watches the conversation, and writes
     await client.set('conversation:race', 'of another');
     const { code, err } = await slow.ended;
     expect(err).toContain('race went on elsewhere');

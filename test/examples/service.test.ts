@@ -1,11 +1,11 @@
 // examples/service.mjs: streams, refuses what is wrong, ends what nobody reads, and drains.
-import { startExample } from '../support/examples';
+import { startExample, startMs } from '../support/examples';
 import { until } from '../support/server';
 
 const example = startExample('service.mjs', [], { PORT: '0' });
 let url: string;
 beforeAll(async () => {
-  await until(() => example.printed.out.includes('\n'));
+  await until(() => example.printed.out.includes('\n'), startMs);
   url = /http:\S+/.exec(example.printed.out)![0];
 });
 afterAll(() => example.child.kill('SIGKILL'));

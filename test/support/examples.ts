@@ -5,6 +5,9 @@ import path from 'node:path';
 
 export const examplesFolder = path.join(__dirname, '..', '..', 'examples');
 
+/** The longest that one may take to load its model, on a machine that has other work. */
+export const startMs = 30_000;
+
 export interface Example {
   readonly child: ChildProcess;
   /** What it has printed. */
