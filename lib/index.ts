@@ -12,6 +12,7 @@ export { type LoadOptions, load } from './generation/load';
 export type { SnapshotSource } from './generation/load-snapshot';
 export type { Model, ModelInfo } from './generation/model';
 export type { PrefixCacheOptions } from './generation/prefix-cache-options';
+export type { PrefixCacheStats } from './generation/prefix-cache-stats';
 export type { SchedulingOptions } from './generation/scheduling';
 export type { Session } from './generation/session';
 export type { SerializeOptions, Snapshot } from './generation/snapshot';

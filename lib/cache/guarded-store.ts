@@ -11,8 +11,16 @@ const restMs = 10_000;
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
 
+export interface StoreCounts {
+  readonly storeReadBytes: number;
+  readonly storeWrittenBytes: number;
+  /** Calls that failed or got no answer in time. */
+  readonly storeErrors: number;
+}
+
 export class GuardedStore {
   private readonly prefix: string;
+  readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
 
   /** @param model what the states must agree with: other models' states have other keys */
@@ -61,13 +69,17 @@ export class GuardedStore {
     return found;
   }
 
-  get(key: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    return this.guarded(stateMs, () => this.store.get(key), signal);
+  async get(key: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const value = await this.guarded(stateMs, () => this.store.get(key), signal);
+    if (ArrayBuffer.isView(value)) this.counts.storeReadBytes += value.byteLength;
+    return value;
   }
 
   /** Whether the value was taken. */
   async set(key: string, value: Uint8Array): Promise<boolean> {
-    return (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
+    const isTaken = (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
+    if (isTaken) this.counts.storeWrittenBytes += value.byteLength;
+    return isTaken;
   }
 
   async delete(key: string, signal: AbortSignal): Promise<void> {
@@ -93,6 +105,7 @@ export class GuardedStore {
     } catch (error) {
       signal?.throwIfAborted();
       this.restsUntil = performance.now() + restMs;
+      this.counts.storeErrors++;
       queueMicrotask(() => this.onError(error)); // what it throws is its own affair
       return undefined;
     } finally {

@@ -2,14 +2,12 @@
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import type { Message, Session } from '../index';
+import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
 import {
-  addCacheFlag,
   addModelFlags,
   addReportFlags,
   addSamplingFlags,
-  type CacheFlags,
-  cacheOptions,
   generateOptions,
   loadOptions,
   type ModelFlags,
@@ -33,17 +31,17 @@ export function chatCommand(program: Command, context: Context): void {
     'message of the system before the first one',
   );
   addReportFlags(command).addHelpText('after', notes);
-  command.action((flags: Flags) => chat(flags, context));
+  command.action((flags: Flags) => withCache(flags, context, (cache) => chat(flags, context, cache)));
 }
 
-async function chat(flags: Flags, context: Context): Promise<void> {
+async function chat(flags: Flags, context: Context, cache: CacheOptions): Promise<void> {
   const { interrupts, stdin, stdout } = context;
   const progress = new ProgressDisplay(context, flags);
   const { load } = context.library();
   const onProgress = (state: { done: number; total: number }) => progress.show('load', state);
   const model = await load({
     ...loadOptions(flags),
-    ...cacheOptions(flags, context),
+    ...cache,
     signal: interrupts.signal,
     onProgress,
   });

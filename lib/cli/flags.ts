@@ -1,17 +1,12 @@
 // Flags that commands share, the environment behind them, and their values. Flags win over the environment.
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { DirectoryStore } from '../cache/directory-store';
 import type { DeviceName, GenerateOptions, LoadOptions } from '../index';
-import type { Context } from './context';
 
 export interface ModelFlags {
   model?: string;
   device: DeviceName | 'auto';
   dtype: NonNullable<LoadOptions['dtype']>;
   threads?: number;
-}
-export interface CacheFlags {
-  cache?: string;
 }
 export interface SamplingFlags {
   maxTokens: number;
@@ -37,6 +32,7 @@ export const environment: Readonly<Record<string, string>> = {
   LINATTN_MODEL: 'model folder (--model)',
   LINATTN_DEVICE: 'device (--device)',
   LINATTN_THREADS: 'threads of the cpu device (--threads)',
+  LINATTN_CACHE: 'where states are kept (--cache)',
   LINATTN_CPU: 'CPU level to force: baseline, avx2, avx512, avx512bf16, neon',
 };
 
@@ -61,9 +57,6 @@ export function addModelFlags(command: Command): Command {
     )
     .addOption(new Option('--threads <n>', 'threads of the cpu device').env('LINATTN_THREADS').argParser(integer(1)));
 }
-
-export const addCacheFlag = (command: Command): Command =>
-  command.option('--cache <folder>', 'keep states of what is read there, for later texts that begin the same');
 
 export function addSamplingFlags(command: Command): Command {
   return command
@@ -95,15 +88,6 @@ export const loadOptions = ({ model, device, dtype, threads }: ModelFlags): Load
   device,
   dtype,
 });
-
-/** A folder that fails makes a warning, and the text is read as if there were none. */
-export const cacheOptions = ({ cache, quiet }: CacheFlags & ReportFlags, { stderr }: Context): LoadOptions => {
-  if (cache === undefined) return {};
-  const onStoreError = (error: unknown) => {
-    if (!quiet) stderr.write(`warning: --cache ${cache}: ${(error as Error).message}\n`);
-  };
-  return { prefixCache: { store: new DirectoryStore(cache), onStoreError } };
-};
 
 export const generateOptions = (flags: SamplingFlags): GenerateOptions => {
   const names = ['temperature', 'topK', 'topP', 'minP', 'repetitionPenalty', 'seed', 'stop', 'ignoreEos'] as const;

@@ -1,14 +1,12 @@
 // linattn generate: continues a prompt, as long as it may be.
 import type { Command } from 'commander';
 import type { GenerateResult, Message, Model, Progress, Session } from '../index';
+import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
 import {
-  addCacheFlag,
   addModelFlags,
   addReportFlags,
   addSamplingFlags,
-  type CacheFlags,
-  cacheOptions,
   generateOptions,
   loadOptions,
   type ModelFlags,
@@ -58,11 +56,11 @@ export function generateCommand(program: Command, context: Context): void {
       command.error("error: options '--state' and '--chat' exclude each other");
     }
     const noPrompt = () => command.error('error: no prompt: give -p, --prompt-file or a document on standard input');
-    await generate(flags, context, noPrompt);
+    await withCache(flags, context, (cache) => generate(flags, context, cache, noPrompt));
   });
 }
 
-async function generate(flags: Flags, context: Context, noPrompt: () => never): Promise<void> {
+async function generate(flags: Flags, context: Context, cache: CacheOptions, noPrompt: () => never): Promise<void> {
   const { interrupts, stderr } = context;
   const progress = new ProgressDisplay(context, flags);
   let output = generationOutput(context, flags);
@@ -73,7 +71,7 @@ async function generate(flags: Flags, context: Context, noPrompt: () => never): 
     const onProgress = (state: Progress) => progress.show('load', state);
     model = await load({
       ...loadOptions(flags),
-      ...cacheOptions(flags, context),
+      ...cache,
       signal: interrupts.signal,
       onProgress,
     });

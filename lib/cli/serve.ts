@@ -2,12 +2,13 @@
 import path from 'node:path';
 import { type Command, Option } from 'commander';
 import { type ServerOptions, sequencesOf, serverDefaults } from '../server/options';
+import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
 import { addModelFlags, addReportFlags, integer, loadOptions, type ModelFlags, type ReportFlags } from './flags';
 import { errorLine } from './output';
 import { ProgressDisplay } from './progress';
 
-interface Flags extends ModelFlags, ReportFlags {
+interface Flags extends ModelFlags, CacheFlags, ReportFlags {
   host: string;
   port: number;
   modelName?: string;
@@ -30,7 +31,7 @@ ends by that signal (143, 130). A second one ends it at once. Endpoints: docs/se
 export function serveCommand(program: Command, context: Context): void {
   const command = program.command('serve').description('serve the model over HTTP, as OpenAI does');
   const defaults = serverDefaults;
-  addModelFlags(command)
+  addCacheFlag(addModelFlags(command))
     .option('--host <address>', 'address to listen on; 0.0.0.0 is every one', defaults.host)
     .option('--port <n>', '0: any that is free', integer(0), defaults.port)
     .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)')
@@ -45,15 +46,23 @@ export function serveCommand(program: Command, context: Context): void {
     .option('--session-ttl <seconds>', 'an unused session is dropped', integer(1), defaults.sessionTtlMs / 1000)
     .option('--drain-seconds <n>', 'time for what runs when the server is to end', integer(0), 30);
   addReportFlags(command).addHelpText('after', notes);
-  command.action((flags: Flags) => serve(flags, context));
+  command.action((flags: Flags) => {
+    const isUnset = flags.apiKey === '' && command.getOptionValueSource('apiKey') === 'env';
+    // An empty flag is a variable of a script that was not set, and would open the server to everybody.
+    if (flags.apiKey !== undefined && !isUnset && !/^[!-~]+$/.test(flags.apiKey)) {
+      command.error("error: option '--api-key' must be printable ASCII without spaces, and not empty");
+    }
+    return withCache(flags, context, (cache) => serve(flags, context, cache));
+  });
 }
 
-async function serve(flags: Flags, context: Context): Promise<void> {
+async function serve(flags: Flags, context: Context, cache: CacheOptions): Promise<void> {
   const { interrupts, stdout, stderr } = context;
   const progress = new ProgressDisplay(context, flags);
   const { load, defaultModel, Server } = context.library();
   const model = await load({
     ...loadOptions(flags),
+    ...cache,
     maxSequences: sequencesOf(flags),
     signal: interrupts.signal,
     onProgress: (state) => progress.show('load', state),

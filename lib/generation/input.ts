@@ -76,7 +76,7 @@ export function checkedTokens(call: string, tokens: ArrayLike<number>, vocabular
     if (!(Number.isInteger(id) && id >= 0 && id < vocabularySize)) {
       throw linattnError(
         'ERR_ARGUMENT',
-        `${call}: tokens[${i}] must be a whole number below ${vocabularySize}, got ${id}`,
+        `${call}: tokens[${i}] must be a whole number below ${vocabularySize}, got ${typeof id === 'number' ? id : typeof id}`,
       );
     }
     ids[i] = id;

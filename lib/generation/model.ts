@@ -8,6 +8,7 @@ import type { GenerateOptions, Input } from './input';
 import { loadSnapshot, type SnapshotSource } from './load-snapshot';
 import type { ModelCore } from './model-core';
 import { ModelSession } from './model-session';
+import type { PrefixCacheStats } from './prefix-cache-stats';
 import { request } from './request';
 import type { Session, SessionStart } from './session';
 import { ModelSnapshot, type Snapshot } from './snapshot';
@@ -29,6 +30,8 @@ export interface Model extends AsyncDisposable {
   readonly info: ModelInfo;
   /** Throws ERR_TOKENIZER when the folder has no tokenizer.json. */
   readonly tokenizer: Tokenizer;
+  /** What the prefix cache did and holds at this moment; undefined where `load` was not asked for one. */
+  readonly prefixCache: PrefixCacheStats | undefined;
   /** A new sequence, empty or at a snapshot of this model. ERR_OUT_OF_MEMORY when maxSequences are open. */
   createSession(options?: { from?: Snapshot }): Session;
   /**
@@ -66,6 +69,10 @@ export class LoadedModel implements Model {
 
   get tokenizer(): Tokenizer {
     return this.core.needTokenizer('tokenizer');
+  }
+
+  get prefixCache(): PrefixCacheStats | undefined {
+    return this.core.prefixCache?.stats;
   }
 
   createSession(options: { from?: Snapshot } = {}): ModelSession {

@@ -3,14 +3,16 @@
 // there, or is not what it should be, is a miss.
 import { setTimeout } from 'node:timers/promises';
 import { GuardedStore } from '../cache/guarded-store';
-import { type PrefixNode, PrefixTree } from '../cache/prefix-tree';
-import { type Ranked, Ranking } from '../cache/ranking';
+import { PrefixTree } from '../cache/prefix-tree';
+import { Ranking } from '../cache/ranking';
 import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
 import { readSnapshot } from './load-snapshot';
 import type { ModelCore } from './model-core';
+import { type Entry, newEntry } from './prefix-cache-entry';
 import type { PrefixCacheSettings } from './prefix-cache-options';
+import { noStore, PrefixCacheCounts, type PrefixCacheStats } from './prefix-cache-stats';
 import { collected, snapshotChunks } from './snapshot';
 import { TokenList } from './token-list';
 
@@ -22,17 +24,6 @@ const worthAsking = 256;
 const mostSpilling = 4;
 /** How long a model's dispose waits for the store. */
 const flushMs = 10_000;
-
-interface Entry extends Ranked {
-  readonly node: PrefixNode<Entry>;
-  checkpoint: Checkpoint | undefined;
-  /** As a saved state. */
-  bytes: Uint8Array | undefined;
-  isStored: boolean;
-  isSaving: boolean;
-  /** Asynchronous work on it: until it ends the entry stays in the tree. */
-  busy: number;
-}
 
 export class PrefixCache {
   private readonly tree = new PrefixTree<Entry>();
@@ -47,6 +38,7 @@ export class PrefixCache {
   private saves: Promise<unknown> = Promise.resolve();
   private spilling = 0;
   readonly readers = new Readers();
+  readonly counts = new PrefixCacheCounts();
   private readonly ended = new AbortController();
   private readonly outside: GuardedStore | undefined;
   private readonly store: SequenceStore;
@@ -59,6 +51,14 @@ export class PrefixCache {
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
     this.outside = store && new GuardedStore(store, core.identity, onStoreError);
+  }
+
+  /** What it did since the model was loaded, and what it holds. */
+  get stats(): PrefixCacheStats {
+    const { counts, onDevice, onHost, hostBytes, outside } = this;
+    const deviceBytes = [...onDevice].reduce((sum, one) => sum + this.store.checkpointBytes(one.checkpoint!), 0);
+    const held = { deviceStates: onDevice.size, deviceBytes, hostStates: onHost.size, hostBytes };
+    return { ...counts, ...(outside?.counts ?? noStore), ...held };
   }
 
   /** How many tokens of a text are those of another one that has states here. */
@@ -156,8 +156,7 @@ export class PrefixCache {
 
   private entryAt(tokens: Int32Array): Entry {
     const node = this.tree.nodeAt(tokens);
-    const places = { checkpoint: undefined, bytes: undefined, isStored: false, isSaving: false, busy: 0 };
-    node.entry ??= { node, ...places, uses: 0, priority: 0, usedAt: 0 };
+    node.entry ??= newEntry(node);
     return node.entry;
   }
 
@@ -178,6 +177,7 @@ export class PrefixCache {
       const entry = this.ranking.least(this.onDevice);
       if (entry === undefined) return false;
       this.ranking.givenUp(entry);
+      this.counts.deviceEvictions++;
       // One at a time, so that what leaves never holds more than its share of the device.
       if (entry.bytes === undefined && this.store.checkpointBytes(entry.checkpoint!) <= this.settings.hostBytes) {
         this.demoting ??= this.toHost(entry).finally(() => {
@@ -202,6 +202,7 @@ export class PrefixCache {
     const [reading] = this.readings;
     if (entry !== undefined) {
       this.ranking.givenUp(entry);
+      this.counts.deviceEvictions++;
       this.leaveDevice(entry);
     } else if (reading !== undefined) {
       this.readings.delete(reading);
@@ -243,6 +244,7 @@ export class PrefixCache {
     this.hostBytes += bytes.byteLength;
     while (this.hostBytes > this.settings.hostBytes) {
       const least = this.ranking.least(this.onHost)!;
+      this.counts.hostEvictions++;
       if (least.checkpoint === undefined) {
         this.ranking.givenUp(least);
         if (this.spilling < mostSpilling) this.save(least);

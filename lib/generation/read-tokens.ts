@@ -51,9 +51,11 @@ class Reading {
 
   async run(): Promise<number> {
     const { history, target } = this.job;
+    const known = history.length;
     await this.leap();
     this.report();
     for (const mark of await this.marks()) await this.readTo(mark);
+    this.cache?.counts.count(this.cached - known, history.length - this.cached);
     if (history.length === target.length) this.job.onMoved();
     return this.cached;
   }

@@ -10,7 +10,7 @@ const labelsOf = (labels: Labels): string => {
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`;
 };
 
-interface Metric {
+export interface Metric {
   readonly name: string;
   readonly help: string;
   readonly type: 'counter' | 'gauge' | 'histogram';
@@ -47,6 +47,20 @@ export class Gauge implements Metric {
 
   lines(): string[] {
     return [`${this.name} ${this.read()}`];
+  }
+}
+
+/** What somebody else counts or holds, read when it is asked for: a value for each of the labels. */
+export class Observed implements Metric {
+  constructor(
+    readonly type: 'counter' | 'gauge',
+    readonly name: string,
+    readonly help: string,
+    private readonly read: () => readonly (readonly [Labels, number])[],
+  ) {}
+
+  lines(): string[] {
+    return this.read().map(([labels, value]) => `${this.name}${labelsOf(labels)} ${value}`);
   }
 }
 

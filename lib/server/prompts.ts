@@ -68,7 +68,8 @@ function messagesOf(value: unknown): Message[] {
   return value.map((item, i) => {
     const param = `messages[${i}]`;
     const message = new Fields(item, param);
-    const role = Object.hasOwn(roles, String(message.get('role'))) ? roles[String(message.get('role'))] : undefined;
+    const name = message.get('role');
+    const role = typeof name === 'string' && Object.hasOwn(roles, name) ? roles[name] : undefined;
     if (role === undefined) throw invalid(`${param}.role`, `role must be one of ${Object.keys(roles).join(', ')}`);
     if (message.get('tool_calls') !== undefined) throw unsupported(`${param}.tool_calls`, 'tools are not supported');
     return { role, content: contentOf(message.get('content'), `${param}.content`) };

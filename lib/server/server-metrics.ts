@@ -1,7 +1,8 @@
 // What a server counts and measures.
 import type { Model, Usage } from '../index';
 import type { Admission } from './admission';
-import { Counter, exposition, Gauge, Histogram } from './metrics';
+import { Counter, exposition, Gauge, Histogram, type Metric } from './metrics';
+import { prefixCacheMetrics } from './prefix-cache-metrics';
 import type { Sessions } from './sessions';
 
 const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100];
@@ -18,7 +19,7 @@ export class ServerMetrics {
     seconds,
   );
   readonly token = new Histogram('linattn_token_seconds', 'Between two tokens of an answer.', seconds);
-  private readonly gauges: readonly Gauge[];
+  private readonly gauges: readonly Metric[];
 
   constructor(model: Model, admission: Admission, sessions: Sessions) {
     const gauge = (name: string, help: string, read: () => number) => new Gauge(`linattn_${name}`, help, read);
@@ -32,6 +33,7 @@ export class ServerMetrics {
         () => (admission.running + sessions.size) * model.info.stateBytes,
       ),
       new Gauge('process_resident_memory_bytes', 'Resident memory of the process.', () => process.memoryUsage.rss()),
+      ...prefixCacheMetrics(model),
     ];
     for (const counter of [this.promptTokens, this.cachedTokens, this.completionTokens]) counter.add(0);
   }

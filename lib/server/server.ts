@@ -10,6 +10,7 @@ import { addCompletionRoutes } from './completions';
 import { addEmbeddingRoute } from './embeddings';
 import { failed } from './failures';
 import { seconds } from './forms';
+import { addJsonParser } from './json-body';
 import type { ServerOptions } from './options';
 import { ServerMetrics } from './server-metrics';
 import type { Service } from './service';
@@ -40,7 +41,9 @@ export class Server {
       requestTimeout: requestMs,
       forceCloseConnections: 'idle',
       return503OnClosing: false, // the hook below says it in OpenAI's form
+      frameworkErrors: (error, _, reply) => this.refuse(reply, error), // of a URL that cannot be decoded
     });
+    addJsonParser(this.app);
     this.app.removeContentTypeParser('text/plain'); // what browsers send across origins without asking
     this.addHooks();
     this.addRoutes();

@@ -69,8 +69,9 @@ function serializeOptions(fields: Fields): SerializeOptions {
   } as SerializeOptions;
 }
 
-function sourceOf(folder: string | undefined, { headers, body }: FastifyRequest): SnapshotSource {
-  if (headers['content-type'] === octets) return body as AsyncIterable<Uint8Array>;
+function sourceOf(folder: string | undefined, { body }: FastifyRequest): SnapshotSource {
+  if (typeof body === 'object' && body !== null && Symbol.asyncIterator in body)
+    return body as AsyncIterable<Uint8Array>;
   const name = new Fields(body).string('file');
   if (name === undefined) throw invalid('file', `file must be given, or the bytes of a state as ${octets}`);
   return pathOf(folder, name);

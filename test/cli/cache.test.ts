@@ -1,5 +1,6 @@
-// linattn generate and chat --cache.
+// linattn generate, chat and serve --cache.
 import { DirectoryStore } from '../../lib/cache/directory-store';
+import { RedisStore } from '../../lib/cache/redis-store';
 import { call, type FakeModel, fakeModel } from '../support/cli';
 
 test.each([
@@ -28,4 +29,38 @@ test('a folder that cannot be read or written is a warning, which --quiet leaves
     expect(out).toContain('Hello');
     expect(err.includes('warning: --cache full: no space left')).toBe(!quiet);
   }
+});
+
+test('memory is a cache without a store, from the environment too', async () => {
+  const model = fakeModel(['Hello']);
+  await call(['generate', '-p', 'Hi', '--cache', 'memory'], { model });
+  process.env.LINATTN_CACHE = 'memory';
+  try {
+    await call(['generate', '-p', 'Hi'], { model });
+  } finally {
+    delete process.env.LINATTN_CACHE;
+  }
+  expect(model.loaded.map(({ prefixCache }) => prefixCache)).toEqual([{}, {}]);
+});
+
+test('Redis that is not there is a warning that hides the password', async () => {
+  const model: FakeModel = fakeModel(['Hello'], async () => {
+    const { store, onStoreError } = model.loaded[0]!.prefixCache!;
+    expect(store).toBeInstanceOf(RedisStore);
+    await store!.keys().then(() => undefined, onStoreError); // as the cache does
+  });
+  // Port 1 of this machine is nobody's.
+  const args = ['generate', '-p', 'Hi', '-n', '1', '--cache', 'redis://user:secret@127.0.0.1:1/0'];
+  const { outcome, out, err } = await call(args, { model });
+  expect({ outcome, err }).toEqual({ outcome: { exitCode: 0 }, err: expect.stringContaining('warning') });
+  expect(out).toContain('Hello');
+  expect(err).toContain('warning: --cache redis://127.0.0.1:1/0: connect ECONNREFUSED');
+  expect(err).not.toContain('secret');
+});
+
+test('an address that is none is an error', async () => {
+  const model = fakeModel(['Hello']);
+  const { outcome, err } = await call(['generate', '-p', 'Hi', '--cache', 'redis://:-1'], { model });
+  expect(outcome).toEqual({ exitCode: 1 });
+  expect(err).toContain('ERR_ARGUMENT');
 });

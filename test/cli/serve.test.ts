@@ -1,8 +1,10 @@
 // linattn serve as a process: dist/cli/main.js (npm run build) with a tiny model.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { call } from '../support/cli';
+import { describeWithRedis, startRedis } from '../support/redis-server';
 import { tinyModelFolder } from '../support/tiny-model';
 
 const main = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
@@ -57,6 +59,80 @@ test('what runs too long is aborted; a key from the environment is asked for', a
   child.kill('SIGINT');
   expect(await running.text()).toContain('"code":"draining"');
   expect(await end).toEqual({ code: null, signal: 'SIGINT' });
+});
+
+/** The same long prompt before and after a restart: tokens that were cached, and the metrics at the end. */
+async function twiceCached(cache: string): Promise<{ cached: number[]; metrics: string }> {
+  const prompt = Array.from({ length: 600 }, (_, i) => i % 200);
+  const cached: number[] = [];
+  let metrics = '';
+  for (let start = 0; start < 2; start++) {
+    const url = await serve(['--cache', cache]);
+    for (let request = 0; request < 2; request++) {
+      const response = await fetch(`${url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ prompt, max_tokens: 1 }),
+      });
+      const { usage } = (await response.json()) as { usage: { prompt_tokens_details: { cached_tokens: number } } };
+      cached.push(usage.prompt_tokens_details.cached_tokens);
+    }
+    metrics = await (await fetch(`${url}/metrics`)).text();
+    const end = ended();
+    child.kill('SIGTERM');
+    await end; // what is to be kept is in the store
+  }
+  return { cached, metrics };
+}
+
+test('--cache with a folder is there again after a restart, and metrics say what it did', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'linattn-cache-'));
+  const { cached, metrics } = await twiceCached(folder);
+  expect(cached).toEqual([0, 600, 600, 600]);
+  const value = (name: string) =>
+    Number(
+      metrics
+        .split('\n')
+        .find((line) => line.startsWith(`${name} `))
+        ?.split(' ')[1],
+    );
+  expect(value('linattn_prefix_cache_hits_total')).toBe(2);
+  expect(value('linattn_prefix_cache_misses_total')).toBe(0);
+  expect(value('linattn_prefix_cache_tokens_total')).toBe(1200);
+  expect(value('linattn_prefix_cache_states{tier="device"}')).toBe(1);
+  expect(value('linattn_prefix_cache_bytes{tier="device"}')).toBeGreaterThan(0);
+  expect(value('linattn_prefix_cache_bytes{tier="host"}')).toBe(0);
+  expect(value('linattn_prefix_cache_evictions_total{tier="device"}')).toBe(0);
+  expect(value('linattn_prefix_cache_store_bytes_total{direction="read"}')).toBeGreaterThan(0);
+  expect(value('linattn_prefix_cache_store_errors_total')).toBe(0);
+  rmSync(folder, { recursive: true });
+});
+
+test('--cache memory does not outlive the server', async () => {
+  expect((await twiceCached('memory')).cached).toEqual([0, 600, 0, 600]);
+});
+
+describeWithRedis('serve with Redis', () => {
+  test('--cache redis://... is there again after a restart', async () => {
+    const redis = await startRedis();
+    expect((await twiceCached(redis.url)).cached).toEqual([0, 600, 600, 600]);
+    await redis.stop();
+  });
+});
+
+test.each(['', 'two words', 'schlüssel', 'key\n'])(
+  'the key %j, which no client could send, is a usage error',
+  async (key) => {
+    child = spawn('true');
+    const { outcome, err } = await call(['serve', '--api-key', key]);
+    expect(outcome).toEqual({ exitCode: 2 });
+    expect(err).toContain('--api-key');
+  },
+);
+
+test('an empty key of the environment is none', async () => {
+  const url = await serve(['--model-name', 'tiny'], { LINATTN_API_KEY: '' });
+  expect((await ask(url, 1)).status).toBe(200);
 });
 
 test('help names the limits and the environment, not the key', async () => {

@@ -69,6 +69,36 @@ describe.each(['qwen3_5/grouped', 'gated_deltanet/hybrid'])('%s', (name) => {
     });
   });
 
+  test('the model says what its cache did and holds', async () => {
+    expect(plain.prefixCache).toBeUndefined();
+    const deviceBytes = await room(options, 2);
+    await withCache({ everyTokens: 1000, deviceBytes }, async (model) => {
+      const none = { hits: 0, misses: 0, cachedTokens: 0, deviceEvictions: 0, hostEvictions: 0 };
+      const store = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
+      const empty = { deviceStates: 0, deviceBytes: 0, hostStates: 0, hostBytes: 0 };
+      expect(model.prefixCache).toEqual({ ...none, ...store, ...empty });
+      const text = randomTokens(100);
+      await reading(model, text);
+      expect(model.prefixCache).toMatchObject({ ...none, misses: 1, deviceStates: 1 });
+      const [bytes, states] = [model.prefixCache!.deviceBytes, model.prefixCache!.deviceStates];
+      expect(bytes).toBeGreaterThanOrEqual(states * model.info.stateBytes);
+      // A session's own tokens are no hit, and nothing to read is no miss.
+      const session = model.createSession();
+      await session.prefill({ tokens: join(text, randomTokens(20)) });
+      await session.prefill({ append: [] });
+      expect(model.prefixCache).toMatchObject({ hits: 1, misses: 1, cachedTokens: 100 });
+      await session.dispose();
+      for (let i = 0; i < 3; i++) await reading(model, randomTokens(100));
+      await whenKept(model);
+      const after = model.prefixCache!;
+      expect(after).toMatchObject({ hits: 1, misses: 4, hostEvictions: 0 });
+      expect(after.deviceStates).toBeLessThanOrEqual(2);
+      expect(after.deviceEvictions).toBeGreaterThanOrEqual(2);
+      expect(after.hostStates).toBeGreaterThan(0);
+      expect(after.hostBytes).toBeGreaterThan(after.hostStates * 1000);
+    });
+  });
+
   test('a generation from a cached state writes what one writes that read everything', async () => {
     const text = randomTokens(200);
     const options = { tokens: text, maxTokens: 30, temperature: 0.8, seed: 4, repetitionPenalty: 1.2, ignoreEos: true };

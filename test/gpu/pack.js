@@ -17,6 +17,10 @@ const left = [
   'playwright-core',
   'openai',
   'ai',
+  'bullmq',
+  'express',
+  'piscina',
+  'usearch',
 ];
 
 const read = (folder) => JSON.parse(fs.readFileSync(path.join(folder, 'package.json')));

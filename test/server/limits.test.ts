@@ -42,6 +42,43 @@ test('bodies that are no request', async () => {
   expect(await errorOf(await post('/v1/embeddings', { input: [] }))).toMatchObject({ status: 400, param: 'input' });
 });
 
+test('bodies that nest without end, or hold what cannot be printed', async () => {
+  const failures: unknown[] = [];
+  const { post } = await served({ onError: (error) => failures.push(error) });
+  const deep = '['.repeat(100_000) + ']'.repeat(100_000);
+  const odd = '{"toString": 1, "valueOf": 1}';
+  for (const inner of [deep, odd, `[${odd}]`, `[[${odd}]]`]) {
+    for (const [path, body] of [
+      ['completions', `{"prompt": ${inner}}`],
+      ['completions', `{"prompt": "a", "n": ${inner}}`],
+      ['completions', `{"prompt": "a", "stop": ${inner}}`],
+      ['chat/completions', `{"messages": [{"role": ${inner}, "content": "a"}]}`],
+      ['chat/completions', `{"messages": [{"role": "user", "content": ${inner}}]}`],
+      ['embeddings', `{"input": ${inner}}`],
+      ['sessions/restore', `{"file": ${inner}}`],
+    ] as const) {
+      const { status } = await errorOf(await post(`/v1/${path}`, body));
+      expect({ path, body: body.slice(0, 80), status }).toEqual({ path, body: body.slice(0, 80), status: 400 });
+    }
+  }
+  expect(failures).toEqual([]);
+});
+
+test('a request without a body may name its type all the same', async () => {
+  const { url, post } = await served();
+  const headers = { 'content-type': 'application/json' };
+  const created = await fetch(`${url}/v1/sessions`, { method: 'POST', headers });
+  expect(created.status).toBe(200);
+  const { id } = (await created.json()) as { id: string };
+  expect((await fetch(`${url}/v1/sessions/${id}`, { method: 'DELETE', headers })).status).toBe(200);
+  expect(await errorOf(await post('/v1/completions', ''))).toMatchObject({ status: 400 });
+});
+
+test('a URL that cannot be decoded is an error in the same form', async () => {
+  const { url } = await served();
+  expect(await errorOf(await fetch(`${url}/v1/sessions/%E0%A4%A`))).toMatchObject({ status: 400 });
+});
+
 test.each([
   [{ prompt: undefined }, 'prompt'],
   [{ prompt: 5 }, 'prompt'],

@@ -1,5 +1,6 @@
 // Sessions over HTTP: what was read is not read again, and forks and saved states go on as if nothing had happened.
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Served, serve, until } from '../support/server';
@@ -87,6 +88,8 @@ test('refuses what is not a state, not there, or not a plain name', async () => 
   const headers = { 'content-type': 'application/octet-stream' };
   const bytes = (body: Uint8Array) => status(served.post('/v1/sessions/restore', '', { body, headers }));
   expect(await bytes(new Uint8Array(100))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
+  headers['content-type'] += '; version=1';
+  expect(await bytes(new Uint8Array(100))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
   const session = await created();
   const save = () => served.post(`/v1/sessions/${session}/save`, {});
   expect(await status(save())).toEqual([400, 'ERR_ARGUMENT']);
@@ -99,6 +102,23 @@ test('refuses what is not a state, not there, or not a plain name', async () => 
     400,
     'ERR_ARGUMENT',
   ]);
+  expect(await served.metric('linattn_sessions')).toBe(1);
+});
+
+test('a client that goes away while it sends a state is no bad state', async () => {
+  const session = await created();
+  await complete({ session, prompt: document, max_tokens: 0 });
+  const state = Buffer.from(await (await served.post(`/v1/sessions/${session}/save`, {})).arrayBuffer());
+  const { hostname, port } = new URL(served.url);
+  const socket = connect(Number(port), hostname);
+  const head = ['POST /v1/sessions/restore HTTP/1.1', `host: ${hostname}`, 'content-type: application/octet-stream'];
+  socket.write(`${[...head, `content-length: ${state.length}`].join('\r\n')}\r\n\r\n`);
+  socket.write(state.subarray(0, state.length >> 1));
+  await until(async () => (await served.metric('linattn_requests_running')) === 1);
+  socket.destroy();
+  await until(async () => (await served.metric('linattn_requests_running')) === 0);
+  expect(await served.metric('linattn_errors_total{code="client_closed_request"}')).toBe(1);
+  expect(await served.metric('linattn_errors_total{code="ERR_SNAPSHOT_CORRUPT"}')).toBeNaN();
   expect(await served.metric('linattn_sessions')).toBe(1);
 });
 

@@ -1,7 +1,8 @@
-// A Redis server of the tests' own, on a socket in a temporary folder, where redis-server is installed.
+// A Redis server of the tests' own, on a free port and on a socket in a temporary folder, where redis-server is installed.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import Redis from 'ioredis';
@@ -16,15 +17,28 @@ export function describeWithRedis(name: string, tests: () => void): void {
 
 export interface RedisServer {
   readonly socket: string;
+  /** redis://127.0.0.1:port */
+  readonly url: string;
   client(): Redis;
   /** Ends the clients and the server. */
   stop(): Promise<void>;
 }
 
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
 export async function startRedis(): Promise<RedisServer> {
   const folder = mkdtempSync(path.join(tmpdir(), 'linattn-redis-'));
   const socket = path.join(folder, 'socket');
-  const args = ['--port', '0', '--unixsocket', socket, '--save', '', '--appendonly', 'no', '--dir', folder];
+  const port = await freePort();
+  const where = ['--bind', '127.0.0.1', '--port', String(port), '--unixsocket', socket];
+  const args = [...where, '--save', '', '--appendonly', 'no', '--dir', folder];
   const server = spawn('redis-server', args, { stdio: 'ignore' });
   const exited = once(server, 'exit');
   while (!existsSync(socket)) {
@@ -34,6 +48,7 @@ export async function startRedis(): Promise<RedisServer> {
   const clients: Redis[] = [];
   return {
     socket,
+    url: `redis://127.0.0.1:${port}`,
     client() {
       const client = new Redis({ path: socket });
       client.on('error', () => undefined); // tests stop the server under it
