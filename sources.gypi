@@ -109,6 +109,7 @@
       "native/cuda/ops/sample.cu",
       "native/cuda/ops/softmax-attention-decode.cu",
       "native/cuda/ops/softmax-attention-generic.cu",
+      "native/cuda/ops/softmax-attention-prefill-wgmma.cu",
       "native/cuda/ops/softmax-attention-prefill.cu",
       "native/cuda/ops/softmax-attention.cu",
       "native/cuda/ops/weighted-sum.cu",

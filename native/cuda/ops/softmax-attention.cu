@@ -212,7 +212,11 @@ void run(const SoftmaxAttention& op, Cuda& cuda) {
   if (prefills) {
     const auto blocks = static_cast<unsigned>(ceil_div(sequences.tokens, kStoreWarps));
     launch(cuda, store_kernel, blocks, kStoreWarps * kWarp, 0, x, stores_pieces(x));
-    mma ? run_prefill(x, cuda) : run_generic_prefill(x, cuda);
+    if (!mma) {
+      run_generic_prefill(x, cuda);
+    } else if (!run_wgmma_prefill(x, cuda)) {
+      run_prefill(x, cuda);
+    }
   }
   // A graph may be replayed with other lengths.
   const bool long_one = prefills && !cuda.recording && sequences.rows - sequences.single_rows == 1 &&
