@@ -6,11 +6,10 @@
 #pragma once
 #include "cuda/device/mma.cuh"
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
 namespace linattn::cuda {
 
 constexpr int kWarpgroup = 128;  // threads
-constexpr int kTileColumns = 64;
+constexpr int kTileRows = 8, kTileColumns = 64;
 constexpr int kTileBytes = 1024;
 
 // Where piece p of row r lies, in elements, with kColumns columns.
@@ -18,6 +17,8 @@ template <int kColumns>
 __device__ __forceinline__ int wgmma_place(int row, int piece) {
   return (row / 8 * (kColumns / kTileColumns) + piece / 8) * 512 + row % 8 * kTileColumns + (piece % 8 ^ row % 8) * 8;
 }
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 // An operand with kColumns columns that begins at a tile.
 template <int kColumns>
@@ -140,5 +141,6 @@ __device__ __forceinline__ void wgmma(float (&d)[kCount], const uint32_t (&a)[4]
 #undef LINATTN_NAMES_32
 #undef LINATTN_TEN
 
-}  // namespace linattn::cuda
 #endif
+
+}  // namespace linattn::cuda

@@ -10,6 +10,8 @@ bool run_wgmma_prefill(const AttentionView&, Cuda&) { return false; }
 
 }  // namespace linattn::cuda
 #else
+#include <numeric>
+
 #include "cuda/device/launch.cuh"
 #include "cuda/device/stage-barrier.cuh"
 #include "cuda/device/tensor-map.cuh"
@@ -18,8 +20,6 @@ bool run_wgmma_prefill(const AttentionView&, Cuda&) { return false; }
 
 namespace linattn::cuda {
 namespace {
-
-constexpr int kBoxKeys = 8;  // that the copy engine takes at once
 
 template <int kWidthGiven>
 struct HopperShape {
@@ -57,32 +57,31 @@ struct HopperWork {
   int first_position, last_position, begin_key, first, last;
 };
 
-// Keys and values to shared memory, by one warp: a lane for every 8 keys of a tile, which lie in one page.
+// Keys and values to shared memory, by one warp: a lane for each box of keys, which lie in one page.
 template <class T, class Shape>
-__device__ __forceinline__ void produce(const AttentionView& x, const CUtensorMap& pages, const HopperWork& work,
-                                        HopperShared<T, Shape>& shared, StageBarriers<Shape>& barriers) {
-  constexpr int kBoxes = Shape::kKeys / kBoxKeys;
-  static_assert(kBoxes <= kWarp);
-  const int lane = threadIdx.x % kWarp;
+__device__ __forceinline__ void produce(const AttentionView& x, const CUtensorMap& pages, int box_keys,
+                                        const HopperWork& work, HopperShared<T, Shape>& shared,
+                                        StageBarriers<Shape>& barriers) {
+  const int lane = threadIdx.x % kWarp, column = work.kv_head * (Shape::kWidth / kTileColumns);
+  const bool copies = lane < Shape::kKeys / box_keys;
   for (int tile = work.first; tile <= work.last; tile++) {
     const int i = tile - work.first, stage = i % 2, unread = i / 2 % 2 ^ 1;
-    const int key = tile * Shape::kKeys + lane * kBoxKeys;
-    int page = -1;
-    if (lane < kBoxes && key + kBoxKeys > work.begin_key && key <= work.last_position)
-      page = key_page(x, work.row, key);
-    const int token = key % x.page_tokens;
+    const int key = tile * Shape::kKeys + lane * box_keys;
+    int page = x.page_count;  // zeros
+    if (copies && key + box_keys > work.begin_key && key <= work.last_position) {
+      const int found = key_page(x, work.row, key);
+      if (found >= 0) page = found;
+    }
+    const int rows = key % x.page_tokens / kTileRows;
     const auto copy = [&](T* to, int from, ByteBarrier& barrier) {
       if (lane == 0) barrier.expect(Shape::kKeys * Shape::kWidth * sizeof(T));
       __syncwarp();
-      if (lane < kBoxes) {
-        copy_box(to + lane * kBoxKeys * Shape::kWidth, pages,
-                 {0, from, 0, work.kv_head, page < 0 ? x.page_count : page}, barrier);
-      }
+      if (copies) copy_box(to + lane * box_keys * Shape::kWidth, pages, {0, 0, column, from, page}, barrier);
     };
     barriers.keys_empty[stage].wait(unread);
-    copy(shared.keys[stage], token, barriers.keys_full[stage]);
+    copy(shared.keys[stage], rows, barriers.keys_full[stage]);
     barriers.values_empty[stage].wait(unread);
-    copy(shared.values[stage], x.page_tokens + token, barriers.values_full[stage]);
+    copy(shared.values[stage], x.page_tokens / kTileRows + rows, barriers.values_full[stage]);
   }
 }
 
@@ -266,7 +265,8 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
 // Empty but for sm_90a; there it declares shared memory, by which has_wgmma() knows it.
 template <class T, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ CUtensorMap pages) {
+    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ CUtensorMap pages,
+                         int box_keys) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   __shared__ StageBarriers<Shape> barriers;
   const PrefillTile tile = find_tile(x, Shape::kRows, static_cast<int>(blockIdx.x) / x.kv_heads);
@@ -300,7 +300,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   auto& shared = *dynamic_shared<HopperShared<T, Shape>>();
   if (thread < kWarpgroup) {
     give_registers<Shape::kProducerRegisters>();
-    if (thread < kWarp) produce(x, pages, work, shared, barriers);
+    if (thread < kWarp) produce(x, pages, box_keys, work, shared, barriers);
   } else {
     take_registers<Shape::kConsumerRegisters>();
     consume(x, work, shared, barriers);
@@ -321,17 +321,18 @@ bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
   using Shape = HopperShape<kWidth>;
   const auto kernel = prefill_wgmma_kernel<T, Shape>;
   if (!has_wgmma(kernel)) return false;
-  const uint64_t width = static_cast<uint64_t>(x.width), heads = static_cast<uint64_t>(x.kv_heads);
-  // Columns of a chunk, tokens with the keys and then the values of a page, chunks, heads, pages.
+  const uint64_t token = static_cast<uint64_t>(x.kv_heads) * kWidth, page_tokens = x.page_tokens;
+  const auto box_keys = std::gcd(Shape::kKeys, x.page_tokens);
+  // Columns of a tile, its rows, tiles of all heads, tiles with the keys and then the values of a page, pages.
   const TensorBoxes boxes{
       x.pages,
-      {64, 2 * static_cast<uint64_t>(x.page_tokens), width / 64, heads, static_cast<uint64_t>(x.page_count)},
-      {heads * width * 2, 128, width * 2, static_cast<uint64_t>(x.page_stride) * 2},
-      {64, kBoxKeys, kWidth / 64, 1, 1}};
+      {kTileColumns, kTileRows, token / kTileColumns, 2 * page_tokens / kTileRows, static_cast<uint64_t>(x.page_count)},
+      {2 * token, 2 * kTileColumns, 2 * token * kTileRows, 2 * static_cast<uint64_t>(x.page_stride)},
+      {kTileColumns, kTileRows, kWidth / kTileColumns, static_cast<uint32_t>(box_keys / kTileRows), 1}};
   CUtensorMap pages;
   if (!make_tensor_map(boxes, pages)) return false;
   const auto blocks = static_cast<unsigned>(prefill_tiles(x, Shape::kRows) * x.kv_heads);
-  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, pages);
+  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, pages, box_keys);
   return true;
 }
 
@@ -339,13 +340,13 @@ bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
 
 bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda) {
   if (cuda.properties.capability != 90 || x.slopes || x.scale <= 0) return false;
-  if (x.width % 64 != 0 || x.page_tokens % kBoxKeys != 0) return false;
+  if ((x.width != 64 && x.width != 128 && x.width != 256) || x.page_tokens % kTileRows != 0) return false;
   bool launched = false;
   for_float(x.q_type, [&](auto value) {
     using T = decltype(value);
     if constexpr (sizeof(T) == 2) {
-      launched = x.width <= 64    ? launch_wgmma<T, 64>(x, cuda)
-                 : x.width <= 128 ? launch_wgmma<T, 128>(x, cuda)
+      launched = x.width == 64    ? launch_wgmma<T, 64>(x, cuda)
+                 : x.width == 128 ? launch_wgmma<T, 128>(x, cuda)
                                   : launch_wgmma<T, 256>(x, cuda);
     }
   });
