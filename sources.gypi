@@ -107,6 +107,7 @@
       "native/cuda/ops/sample-edges.cu",
       "native/cuda/ops/sample-resolve.cu",
       "native/cuda/ops/sample.cu",
+      "native/cuda/ops/softmax-attention-decode-streamed.cu",
       "native/cuda/ops/softmax-attention-decode.cu",
       "native/cuda/ops/softmax-attention-generic.cu",
       "native/cuda/ops/softmax-attention-prefill-wgmma.cu",

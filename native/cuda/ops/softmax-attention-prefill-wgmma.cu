@@ -10,13 +10,8 @@ bool run_wgmma_prefill(const AttentionView&, Cuda&) { return false; }
 
 }  // namespace linattn::cuda
 #else
-#include <numeric>
-
 #include "cuda/device/launch.cuh"
-#include "cuda/device/stage-barrier.cuh"
-#include "cuda/device/tensor-map.cuh"
-#include "cuda/device/wgmma.cuh"
-#include "cuda/ops/softmax-attention-mma.cuh"
+#include "cuda/ops/softmax-attention-boxes.cuh"
 
 namespace linattn::cuda {
 namespace {
@@ -57,47 +52,24 @@ struct HopperWork {
   int first_position, last_position, begin_key, first, last;
 };
 
-// Keys and values to shared memory, by one warp: a lane for each box of keys, which lie in one page.
+// Keys and values to shared memory, by one warp.
 template <class T, class Shape>
-__device__ __forceinline__ void produce(const AttentionView& x, const CUtensorMap& pages, int box_keys,
-                                        const HopperWork& work, HopperShared<T, Shape>& shared,
-                                        StageBarriers<Shape>& barriers) {
-  const int lane = threadIdx.x % kWarp, column = work.kv_head * (Shape::kWidth / kTileColumns);
-  const bool copies = lane < Shape::kKeys / box_keys;
+__device__ __forceinline__ void produce(const AttentionView& x, const KeyBoxes& boxes, const HopperWork& work,
+                                        HopperShared<T, Shape>& shared, StageBarriers<Shape>& barriers) {
   for (int tile = work.first; tile <= work.last; tile++) {
     const int i = tile - work.first, stage = i % 2, unread = i / 2 % 2 ^ 1;
-    const int key = tile * Shape::kKeys + lane * box_keys;
-    int page = x.page_count;  // zeros
-    if (copies && key + box_keys > work.begin_key && key <= work.last_position) {
-      const int found = key_page(x, work.row, key);
-      if (found >= 0) page = found;
-    }
-    const int rows = key % x.page_tokens / kTileRows;
-    const auto copy = [&](T* to, int from, ByteBarrier& barrier) {
-      if (lane == 0) barrier.expect(Shape::kKeys * Shape::kWidth * sizeof(T));
+    const KeyBox box =
+        find_key_box<Shape::kKeys>(x, boxes, work.row, tile * Shape::kKeys, work.begin_key, work.last_position + 1);
+    const auto copy = [&](T* to, bool values, ByteBarrier& barrier) {
+      if (threadIdx.x == 0) barrier.expect(Shape::kKeys * Shape::kWidth * sizeof(T));
       __syncwarp();
-      if (copies) copy_box(to + lane * box_keys * Shape::kWidth, pages, {0, 0, column, from, page}, barrier);
+      copy_key_box<Shape::kWidth>(to, x, boxes, box, work.kv_head, values, barrier);
     };
     barriers.keys_empty[stage].wait(unread);
-    copy(shared.keys[stage], rows, barriers.keys_full[stage]);
+    copy(shared.keys[stage], false, barriers.keys_full[stage]);
     barriers.values_empty[stage].wait(unread);
-    copy(shared.values[stage], x.page_tokens / kTileRows + rows, barriers.values_full[stage]);
+    copy(shared.values[stage], true, barriers.values_full[stage]);
   }
-}
-
-// Zeros for the values of a tile that no row sees: a weight of 0 does not keep out a NaN. By each warpgroup.
-template <class T, class Shape>
-__device__ __forceinline__ void clear_unseen(const HopperWork& work, int tile, T* values) {
-  constexpr int kPieces = Shape::kWidth / kPiece;
-  const int first_key = tile * Shape::kKeys;
-  if (first_key >= work.begin_key && first_key + Shape::kKeys - 1 <= work.last_position) return;
-  for (int i = threadIdx.x % kWarpgroup; i < Shape::kKeys * kPieces; i += kWarpgroup) {
-    const int r = i / kPieces, key = first_key + r;
-    if (key >= work.begin_key && key <= work.last_position) continue;
-    *reinterpret_cast<uint4*>(values + wgmma_place<Shape::kWidth>(r, i % kPieces)) = uint4{0, 0, 0, 0};
-  }
-  wgmma_publish();
-  named_barrier(threadIdx.x / kWarpgroup, kWarpgroup);
 }
 
 template <class T, class Shape>
@@ -111,7 +83,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
   T* const queries = shared.queries[group];
   for (int i = thread; i < kRows * kPieces; i += kWarpgroup) {
     const int r = i / kPieces, piece = i % kPieces;
-    const bool present = r < rows && piece * kPiece < x.width;
+    const bool present = r < rows;
     const OutputRow at = output_row(x, work.row, work.kv_head, work.first_row + (r < rows ? group * kRows + r : 0));
     const T* from = static_cast<const T*>(x.q) + at.token * x.q_stride + at.head * x.width;
     copy_async_16(queries + wgmma_place<kWidth>(r, piece), present ? from + piece * kPiece : from, present);
@@ -200,9 +172,14 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
   barriers.keys_empty[0].arrive();
   weigh(work.first);
   pack_weights();
-  if (work.first * kKeys < work.begin_key) {
+  const auto clear_values = [&](int tile, int stage) {
+    const bool cleared = clear_unseen<kKeys, kWidth, kWarpgroup>(shared.values[stage], tile * kKeys, work.begin_key,
+                                                                 work.last_position + 1);
+    if (cleared) named_barrier(1 + group, kWarpgroup);
+  };
+  if (work.first < work.last && work.first * kKeys < work.begin_key) {
     barriers.values_full[0].wait(0);
-    clear_unseen<T, Shape>(work, work.first, shared.values[0]);
+    clear_values(work.first, 0);
   }
   for (int tile = work.first; tile < work.last; tile++) {
     const int i = tile - work.first, stage = i % 2, next = (i + 1) % 2;
@@ -212,6 +189,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
     wgmma_begin();
     multiply_keys(next);
     barriers.values_full[stage].wait(i / 2 % 2);
+    wgmma_begin();
     multiply_values(stage);
     wgmma_wait<1>();
     wgmma_settled(scores);
@@ -228,7 +206,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
   }
   const int i = work.last - work.first, stage = i % 2;
   barriers.values_full[stage].wait(i / 2 % 2);
-  clear_unseen<T, Shape>(work, work.last, shared.values[stage]);
+  clear_values(work.last, stage);
   wgmma_settled(out);
   wgmma_begin();
   multiply_values(stage);
@@ -253,7 +231,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
   __syncwarp();
   for (int j = lane; j < 16 * kPieces; j += kWarp) {
     const int r = warp * 16 + j / kPieces, piece = j % kPieces;
-    if (r >= rows || piece * kPiece >= x.width) continue;
+    if (r >= rows) continue;
     const OutputRow at = output_row(x, work.row, work.kv_head, first_row + r);
     T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(queries + wgmma_place<kWidth>(r, piece));
@@ -262,11 +240,10 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
 
 #endif
 
-// Empty but for sm_90a; there it declares shared memory, by which has_wgmma() knows it.
+// Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
 template <class T, class Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ CUtensorMap pages,
-                         int box_keys) {
+    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ KeyBoxes boxes) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   __shared__ StageBarriers<Shape> barriers;
   const PrefillTile tile = find_tile(x, Shape::kRows, static_cast<int>(blockIdx.x) / x.kv_heads);
@@ -300,7 +277,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   auto& shared = *dynamic_shared<HopperShared<T, Shape>>();
   if (thread < kWarpgroup) {
     give_registers<Shape::kProducerRegisters>();
-    if (thread < kWarp) produce(x, pages, box_keys, work, shared, barriers);
+    if (thread < kWarp) produce(x, boxes, work, shared, barriers);
   } else {
     take_registers<Shape::kConsumerRegisters>();
     consume(x, work, shared, barriers);
@@ -308,39 +285,21 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
 #endif
 }
 
-// Whether the code that this GPU runs is that of sm_90a.
-template <class Kernel>
-bool has_wgmma(Kernel kernel) {
-  cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, kernel));
-  return attributes.sharedSizeBytes > 0;
-}
-
 template <class T, int kWidth>
 bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
   using Shape = HopperShape<kWidth>;
   const auto kernel = prefill_wgmma_kernel<T, Shape>;
-  if (!has_wgmma(kernel)) return false;
-  const uint64_t token = static_cast<uint64_t>(x.kv_heads) * kWidth, page_tokens = x.page_tokens;
-  const auto box_keys = std::gcd(Shape::kKeys, x.page_tokens);
-  // Columns of a tile, its rows, tiles of all heads, tiles with the keys and then the values of a page, pages.
-  const TensorBoxes boxes{
-      x.pages,
-      {kTileColumns, kTileRows, token / kTileColumns, 2 * page_tokens / kTileRows, static_cast<uint64_t>(x.page_count)},
-      {2 * token, 2 * kTileColumns, 2 * token * kTileRows, 2 * static_cast<uint64_t>(x.page_stride)},
-      {kTileColumns, kTileRows, kWidth / kTileColumns, static_cast<uint32_t>(box_keys / kTileRows), 1}};
-  CUtensorMap pages;
-  if (!make_tensor_map(boxes, pages)) return false;
+  KeyBoxes boxes;
+  if (!is_for_hopper(kernel) || !make_key_boxes(x, Shape::kKeys, boxes)) return false;
   const auto blocks = static_cast<unsigned>(prefill_tiles(x, Shape::kRows) * x.kv_heads);
-  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, pages, box_keys);
+  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, boxes);
   return true;
 }
 
 }  // namespace
 
 bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda) {
-  if (cuda.properties.capability != 90 || x.slopes || x.scale <= 0) return false;
-  if ((x.width != 64 && x.width != 128 && x.width != 256) || x.page_tokens % kTileRows != 0) return false;
+  if (!has_key_boxes(x, cuda) || x.slopes || x.scale <= 0) return false;
   bool launched = false;
   for_float(x.q_type, [&](auto value) {
     using T = decltype(value);

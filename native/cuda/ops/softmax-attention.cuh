@@ -27,6 +27,7 @@ struct AttentionView {
   int heads, kv_heads, group, width, window;
   float scale;
   int decode_tokens;
+  bool pieces;  // k and v go to the pages as they are, in pieces of 16 bytes
   Fault* fault;
 };
 
@@ -51,9 +52,10 @@ __host__ __device__ inline int most_splits(int max_splits, int query_rows) {
 }
 
 void run_prefill(const AttentionView& x, Cuda& cuda);
+void run_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
 // False, and nothing done, where the GPU or the op has no such kernel.
 bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda);
-void run_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
+bool run_streamed_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
 void run_generic_prefill(const AttentionView& x, Cuda& cuda);
 void run_generic_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
 
