@@ -55,6 +55,15 @@ struct StreamBarriers {
   StageBarrier empty[Shape::kStages], queries_empty[Shape::kQueries];
 };
 
+// The piece of 16-bit values that begins at element i.
+__device__ __forceinline__ const uint4* piece_of(const void* values, int64_t i) {
+  return reinterpret_cast<const uint4*>(static_cast<const bfloat16*>(values) + i);
+}
+
+__device__ __forceinline__ uint4* piece_of(void* values, int64_t i) {
+  return reinterpret_cast<uint4*>(static_cast<bfloat16*>(values) + i);
+}
+
 // The new keys and values of a row and head whose positions are in [begin, end) go to their pages; then the copy engine
 // may read them there. By a warp.
 __device__ __forceinline__ void stream_new(const AttentionView& x, const AttentionRow& row, int kv_head, int begin,
@@ -64,26 +73,26 @@ __device__ __forceinline__ void stream_new(const AttentionView& x, const Attenti
   if (begin >= end) return;
   const int lane = threadIdx.x % kWarp;
   for (int position = begin; position < end; position++) {
-    const int64_t key = key_offset(x, row, position);
-    if (key < 0) continue;
     const int64_t token = row.first + position - row.position, head = static_cast<int64_t>(kv_head) * x.width;
     const int64_t k = token * x.k_stride + head, v = token * x.v_stride + head;
-    const int64_t to_k = key + head, to_v = to_k + values_apart(x);
     if (x.pieces) {
-      const auto at = [](const void* values, int64_t offset) {
-        return static_cast<const uint4*>(static_cast<const void*>(static_cast<const bfloat16*>(values) + offset));
-      };
-      const auto to = [&](int64_t offset) { return const_cast<uint4*>(at(x.pages, offset)); };
-      for (int i = lane; i < x.width / kPiece; i += kWarp) {
-        const uint4 new_k = at(x.k, k)[i], new_v = at(x.v, v)[i];
-        to(to_k)[i] = new_k;
-        to(to_v)[i] = new_v;
+      const bool has_piece = lane < x.width / kPiece;
+      uint4 new_k, new_v;
+      if (has_piece) {
+        new_k = *piece_of(x.k, k + lane * kPiece);
+        new_v = *piece_of(x.v, v + lane * kPiece);
       }
+      const int64_t key = key_offset(x, row, position);
+      if (key < 0 || !has_piece) continue;
+      *piece_of(x.pages, key + head + lane * kPiece) = new_k;
+      *piece_of(x.pages, key + head + values_apart(x) + lane * kPiece) = new_v;
       continue;
     }
+    const int64_t key = key_offset(x, row, position);
+    if (key < 0) continue;
     for (int d = lane; d < x.width; d += kWarp) {
-      store_element(x.pages, x.page_type, to_k + d, load_element(x.k, x.k_type, k + d));
-      store_element(x.pages, x.page_type, to_v + d, load_element(x.v, x.v_type, v + d));
+      store_element(x.pages, x.page_type, key + head + d, load_element(x.k, x.k_type, k + d));
+      store_element(x.pages, x.page_type, key + head + values_apart(x) + d, load_element(x.v, x.v_type, v + d));
     }
   }
   __threadfence();
