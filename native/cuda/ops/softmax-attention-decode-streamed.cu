@@ -25,7 +25,8 @@ struct StreamShape {
   static constexpr int kWarps = kWidth <= 64 ? 4 : 8;  // that multiply
   static constexpr int kThreads = (kWarps + 1) * kWarp;
   static constexpr int kTileValues = kKeys * kWidth;
-  static constexpr int kStages = (kRowTiles == 1 ? 3 : 2) * 256 / kWidth;
+  // As the shared memory has room for; with a width of 64, of two blocks: a tile has little to multiply.
+  static constexpr int kStages = (kRowTiles == 1 ? 3 : 2) * (kWidth == 64 ? 2 : 256 / kWidth);
   static constexpr int kQueryStride = kWidth + kPiece;  // no bank conflicts
   static constexpr int kQueries = 2;                    // splits whose queries are there
 };
@@ -242,8 +243,10 @@ bool launch_streamed(const AttentionView& x, const DecodePlan& plan, Cuda& cuda)
   if (!is_for_hopper(kernel) || !make_key_boxes(x, Shape::kKeys, boxes)) return false;
   const int row_tiles = static_cast<int>(ceil_div(std::max(1, plan.row_tokens) * x.group, Shape::kRows));
   const int64_t items = static_cast<int64_t>(plan.rows) * x.kv_heads * row_tiles * plan.splits;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, cuda.properties.multiprocessors));
-  launch_early(cuda, kernel, blocks, Shape::kThreads, sizeof(StreamShared<T, Shape>), x, plan, boxes, row_tiles);
+  constexpr size_t kBytes = sizeof(StreamShared<T, Shape>);
+  const int64_t resident = std::max<int64_t>(1, cuda.properties.shared_memory / (kBytes + 2048));
+  const auto blocks = static_cast<unsigned>(std::min(items, resident * cuda.properties.multiprocessors));
+  launch_early(cuda, kernel, blocks, Shape::kThreads, kBytes, x, plan, boxes, row_tiles);
   return true;
 }
 

@@ -33,6 +33,8 @@ struct AttentionView {
 
 // Keys in spans of so many are dealt out to the splits of a decode row.
 constexpr int kSpanKeys = 64;
+// Splits of a row of more spans have two at least: beginning and merging one costs as much as a span.
+constexpr int kFewSpans = 32;
 
 // What the decode kernels leave for the merge: for each query row and split the sum of e^(score - max) * value at
 // out[slot * padded], and max[slot] and sum[slot].
@@ -244,7 +246,8 @@ __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const De
   const int first = row.begin_key(x.window) / kSpanKeys;
   const int spans = (row.end_key() - 1) / kSpanKeys + 1 - first;
   const int most = most_splits(plan.max_splits, row.count * x.group);
-  return {first, spans, static_cast<int>(ceil_div(spans, most)), min(most, plan.splits)};
+  const int each = max(static_cast<int>(ceil_div(spans, most)), spans > kFewSpans ? 2 : 1);
+  return {first, spans, each, min(most, plan.splits)};
 }
 
 // Positions [begin, end) of a split.
