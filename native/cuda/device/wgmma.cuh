@@ -41,17 +41,11 @@ __device__ __forceinline__ void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(pending) : "memory");
 }
 
-// After the wait for the products that write (or read) the registers, so that no use of them moves before it.
-template <class Value, int kCount>
-__device__ __forceinline__ void wgmma_settled(Value (&d)[kCount]) {
+// After the wait for the products that write these sums (and before them), so that no use of them moves across it.
+template <int kCount>
+__device__ __forceinline__ void wgmma_settled(float (&d)[kCount]) {
 #pragma unroll
-  for (int i = 0; i < kCount; i++) {
-    if constexpr (std::is_same_v<Value, float>) {
-      asm volatile("" : "+f"(d[i])::"memory");
-    } else {
-      asm volatile("" : "+r"(d[i])::"memory");
-    }
-  }
+  for (int i = 0; i < kCount; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
 // What a thread wrote into shared memory is seen by the products that follow a barrier after this.
