@@ -25,7 +25,6 @@ struct HopperShape {
   static constexpr int kRows = kConsumers * kConsumerRows;
   static constexpr int kThreads = (1 + kConsumers) * 128;
   static constexpr int kStages = 2;  // of keys, and of values
-  static constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 };
 
 template <class T, class Shape>
@@ -123,7 +122,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
     }
     wgmma_commit();
   };
-  // Scores of a tile become weights, but for the conversion; returns by what the sums before are multiplied.
+  // Scores of a tile become weights, but for the conversion; `keep` is what the sums before are multiplied by.
   float keep[2];
   const auto weigh = [&](int tile) {
     const bool whole =
@@ -275,11 +274,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   }
   __syncthreads();
   auto& shared = *dynamic_shared<HopperShared<T, Shape>>();
+  // Of the 168 registers that a thread of three warpgroups begins with.
   if (thread < kWarpgroup) {
-    give_registers<Shape::kProducerRegisters>();
+    give_registers<24>();
     if (thread < kWarp) produce(x, boxes, work, shared, barriers);
   } else {
-    take_registers<Shape::kConsumerRegisters>();
+    take_registers<240>();
     consume(x, work, shared, barriers);
   }
 #endif
