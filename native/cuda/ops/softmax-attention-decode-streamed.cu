@@ -105,7 +105,7 @@ template <class T, class Shape>
 __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan& plan, const KeyBoxes& boxes,
                                         int row_tiles, StreamShared<T, Shape>& shared,
                                         StreamBarriers<Shape>& barriers) {
-  constexpr uint32_t kTileBytes = 2 * Shape::kTileValues * sizeof(T);
+  constexpr uint32_t kStageBytes = 2 * Shape::kTileValues * sizeof(T);
   const int lane = threadIdx.x % kWarp;
   const int64_t step = gridDim.x;
   int count = 0, splits = 0;  // of tiles, of splits so far
@@ -132,7 +132,7 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
       if (tile.first) barriers.queries_empty[place].wait(splits / Shape::kQueries % 2 ^ 1);
       if (lane == 0) {
         shared.tiles[stage] = tile;
-        barriers.full[stage].expect(kTileBytes + (tile.first ? rows * row_bytes : 0));
+        barriers.full[stage].expect(kStageBytes + (tile.first ? rows * row_bytes : 0));
       }
       __syncwarp();
       copy_key_box<Shape::kWidth>(shared.keys[stage], x, boxes, box, tile.item.kv_head, false, barriers.full[stage]);
