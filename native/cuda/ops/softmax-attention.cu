@@ -15,6 +15,24 @@ constexpr int kMergeColumns = 64;  // of a block
 constexpr int kMergeGroups = 16;   // of threads, each with every 16th split
 constexpr int kMostSplits = 64;
 
+bool aligned(const void* data, int64_t stride_bytes) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride_bytes % 16 == 0;
+}
+
+// Whether the kernels with matrix instructions take it: 16-bit values, in pieces of 16 bytes.
+bool supports_mma(const AttentionView& x) {
+  if (x.q_type == DType::kFloat32 || x.q_type != x.page_type || x.width % 8 != 0 || x.width > 256) return false;
+  return aligned(x.q, 2 * x.q_stride) && aligned(x.out, 2 * x.out_stride) && aligned(x.pages, 2 * x.page_stride);
+}
+
+// Whether keys and values go to the pages as they are, in pieces of 16 bytes.
+bool stores_pieces(const AttentionView& x) {
+  const int64_t bytes = dtype_bytes(x.page_type);
+  if (x.k_type != x.page_type || x.v_type != x.page_type || x.kv_heads * x.width * bytes % 16 != 0) return false;
+  return aligned(x.k, bytes * x.k_stride) && aligned(x.v, bytes * x.v_stride) &&
+         aligned(x.pages, bytes * x.page_stride);
+}
+
 AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
   AttentionView x{};
   x.sequences = view_of(op.sequences);
@@ -54,31 +72,14 @@ AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
   x.window = op.window;
   x.scale = op.scale;
   x.decode_tokens = std::max(8, 64 / x.group);
+  x.pieces = stores_pieces(x);
   x.fault = cuda.fault();
   return x;
 }
 
-bool aligned(const void* data, int64_t stride_bytes) {
-  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride_bytes % 16 == 0;
-}
-
-// Whether the kernels with matrix instructions take it: 16-bit values, in pieces of 16 bytes.
-bool supports_mma(const AttentionView& x) {
-  if (x.q_type == DType::kFloat32 || x.q_type != x.page_type || x.width % 8 != 0 || x.width > 256) return false;
-  return aligned(x.q, 2 * x.q_stride) && aligned(x.out, 2 * x.out_stride) && aligned(x.pages, 2 * x.page_stride);
-}
-
-// Whether keys and values go to the pages as they are, in pieces of 16 bytes.
-bool stores_pieces(const AttentionView& x) {
-  const int64_t bytes = dtype_bytes(x.page_type);
-  if (x.k_type != x.page_type || x.v_type != x.page_type || x.kv_heads * x.width * bytes % 16 != 0) return false;
-  return aligned(x.k, bytes * x.k_stride) && aligned(x.v, bytes * x.v_stride) &&
-         aligned(x.pages, bytes * x.page_stride);
-}
-
 // A warp for each token: its keys and values to the pages, where its row takes the prefill kernels; 0 to the output
 // where no row has it.
-__global__ void store_kernel(const __grid_constant__ AttentionView x, bool pieces) {
+__global__ void store_kernel(const __grid_constant__ AttentionView x) {
   const int t = static_cast<int>(blockIdx.x) * kStoreWarps + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   for (int n = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); n < x.sequences.rows;
        n += static_cast<int>(gridDim.x * blockDim.x)) {
@@ -96,7 +97,7 @@ __global__ void store_kernel(const __grid_constant__ AttentionView x, bool piece
   if (key < 0) return;
   const int64_t k = t * x.k_stride, v = t * x.v_stride;
   const int size = x.kv_heads * x.width;
-  if (pieces) {
+  if (x.pieces) {
     const int64_t bytes = x.page_type == DType::kFloat32 ? 4 : 2;
     const auto copy = [&](const void* from, int64_t from_offset, int64_t to_offset) {
       const auto* source = reinterpret_cast<const uint4*>(static_cast<const char*>(from) + from_offset * bytes);
@@ -116,7 +117,7 @@ __global__ void store_kernel(const __grid_constant__ AttentionView x, bool piece
 // A block for each token of the decode rows, head and kMergeColumns columns; one more for the tokens that no row has.
 __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
                              int tokens) {
-  __shared__ float weights[kMostSplits];
+  __shared__ float maxima[kMostSplits], totals[kMostSplits], weights[kMostSplits];
   __shared__ float4 sums[kMergeGroups][kMergeColumns / 4];
   const int j = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int first_column = static_cast<int>(blockIdx.z) * kMergeColumns;
@@ -140,27 +141,38 @@ __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __gr
 
   const int splits = key_splits(x, plan, row).count();
   const int64_t slot = row_slots(x, plan, row, n, at);
-  float max = -INFINITY;
-  for (int s = 0; s < splits; s++) max = fmaxf(max, plan.max[slot + s]);
-  if (thread < splits) weights[thread] = plan.sum[slot + thread] == 0 ? 0.0f : expf(plan.max[slot + thread] - max);
-  __syncthreads();
   const int column = thread % (kMergeColumns / 4), group = thread / (kMergeColumns / 4);
+  const bool inside = first_column + 4 * column < last_column;
+  float4 parts[kMostSplits / kMergeGroups];
+#pragma unroll
+  for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
+    const int s = group + i * kMergeGroups;
+    if (!inside || s >= splits) continue;
+    parts[i] = *reinterpret_cast<const float4*>(plan.out + (slot + s) * plan.padded + first_column + 4 * column);
+  }
+  if (thread < splits) {
+    maxima[thread] = plan.max[slot + thread];
+    totals[thread] = plan.sum[slot + thread];
+  }
+  __syncthreads();
+  float max = -INFINITY;
+  for (int s = 0; s < splits; s++) max = fmaxf(max, maxima[s]);
+  if (thread < splits) weights[thread] = totals[thread] == 0 ? 0.0f : expf(maxima[thread] - max);
+  __syncthreads();
   float4 total{0, 0, 0, 0};
-  if (first_column + 4 * column < last_column) {
-    for (int s = group; s < splits; s += kMergeGroups) {
-      const float weight = weights[s];
-      if (weight == 0) continue;
-      const float4 part =
-          *reinterpret_cast<const float4*>(plan.out + (slot + s) * plan.padded + first_column + 4 * column);
-      total.x += weight * part.x;
-      total.y += weight * part.y;
-      total.z += weight * part.z;
-      total.w += weight * part.w;
-    }
+#pragma unroll
+  for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
+    const int s = group + i * kMergeGroups;
+    if (!inside || s >= splits || weights[s] == 0) continue;
+    const float weight = weights[s];
+    total.x += weight * parts[i].x;
+    total.y += weight * parts[i].y;
+    total.z += weight * parts[i].z;
+    total.w += weight * parts[i].w;
   }
   sums[group][column] = total;
   __syncthreads();
-  if (group != 0 || first_column + 4 * column >= last_column) return;
+  if (group != 0 || !inside) return;
   for (int g = 1; g < kMergeGroups; g++) {
     const float4 part = sums[g][column];
     total.x += part.x;
@@ -169,7 +181,7 @@ __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __gr
     total.w += part.w;
   }
   float sum = 0;
-  for (int s = 0; s < splits; s++) sum += weights[s] * plan.sum[slot + s];
+  for (int s = 0; s < splits; s++) sum += weights[s] * totals[s];
   const float factor = finish_row(x, at, max, sum, first_column + column == 0);
   const float values[4] = {total.x * factor, total.y * factor, total.z * factor, total.w * factor};
   const int64_t to = at.token * x.out_stride + static_cast<int64_t>(head) * x.width + first_column + 4 * column;
@@ -211,8 +223,12 @@ void run(const SoftmaxAttention& op, Cuda& cuda) {
   const bool prefills = sequences.max_tokens > x.decode_tokens || sequences.rows == 0;
   if (prefills) {
     const auto blocks = static_cast<unsigned>(ceil_div(sequences.tokens, kStoreWarps));
-    launch(cuda, store_kernel, blocks, kStoreWarps * kWarp, 0, x, stores_pieces(x));
-    mma ? run_prefill(x, cuda) : run_generic_prefill(x, cuda);
+    launch(cuda, store_kernel, blocks, kStoreWarps * kWarp, 0, x);
+    if (!mma) {
+      run_generic_prefill(x, cuda);
+    } else if (!run_wgmma_prefill(x, cuda)) {
+      run_prefill(x, cuda);
+    }
   }
   // A graph may be replayed with other lengths.
   const bool long_one = prefills && !cuda.recording && sequences.rows - sequences.single_rows == 1 &&
@@ -220,7 +236,11 @@ void run(const SoftmaxAttention& op, Cuda& cuda) {
   const int rows = long_one ? sequences.single_rows : sequences.rows;
   if (rows == 0) return;
   const DecodePlan plan = plan_decode(x, rows, cuda);
-  mma ? run_decode(x, plan, cuda) : run_generic_decode(x, plan, cuda);
+  if (!mma) {
+    run_generic_decode(x, plan, cuda);
+  } else if (!run_streamed_decode(x, plan, cuda)) {
+    run_decode(x, plan, cuda);
+  }
   const int singles = std::min(rows, x.single_rows), tokens = singles + (rows - singles) * plan.row_tokens;
   const dim3 grid(static_cast<unsigned>(tokens + 1), static_cast<unsigned>(x.heads),
                   static_cast<unsigned>(ceil_div(x.width, kMergeColumns)));

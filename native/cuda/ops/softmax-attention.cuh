@@ -27,11 +27,14 @@ struct AttentionView {
   int heads, kv_heads, group, width, window;
   float scale;
   int decode_tokens;
+  bool pieces;  // k and v go to the pages as they are, in pieces of 16 bytes
   Fault* fault;
 };
 
 // Keys in spans of so many are dealt out to the splits of a decode row.
 constexpr int kSpanKeys = 64;
+// Splits of a row of more spans have two at least: beginning and merging one costs as much as a span.
+constexpr int kFewSpans = 32;
 
 // What the decode kernels leave for the merge: for each query row and split the sum of e^(score - max) * value at
 // out[slot * padded], and max[slot] and sum[slot].
@@ -52,6 +55,9 @@ __host__ __device__ inline int most_splits(int max_splits, int query_rows) {
 
 void run_prefill(const AttentionView& x, Cuda& cuda);
 void run_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
+// False, and nothing done, where the GPU or the op has no such kernel.
+bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda);
+bool run_streamed_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
 void run_generic_prefill(const AttentionView& x, Cuda& cuda);
 void run_generic_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda);
 
@@ -109,17 +115,22 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
   return row;
 }
 
+// The page of a position of a row that is not dropped; -1, with a report, where the row has none.
+__device__ __forceinline__ int key_page(const AttentionView& x, const AttentionRow& row, int position) {
+  const int column = position / x.page_tokens % x.table_pages;
+  const int page = row.table[column];
+  if (page >= 0 && page < x.page_count) return page;
+  report(x.fault, FaultKind::kRange, FaultName::kPageTable, row.table_row * x.table_pages + column, page, 0,
+         x.page_count);
+  return -1;
+}
+
 // Element of `pages` where the keys of all heads begin for a position of a row that is not dropped; the values lie
 // page_tokens * kv_heads * width behind. -1, with a report, where the row has no page.
 __device__ __forceinline__ int64_t key_offset(const AttentionView& x, const AttentionRow& row, int position) {
-  const int logical = position / x.page_tokens, column = logical % x.table_pages;
-  const int page = row.table[column];
-  if (page < 0 || page >= x.page_count) {
-    report(x.fault, FaultKind::kRange, FaultName::kPageTable, row.table_row * x.table_pages + column, page, 0,
-           x.page_count);
-    return -1;
-  }
-  return page * x.page_stride + static_cast<int64_t>(position - logical * x.page_tokens) * x.kv_heads * x.width;
+  const int page = key_page(x, row, position);
+  if (page < 0) return -1;
+  return page * x.page_stride + static_cast<int64_t>(position % x.page_tokens) * x.kv_heads * x.width;
 }
 
 __device__ __forceinline__ int64_t values_apart(const AttentionView& x) {
@@ -235,7 +246,8 @@ __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const De
   const int first = row.begin_key(x.window) / kSpanKeys;
   const int spans = (row.end_key() - 1) / kSpanKeys + 1 - first;
   const int most = most_splits(plan.max_splits, row.count * x.group);
-  return {first, spans, static_cast<int>(ceil_div(spans, most)), min(most, plan.splits)};
+  const int each = max(static_cast<int>(ceil_div(spans, most)), spans > kFewSpans ? 2 : 1);
+  return {first, spans, each, min(most, plan.splits)};
 }
 
 // Positions [begin, end) of a split.

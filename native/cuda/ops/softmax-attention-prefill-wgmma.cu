@@ -1,0 +1,316 @@
+// softmaxAttention of prefill rows in 16 bits on Hopper, as FlashAttention-3 has it: one warp of a block has the copy
+// engine load tiles of keys and values, two warpgroups of 64 query rows each multiply. Scores, weights and weighted
+// values stay in registers. In the background of the weighing of a tile are the products of the tile before it.
+#ifdef LINATTN_CUDA_EMULATOR
+#include "cuda/ops/softmax-attention.cuh"
+
+namespace linattn::cuda {
+
+bool run_wgmma_prefill(const AttentionView&, Cuda&) { return false; }
+
+}  // namespace linattn::cuda
+#else
+#include "cuda/device/launch.cuh"
+#include "cuda/ops/softmax-attention-boxes.cuh"
+
+namespace linattn::cuda {
+namespace {
+
+template <int kWidthGiven>
+struct HopperShape {
+  static constexpr int kWidth = kWidthGiven;
+  static constexpr int kKeys = kWidth <= 128 ? 128 : 80;  // of a tile
+  static constexpr int kConsumers = 2;                    // warpgroups
+  static constexpr int kConsumerRows = 64;
+  static constexpr int kRows = kConsumers * kConsumerRows;
+  static constexpr int kThreads = (1 + kConsumers) * 128;
+  static constexpr int kStages = 2;  // of keys, and of values
+};
+
+template <class T, class Shape>
+struct HopperShared {
+  alignas(1024) T queries[Shape::kConsumers][Shape::kConsumerRows * Shape::kWidth];
+  T keys[Shape::kStages][Shape::kKeys * Shape::kWidth];
+  T values[Shape::kStages][Shape::kKeys * Shape::kWidth];
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+// For each stage: keys and values are there, and are read.
+template <class Shape>
+struct StageBarriers {
+  ByteBarrier keys_full[Shape::kStages], values_full[Shape::kStages];
+  StageBarrier keys_empty[Shape::kStages], values_empty[Shape::kStages];
+};
+
+// What a block does: query rows [first_row, first_row + rows) of a row and key head, with tiles [first, last] of keys,
+// of which [begin_key, last_position] are seen.
+struct HopperWork {
+  AttentionRow row;
+  int kv_head, first_row, rows;
+  int first_position, last_position, begin_key, first, last;
+};
+
+// Keys and values to shared memory, by one warp.
+template <class T, class Shape>
+__device__ __forceinline__ void produce(const AttentionView& x, const KeyBoxes& boxes, const HopperWork& work,
+                                        HopperShared<T, Shape>& shared, StageBarriers<Shape>& barriers) {
+  for (int tile = work.first; tile <= work.last; tile++) {
+    const int i = tile - work.first, stage = i % 2, unread = i / 2 % 2 ^ 1;
+    const KeyBox box =
+        find_key_box<Shape::kKeys>(x, boxes, work.row, tile * Shape::kKeys, work.begin_key, work.last_position + 1);
+    const auto copy = [&](T* to, bool values, ByteBarrier& barrier) {
+      if (threadIdx.x == 0) barrier.expect(Shape::kKeys * Shape::kWidth * sizeof(T));
+      __syncwarp();
+      copy_key_box<Shape::kWidth>(to, x, boxes, box, work.kv_head, values, barrier);
+    };
+    barriers.keys_empty[stage].wait(unread);
+    copy(shared.keys[stage], false, barriers.keys_full[stage]);
+    barriers.values_empty[stage].wait(unread);
+    copy(shared.values[stage], true, barriers.values_full[stage]);
+  }
+}
+
+template <class T, class Shape>
+__device__ __forceinline__ void consume(const AttentionView& x, const HopperWork& work, HopperShared<T, Shape>& shared,
+                                        StageBarriers<Shape>& barriers) {
+  constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kRows = Shape::kConsumerRows, kPieces = kWidth / kPiece;
+  const int group = threadIdx.x / kWarpgroup - 1, thread = threadIdx.x % kWarpgroup;
+  const int warp = thread / kWarp, lane = thread % kWarp;
+  const int first_row = work.first_row + group * kRows;
+  const int rows = min(kRows, work.rows - group * kRows);  // may be none
+  T* const queries = shared.queries[group];
+  for (int i = thread; i < kRows * kPieces; i += kWarpgroup) {
+    const int r = i / kPieces, piece = i % kPieces;
+    const bool present = r < rows;
+    const OutputRow at = output_row(x, work.row, work.kv_head, work.first_row + (r < rows ? group * kRows + r : 0));
+    const T* from = static_cast<const T*>(x.q) + at.token * x.q_stride + at.head * x.width;
+    copy_async_16(queries + wgmma_place<kWidth>(r, piece), present ? from + piece * kPiece : from, present);
+  }
+  copy_async_commit();
+
+  int positions[2];
+  float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    const int r = min(work.rows - 1, group * kRows + warp * 16 + half * 8 + lane / 4);
+    positions[half] = work.row.position + (work.first_row + r) / x.group;
+  }
+  const int first_position = work.row.position + first_row / x.group;
+  const float factor = x.scale * kLog2E;
+  float out[kWidth / 2];
+#pragma unroll
+  for (int i = 0; i < kWidth / 2; i++) out[i] = 0;
+  float scores[kKeys / 2];
+  uint32_t weights[kKeys / 16][4];
+
+  const uint64_t query_operand = wgmma_operand<kWidth>(queries);
+  const auto multiply_keys = [&](int stage) {
+    const uint64_t keys = wgmma_operand<kWidth>(shared.keys[stage]);
+#pragma unroll
+    for (int d = 0; d < kWidth; d += 16) {
+      const uint32_t bytes = d / kTileColumns * kTileBytes + d % kTileColumns * sizeof(T);
+      wgmma<T, false>(scores, wgmma_further(query_operand, bytes), wgmma_further(keys, bytes), d > 0);
+    }
+    wgmma_commit();
+  };
+  const auto multiply_values = [&](int stage) {
+    const uint64_t values = wgmma_operand<kWidth>(shared.values[stage]);
+#pragma unroll
+    for (int k = 0; k < kKeys / 16; k++) {
+      wgmma<T, true>(out, weights[k], wgmma_further(values, k * 16 * kWidth * sizeof(T)), true);
+    }
+    wgmma_commit();
+  };
+  // Scores of a tile become weights, but for the conversion; `keep` is what the sums before are multiplied by.
+  float keep[2];
+  const auto weigh = [&](int tile) {
+    const bool whole =
+        tile * kKeys + kKeys - 1 <= first_position && (x.window == 0 || tile * kKeys > work.last_position - x.window);
+    if (!whole) {
+      const int first_key = tile * kKeys + lane % 4 * 2;
+#pragma unroll
+      for (int i = 0; i < kKeys / 2; i++) {
+        const int apart = positions[i / 2 % 2] - (first_key + i / 4 * 8 + i % 2);
+        if (apart < 0 || (x.window > 0 && apart >= x.window)) scores[i] = -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float largest = top[half];
+#pragma unroll
+      for (int i = 2 * half; i < kKeys / 2; i += 4) largest = fmaxf(largest, fmaxf(scores[i], scores[i + 1]));
+      largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 2));
+      const float shift = largest == -INFINITY ? 0.0f : largest * factor;
+      keep[half] = exp2_fast(top[half] * factor - shift);
+      top[half] = largest;
+      float total = 0;
+#pragma unroll
+      for (int i = 2 * half; i < kKeys / 2; i += 4) {
+        scores[i] = exp2_fast(scores[i] * factor - shift);
+        scores[i + 1] = exp2_fast(scores[i + 1] * factor - shift);
+        total += scores[i] + scores[i + 1];
+      }
+      sum[half] = sum[half] * keep[half] + total;
+    }
+  };
+  const auto pack_weights = [&] {
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; i++) weights[i / 4][i % 4] = pack_pair<T>(scores[2 * i], scores[2 * i + 1]);
+  };
+
+  copy_async_wait<0>();
+  wgmma_publish();
+  named_barrier(1 + group, kWarpgroup);
+  barriers.keys_full[0].wait(0);
+  wgmma_begin();
+  multiply_keys(0);
+  wgmma_wait<0>();
+  wgmma_settled(scores);
+  barriers.keys_empty[0].arrive();
+  weigh(work.first);
+  pack_weights();
+  const auto clear_values = [&](int tile, int stage) {
+    const bool cleared = clear_unseen<kKeys, kWidth, kWarpgroup>(shared.values[stage], tile * kKeys, work.begin_key,
+                                                                 work.last_position + 1);
+    if (cleared) named_barrier(1 + group, kWarpgroup);
+  };
+  if (work.first < work.last && work.first * kKeys < work.begin_key) {
+    barriers.values_full[0].wait(0);
+    clear_values(work.first, 0);
+  }
+  for (int tile = work.first; tile < work.last; tile++) {
+    const int i = tile - work.first, stage = i % 2, next = (i + 1) % 2;
+    barriers.keys_full[next].wait((i + 1) / 2 % 2);
+    wgmma_settled(scores);
+    wgmma_settled(out);
+    wgmma_begin();
+    multiply_keys(next);
+    barriers.values_full[stage].wait(i / 2 % 2);
+    wgmma_begin();
+    multiply_values(stage);
+    wgmma_wait<1>();
+    wgmma_settled(scores);
+    barriers.keys_empty[next].arrive();
+    weigh(tile + 1);
+    wgmma_wait<0>();
+    wgmma_settled(out);
+    barriers.values_empty[stage].arrive();
+    if (__any_sync(kFullMask, keep[0] != 1.0f || keep[1] != 1.0f)) {
+#pragma unroll
+      for (int j = 0; j < kWidth / 2; j++) out[j] *= keep[j / 2 % 2];
+    }
+    pack_weights();
+  }
+  const int i = work.last - work.first, stage = i % 2;
+  barriers.values_full[stage].wait(i / 2 % 2);
+  clear_values(work.last, stage);
+  wgmma_settled(out);
+  wgmma_begin();
+  multiply_values(stage);
+  wgmma_wait<0>();
+  wgmma_settled(out);
+
+  // Through the shared memory of the warp's own queries, so that whole pieces are written.
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    float total = sum[half];
+    total += __shfl_xor_sync(kFullMask, total, 1);
+    total += __shfl_xor_sync(kFullMask, total, 2);
+    const int r = warp * 16 + half * 8 + lane / 4;
+    const OutputRow at = output_row(x, work.row, work.kv_head, work.first_row + min(work.rows - 1, group * kRows + r));
+    const float share = finish_row(x, at, top[half] * x.scale, total, r < rows && lane % 4 == 0);
+#pragma unroll
+    for (int n = 0; n < kPieces; n++) {
+      const uint32_t pair = pack_pair<T>(out[4 * n + 2 * half] * share, out[4 * n + 2 * half + 1] * share);
+      *reinterpret_cast<uint32_t*>(queries + wgmma_place<kWidth>(r, n) + lane % 4 * 2) = pair;
+    }
+  }
+  __syncwarp();
+  for (int j = lane; j < 16 * kPieces; j += kWarp) {
+    const int r = warp * 16 + j / kPieces, piece = j % kPieces;
+    if (r >= rows) continue;
+    const OutputRow at = output_row(x, work.row, work.kv_head, first_row + r);
+    T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
+    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(queries + wgmma_place<kWidth>(r, piece));
+  }
+}
+
+#endif
+
+// Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
+template <class T, class Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 1)
+    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ KeyBoxes boxes) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  __shared__ StageBarriers<Shape> barriers;
+  const PrefillTile tile = find_tile(x, Shape::kRows, static_cast<int>(blockIdx.x) / x.kv_heads);
+  if (tile.row < 0) return;
+  HopperWork work;
+  work.kv_head = static_cast<int>(blockIdx.x) % x.kv_heads;
+  work.row = attention_row(x, tile.row);
+  work.first_row = tile.index * Shape::kRows;
+  work.rows = min(Shape::kRows, work.row.count * x.group - work.first_row);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (!work.row.table) {
+    for (int r = thread; r < work.rows; r += Shape::kThreads)
+      clear_row(x, output_row(x, work.row, work.kv_head, work.first_row + r), 0, x.width, 1);
+    return;
+  }
+  work.first_position = work.row.position + work.first_row / x.group;
+  work.last_position = work.row.position + (work.first_row + work.rows - 1) / x.group;
+  work.begin_key = x.window > 0 ? max(0, work.first_position - x.window + 1) : 0;
+  work.first = work.begin_key / Shape::kKeys;
+  work.last = work.last_position / Shape::kKeys;
+
+  if (thread == 0) {
+    for (int stage = 0; stage < Shape::kStages; stage++) {
+      barriers.keys_full[stage].init();
+      barriers.values_full[stage].init();
+      barriers.keys_empty[stage].init(4 * Shape::kConsumers);
+      barriers.values_empty[stage].init(4 * Shape::kConsumers);
+    }
+  }
+  __syncthreads();
+  auto& shared = *dynamic_shared<HopperShared<T, Shape>>();
+  // Of the 168 registers that a thread of three warpgroups begins with.
+  if (thread < kWarpgroup) {
+    give_registers<24>();
+    if (thread < kWarp) produce(x, boxes, work, shared, barriers);
+  } else {
+    take_registers<240>();
+    consume(x, work, shared, barriers);
+  }
+#endif
+}
+
+template <class T, int kWidth>
+bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
+  using Shape = HopperShape<kWidth>;
+  const auto kernel = prefill_wgmma_kernel<T, Shape>;
+  KeyBoxes boxes;
+  if (!is_for_hopper(kernel) || !make_key_boxes(x, Shape::kKeys, boxes)) return false;
+  const auto blocks = static_cast<unsigned>(prefill_tiles(x, Shape::kRows) * x.kv_heads);
+  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, boxes);
+  return true;
+}
+
+}  // namespace
+
+bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda) {
+  if (!has_key_boxes(x, cuda) || x.slopes || x.scale <= 0) return false;
+  bool launched = false;
+  for_float(x.q_type, [&](auto value) {
+    using T = decltype(value);
+    if constexpr (sizeof(T) == 2) {
+      launched = x.width == 64    ? launch_wgmma<T, 64>(x, cuda)
+                 : x.width == 128 ? launch_wgmma<T, 128>(x, cuda)
+                                  : launch_wgmma<T, 256>(x, cuda);
+    }
+  });
+  return launched;
+}
+
+}  // namespace linattn::cuda
+#endif
