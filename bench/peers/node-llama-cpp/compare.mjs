@@ -145,7 +145,10 @@ if (values.side !== undefined) {
     }
   }
   const names = Object.keys(all.ours[0]);
-  const middle = (numbers) => numbers.sort((a, b) => a - b)[numbers.length >> 1];
+  const middle = (numbers) => {
+    numbers.sort((a, b) => a - b);
+    return (numbers[(numbers.length - 1) >> 1] + numbers[numbers.length >> 1]) / 2;
+  };
   const median = (side) => Object.fromEntries(names.map((name) => [name, middle(all[side].map((run) => run[name]))]));
   const [mine, other] = [median('ours'), median('theirs')];
   const record = {
