@@ -171,7 +171,12 @@ export class Scheduler {
       entry.at += size;
       sequence.logits = undefined;
       if (onHidden !== undefined) onHidden(await output!.read().finally(() => output!.dispose()), size);
-      else if (last) await this.store.checkpoint(sequence, output!);
+      else if (last) {
+        await this.store.checkpoint(sequence, output!).catch((error: unknown) => {
+          output!.dispose();
+          throw error;
+        });
+      }
       onProgress(entry.at);
       if (last) entry.resolve();
       else {
