@@ -52,6 +52,9 @@ export const hasOutput = ({ entry, last }: Piece): boolean => last || entry.job.
 export class PrefillLine {
   private entries: Prefilling[] = [];
 
+  /** @param pieceTokens a multiple of 64: pieces end at every multiple of it, and nowhere else before a prompt's end */
+  constructor(private readonly pieceTokens?: number) {}
+
   get length(): number {
     return this.entries.length;
   }
@@ -61,8 +64,9 @@ export class PrefillLine {
   }
 
   /**
-   * Takes out of the line what the next step reads: of several prompts, at most `budget` (>= 64) tokens together. Pieces
-   * end on multiples of 64 of the absolute position, except at a prompt's end. Entries whose signal is aborted are rejected.
+   * Takes out of the line what the next step reads: of several prompts, at most `budget` (>= 64) tokens together, or one
+   * piece where their ends are given and it is longer. Pieces end on multiples of 64 of the absolute position, except at a
+   * prompt's end. Entries whose signal is aborted are rejected.
    */
   next(budget: number): Piece[] {
     this.rejectAborted();
@@ -70,7 +74,7 @@ export class PrefillLine {
     const pieces: Piece[] = [];
     let room = budget;
     for (const entry of order) {
-      const size = sizeOf(entry, room);
+      const size = this.sizeOf(entry, room, pieces.length === 0);
       if (size <= 0) continue;
       pieces.push({ entry, size, last: size === entry.left });
       room -= size;
@@ -82,6 +86,16 @@ export class PrefillLine {
     return pieces;
   }
 
+  /** Tokens of a prompt that fit into `room`, 0 or less for none; `first`: of the step. */
+  private sizeOf({ left, job }: Prefilling, room: number, first: boolean): number {
+    const from = job.sequence.length;
+    if (this.pieceTokens !== undefined) {
+      const size = Math.min(left, this.pieceTokens - (from % this.pieceTokens));
+      return first || size <= room ? size : 0;
+    }
+    return left <= room ? left : Math.floor((from + room) / pageTokens) * pageTokens - from;
+  }
+
   private rejectAborted(): void {
     this.entries = this.entries.filter((entry) => {
       const { signal } = entry.job;
@@ -89,11 +103,4 @@ export class PrefillLine {
       return !signal?.aborted;
     });
   }
-}
-
-/** Tokens of a prompt that fit into `room`. */
-function sizeOf(entry: Prefilling, room: number): number {
-  if (entry.left <= room) return entry.left;
-  const from = entry.job.sequence.length;
-  return Math.floor((from + room) / pageTokens) * pageTokens - from;
 }

@@ -112,7 +112,8 @@ export class PrefixCache {
       if (bytes === undefined) continue;
       const loaded = await this.load(bytes, tokens, signal);
       if (loaded === 'no room') return undefined;
-      if (loaded === 'wrong') {
+      if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== key) {
+        if (loaded !== 'wrong') this.store.release(loaded);
         await outside.delete(key, signal);
         continue;
       }

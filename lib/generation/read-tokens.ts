@@ -121,7 +121,15 @@ class Reading {
       history.push(tokens.subarray(history.length, start + done));
       this.report();
     };
-    await this.core.scheduler.prefill({ sequence, tokens: tokens.subarray(start), priority, signal, onProgress });
+    const job = { sequence, tokens: tokens.subarray(start), priority, signal, onProgress };
+    try {
+      await this.core.scheduler.prefill(job);
+    } catch (error) {
+      // What the device has committed counts, also where its checkpoint failed.
+      if (sequence.length > history.length) onMoved();
+      history.push(tokens.subarray(history.length, sequence.length));
+      throw error;
+    }
     if (ends === undefined) return;
     this.isBetween = at < target.length;
     this.cache?.offer(tokens, sequence.checkpoints.at(-1)!, isLasting);

@@ -44,7 +44,7 @@ interface DecodePart {
 }
 
 export class Scheduler {
-  private readonly line = new PrefillLine();
+  private readonly line: PrefillLine;
   private decoding: Decoding[] = [];
   private readonly steps: StepCommands;
   private readonly graphs: DecodeGraphs;
@@ -66,7 +66,8 @@ export class Scheduler {
     readonly scheduling: Scheduling,
   ) {
     this.budget = new StepBudget(scheduling.targetStepMs, scheduling.stepTokens);
-    this.steps = new StepCommands(network, store, device);
+    this.line = new PrefillLine(scheduling.pieceTokens);
+    this.steps = new StepCommands(network, store, device, scheduling.pieceTokens);
     this.graphs = new DecodeGraphs(device, (rows, offsets) => this.steps.decode(rows, offsets));
   }
 
@@ -170,7 +171,12 @@ export class Scheduler {
       entry.at += size;
       sequence.logits = undefined;
       if (onHidden !== undefined) onHidden(await output!.read().finally(() => output!.dispose()), size);
-      else if (last) await this.store.checkpoint(sequence, output!);
+      else if (last) {
+        await this.store.checkpoint(sequence, output!).catch((error: unknown) => {
+          output!.dispose();
+          throw error;
+        });
+      }
       onProgress(entry.at);
       if (last) entry.resolve();
       else {

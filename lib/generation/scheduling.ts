@@ -13,12 +13,19 @@ export interface SchedulingOptions {
   maxQueued?: number;
 }
 
-export type Scheduling = Required<SchedulingOptions>;
+export interface Scheduling extends Required<SchedulingOptions> {
+  /**
+   * Deterministic on a GPU: prompts are cut at the multiples of so many tokens, whoever shares the step, and steps use
+   * kernels whose sums for a row do not depend on the other rows. Otherwise prompts are cut where a step is full.
+   */
+  readonly pieceTokens: number | undefined;
+}
 
 const mostStepTokens = 2 ** 16;
+const deterministicPiece = 512;
 
 /** The options with their defaults. @throws LinattnError ERR_ARGUMENT */
-export function schedulingOf(options: SchedulingOptions, device: DeviceName): Scheduling {
+export function schedulingOf(options: SchedulingOptions, device: DeviceName, deterministic: boolean): Scheduling {
   const { stepTokens = sliceTokensOf(device), targetStepMs = 50, maxQueued = 1024 } = options;
   const check = (holds: boolean, message: string) => {
     if (!holds) throw linattnError('ERR_ARGUMENT', `load: scheduling.${message}`);
@@ -27,5 +34,7 @@ export function schedulingOf(options: SchedulingOptions, device: DeviceName): Sc
   check(isStep, `stepTokens must be a multiple of ${pageTokens} up to ${mostStepTokens}, got ${stepTokens}`);
   check(targetStepMs > 0, `targetStepMs must be a number above 0, got ${targetStepMs}`);
   check(Number.isSafeInteger(maxQueued) && maxQueued >= 0, `maxQueued must be a whole number >= 0, got ${maxQueued}`);
-  return { stepTokens, targetStepMs, maxQueued };
+  // On the cpu all kernels and cuts are so.
+  const pieceTokens = deterministic && device !== 'cpu' ? Math.min(deterministicPiece, stepTokens) : undefined;
+  return { stepTokens, targetStepMs, maxQueued, pieceTokens };
 }

@@ -7,6 +7,7 @@ import { convert } from '../ops/convert';
 import { endStep } from '../ops/end-step';
 import { gatherRows } from '../ops/gather-rows';
 import { markSeen } from '../ops/mark-seen';
+import { type ProductPath, withProductPath } from '../ops/product-path';
 import { sample } from '../ops/sample';
 import { Sequences } from '../ops/sequences';
 import type { SequenceState, SequenceStore } from '../state/sequence-store';
@@ -20,6 +21,7 @@ export class StepCommands {
     readonly network: LanguageModel,
     private readonly store: SequenceStore,
     private readonly device: DeviceName,
+    private readonly pieceTokens: number | undefined,
   ) {}
 
   /**
@@ -46,13 +48,16 @@ export class StepCommands {
       const sizes = {
         rows: pieces.length,
         tokens: packed.length,
-        maxTokens: Math.max(...pieces.map(({ size }) => size)),
+        // Where it is always the same, the longest piece of a step changes no kernel of the others.
+        maxTokens: this.pieceTokens ?? Math.max(...pieces.map(({ size }) => size)),
         singleRows: singles.length,
       };
       const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
-      const hidden = this.network.hidden(this.ints(packed), { sequences, rows });
+      const ids = this.ints(packed);
+      const hidden = this.products('manyRows', () => this.network.hidden(ids, { sequences, rows }));
       const lastTokens = predicted.map((piece) => endOf(piece) - 1);
-      const after = lastTokens.length > 0 ? this.network.logits(hidden, this.ints(lastTokens)) : hidden;
+      const logitsOf = (tokens: number[]) => this.network.logits(hidden, this.ints(tokens));
+      const after = lastTokens.length > 0 ? this.products('manyRows', () => logitsOf(lastTokens)) : hidden;
       commitStep(rows, table, { offsets, after });
       const outputs = given.filter(hasOutput);
       if (outputs.length < 2 && outputs.length === predicted.length) return [after];
@@ -75,7 +80,8 @@ export class StepCommands {
     const sizes = { rows: count, tokens: count, maxTokens: 1, singleRows: count };
     const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
     markSeen({ seen: sampling.seen, rows, offsets, tokens: tokens!, vocab: this.network.vocabularySize });
-    const logits = this.network.logits(this.network.hidden(tokens!, { sequences, rows }));
+    const step = { sequences, rows };
+    const logits = this.products('fewRows', () => this.network.logits(this.network.hidden(tokens!, step)));
     const { token, logprob } = sample({ logits, rows, positions: nextPositions, ...sampling });
     endStep(rows, token, stopIds, table, true);
     return { token, logprob };
@@ -105,6 +111,11 @@ export class StepCommands {
   /** Enqueues the commit of a sequence's decode step that has ended. */
   commit(sequence: SequenceState): void {
     scope(() => commitStep(this.ints([sequence.slot]), this.store.table));
+  }
+
+  /** Deterministic, the kernels of products follow from the kind of the step, not from how many rows it has. */
+  private products<T>(path: ProductPath, enqueue: () => T): T {
+    return this.pieceTokens === undefined ? enqueue() : withProductPath(path, enqueue);
   }
 
   private ints(values: ArrayLike<number>): Tensor<'int32'> {

@@ -2,6 +2,7 @@
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
+import { productPath } from './product-path';
 import { type NdArray, nd } from './reference';
 import { type Weight, weightFields } from './weight';
 
@@ -12,6 +13,7 @@ const op = defineOp('matmul', {
   bias: 'optional',
   out: 'out',
   ...weightFields,
+  path: 'number',
 });
 
 export interface MatmulInput<D extends Float> {
@@ -31,8 +33,8 @@ export interface MatmulInput<D extends Float> {
  * - float16: the weights as float32, with float32 activations.
  * - int8: the whole numbers as float32, with float32 activations; the sum of an output, or of a group, is then scaled.
  *
- * The sum of an output runs over k in rising order in one chain, so a row's result depends neither on the other rows nor
- * on the number of threads.
+ * On the cpu the sum of an output runs over k in rising order in one chain, so a row's result depends neither on the other
+ * rows nor on the number of threads.
  * @returns [T, N], as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
@@ -43,7 +45,7 @@ export function matmul<D extends Float>({ x, weight, bias }: MatmulInput<D>): Te
   op.expect('x', x, x.dtype, { T, K });
   if (bias !== undefined) op.expect('bias', bias, 'float32', { N });
   const out = op.output(x, x.dtype, [T, N]);
-  op.run({ x, ...weight.record, bias, out });
+  op.run({ x, ...weight.record, bias, out, path: productPath() });
   return out;
 }
 

@@ -8,7 +8,7 @@ export interface SequencesInit {
   readonly rows: number;
   /** Packed tokens of all of them, T. */
   readonly tokens: number;
-  /** Most tokens of one. */
+  /** At least the most tokens of one. */
   readonly maxTokens: number;
   /** Sequences [0, singleRows) have exactly one token and come first: they take the step kernels. */
   readonly singleRows: number;
@@ -57,9 +57,6 @@ export class Sequences implements SequencesInit, Disposable {
     }
     if (singleRows > rows) {
       throw linattnError('ERR_ARGUMENT', `Sequences: singleRows must be at most rows = ${rows}, got ${singleRows}`);
-    }
-    if (maxTokens > tokens) {
-      throw linattnError('ERR_ARGUMENT', `Sequences: maxTokens must be at most tokens = ${tokens}, got ${maxTokens}`);
     }
     const tensors = { offsets, readSlots, writeSlots, positions };
     for (const [name, tensor] of Object.entries(tensors)) {

@@ -231,11 +231,12 @@ test('threads of the cpu device are those of the last load that named a number',
   await Promise.all([one.dispose(), two.dispose()]);
 });
 
-test('deterministic is what the cpu always is, and a GPU is not', async () => {
+test('deterministic goes with a prefix cache on the cpu, which always is so, and not on a GPU', async () => {
   const options = { model: readGolden(hybrid).folder, deterministic: true };
-  const model = await load({ ...options, device: 'cpu' });
-  await model.dispose();
-  if (onCuda) expect(await failure({ ...options, device })).toMatchObject({ code: 'ERR_UNSUPPORTED' });
+  const prefixCache = { hostBytes: 2 ** 24 };
+  const models = [await load({ ...options, prefixCache, device: 'cpu' }), await load({ ...options, device })];
+  for (const model of models) await model.dispose();
+  if (onCuda) expect(await failure({ ...options, prefixCache, device })).toMatchObject({ code: 'ERR_UNSUPPORTED' });
 });
 
 test('a folder with a tokenizer reads text', async () => {

@@ -123,3 +123,22 @@ test('an aborted prompt is rejected with its reason at the next step, wherever i
   expect(entries[1]!.failure).toBe(reason);
   expect(line.length).toBe(0);
 });
+
+test('pieces of given ends are the same in any company, and one that is longer than the budget goes alone', () => {
+  const given = [{ length: 1300, from: 70 }, { length: 5 }, { length: 513 }, { length: 900, priority: 1 }];
+  const sizesIn = (entries: readonly Prefilling[], budget: number) => {
+    const line = new PrefillLine(512);
+    for (const entry of entries) line.push(entry);
+    const sizes = new Map<Prefilling, number[]>(entries.map((entry) => [entry, []]));
+    while (line.length > 0) {
+      const read = step(line, budget);
+      const total = read.reduce((sum, [, size]) => sum + size, 0);
+      expect(read.length === 1 || total <= budget).toBe(true);
+      for (const [entry, size] of read) sizes.get(entry)!.push(size);
+    }
+    return entries.map((entry) => sizes.get(entry));
+  };
+  const wanted = [[442, 512, 346], [5], [512, 1], [512, 388]];
+  for (const budget of [64, 512, 700, 4096]) expect(sizesIn(given.map(entryOf), budget)).toEqual(wanted);
+  expect(given.map((one) => sizesIn([entryOf(one)], 4096)[0])).toEqual(wanted);
+});

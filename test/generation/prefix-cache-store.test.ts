@@ -130,3 +130,22 @@ test('a folder keeps states for the next load; a file that was cut or changed is
   expect(readdirSync(folder)).toEqual([name]);
   rmSync(folder, { recursive: true });
 });
+
+test('a store that answers with the state of a shorter text is not believed', async () => {
+  const plain = await load(small);
+  const { logits } = await reading(plain, text);
+  const early = plain.createSession();
+  await early.prefill({ tokens: text.subarray(0, 20) });
+  const bytes = await (await early.snapshot()).serialize();
+  await plain.dispose();
+  const store = new MemoryStore();
+  await savedTo(store);
+  const [key] = [...(await store.keys())];
+  await store.set(key!, bytes);
+  const model = await load({ ...small, prefixCache: { store } });
+  const session = model.createSession();
+  await session.prefill({ tokens: text.subarray(0, 30) });
+  expect(await session.prefill({ tokens: text })).toMatchObject({ promptTokens: 300, cachedTokens: 30 });
+  expectSameLogits(await session.logits(), logits);
+  await model.dispose();
+});

@@ -156,3 +156,18 @@ test('more rows than a step has are several steps of one turn', async () => {
   }
   await model.dispose();
 });
+
+test('a prompt whose checkpoint fails is read again from the one before', async () => {
+  const model = await load({ model: folder, maxSequences: 2 });
+  const { store } = insideOf(model).core.scheduler;
+  const [session, other] = [model.createSession(), model.createSession()];
+  await other.prefill({ tokens: text(300) });
+  await session.prefill({ tokens: text(100) });
+  const lost = new Error('no answer from the device');
+  const failing = jest.spyOn(store, 'checkpoint').mockRejectedValueOnce(lost);
+  await expect(session.prefill({ tokens: text(200) })).rejects.toBe(lost);
+  failing.mockRestore();
+  await session.prefill({ tokens: text(300) });
+  expect(await session.logits()).toEqual(await other.logits());
+  await model.dispose();
+});

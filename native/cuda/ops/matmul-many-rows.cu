@@ -163,7 +163,7 @@ bool aligned(const void* p, int64_t row_bytes) {
 
 }  // namespace
 
-void multiply_many_rows(const Product& p, Cuda& cuda) {
+void multiply_many_rows(const Product& p, CublasLt* lt, Cuda& cuda) {
   const Operands operands = operands_of(p);
   const auto bytes = static_cast<int64_t>(dtype_bytes(operands.type));
   const auto out_bytes = static_cast<int64_t>(dtype_bytes(p.x_type));
@@ -188,7 +188,6 @@ void multiply_many_rows(const Product& p, Cuda& cuda) {
   char* weights = expanded ? cuda.scratch_of<char>(static_cast<size_t>(slice * stride * bytes)) : nullptr;
   float* row_scales = p.layout.groups > 1 ? cuda.scratch_of<float>(static_cast<size_t>(slice)) : nullptr;
   float* sums = summed_apart ? cuda.scratch_of<float>(static_cast<size_t>(p.rows * slice)) : nullptr;
-  CublasLt* lt = cublaslt(cuda);
   void* workspace = lt ? cuda.scratch(kCublasLtWorkspaceBytes) : nullptr;
   for (int64_t first = 0; first < p.outputs; first += slice) {
     product.outputs = std::min(slice, p.outputs - first);

@@ -43,9 +43,10 @@ void run(const Matmul& op, Cuda& cuda) {
                         op.out.stride0};
   if (product.rows == 0) return;
   layout.check(op.weights, product.outputs);
-  if (product.rows > kFewRowsAlone || (product.rows > kFewRows && cublaslt(cuda))) {
-    return multiply_many_rows(product, cuda);
-  }
+  const bool fastest = op.path == ProductPath::kFastest;
+  const bool many = fastest ? product.rows > kFewRowsAlone || (product.rows > kFewRows && cublaslt(cuda))
+                            : op.path == ProductPath::kManyRows;
+  if (many) return multiply_many_rows(product, fastest ? cublaslt(cuda) : nullptr, cuda);
   const auto bytes = static_cast<int64_t>(dtype_bytes(op.x.dtype));
   for (int64_t row = 0; row < product.rows; row += kFewRows) {
     Product part = product;

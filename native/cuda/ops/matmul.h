@@ -1,11 +1,13 @@
-// The paths of matmul. Which one a product takes follows from its rows and from what the machine has; a path's sums
-// have an order of their own, so the bits of a row may differ between paths, not within one.
+// The paths of matmul. Which one a product takes follows from its rows and from what the machine has, unless the op
+// names one; a path's sums have an order of their own, so the bits of a row may differ between paths, not within one.
 #pragma once
 #include "core/op-fields.h"
 #include "cuda/cuda.h"
 #include "cuda/ops/weight-layout.h"
 
 namespace linattn::cuda {
+
+class CublasLt;
 
 // out [rows, outputs] = x [rows, depth] weights' (+ bias), as the op has it.
 struct Product {
@@ -32,8 +34,9 @@ bool multiply_few_rows_bulk(const Product& product, Cuda& cuda);
 void multiply_few_rows_int8(const Product& product, Cuda& cuda);
 void multiply_few_rows_float(const Product& product, Cuda& cuda);
 
-// As matrix products, for which operands are converted to one type where they are not of it.
-void multiply_many_rows(const Product& product, Cuda& cuda);
+// As matrix products, for which operands are converted to one type where they are not of it. Without cuBLASLt, whose
+// choice of a kernel depends on the rows, a row has the same bits in any company.
+void multiply_many_rows(const Product& product, CublasLt* lt, Cuda& cuda);
 
 // sums [rows, outputs] (+)= x [rows, depth] weights [outputs, depth]'. Both operands are of `type`, a float dtype,
 // their rows 16-byte aligned and zero from the depth to the next multiple of 16 bytes; the sums are of that type or
