@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <utility>
 
 #include "cuda/cuda-device.h"
 #include "cuda/error.h"
@@ -23,6 +25,18 @@ Error named(const char* op, const Error& error) {
   const std::string prefix = "cuda: ";
   return {error.code, std::string(op) + ": " + (what.rfind(prefix, 0) == 0 ? what.substr(prefix.size()) : what)};
 }
+
+// The end of a command, however it ends.
+class CommandEnd {
+ public:
+  explicit CommandEnd(Cuda& cuda) : cuda_(cuda) {}
+  ~CommandEnd() { cuda_.end_command(); }
+  CommandEnd(const CommandEnd&) = delete;
+  CommandEnd& operator=(const CommandEnd&) = delete;
+
+ private:
+  Cuda& cuda_;
+};
 
 }  // namespace
 
@@ -254,34 +268,58 @@ void CudaDevice::time_end(double* milliseconds) {
 }
 
 void CudaDevice::run(int op, const void* fields) {
+  if (recording_) {
+    recorded_.push_back({op, op_copies()[op](fields)});
+    return;
+  }
   guarded([&] {
-    struct Ended {
-      Cuda& cuda;
-      ~Ended() { cuda.end_command(); }
-    } ended{*cuda_};
-    cuda_->op = op;
-    try {
-      op_functions()[op](fields, *cuda_);
-      if (!synchronous_ || cuda_->recording) return;
-      check(cudaStreamSynchronize(cuda_->stream));
-    } catch (const Error& error) {
-      throw named(op_name(op), error);
-    }
-    if (const auto error = finding()) throw Error(error->code, error->what());
+    run_now(op, fields);
+    if (const auto error = synchronous_ ? finding() : nullptr) throw Error(error->code, error->what());
   });
+}
+
+void CudaDevice::run_now(int op, const void* fields) {
+  const CommandEnd end(*cuda_);
+  cuda_->op = op;
+  try {
+    op_functions()[op](fields, *cuda_);
+    if (synchronous_ && !cuda_->recording) check(cudaStreamSynchronize(cuda_->stream));
+  } catch (const Error& error) {
+    throw named(op_name(op), error);
+  }
 }
 
 void CudaDevice::record_begin() {
-  guarded([&] {
-    check(cudaStreamBeginCapture(cuda_->stream, cudaStreamCaptureModeThreadLocal));
-    cuda_->recording = true;
-  });
+  recorded_.clear();
+  recording_ = true;
 }
 
 void* CudaDevice::record_end() {
-  cuda_->recording = false;
+  recording_ = false;
+  const RecordedOps ops = std::exchange(recorded_, {});
   cudaGraph_t recorded = nullptr;
-  check(cudaStreamEndCapture(cuda_->stream, &recorded));
+  guarded([&] {
+    check(cudaStreamBeginCapture(cuda_->stream, cudaStreamCaptureModeThreadLocal));
+    cuda_->recording = true;
+    std::exception_ptr failure;
+    try {
+      for (size_t at = 0; at < ops.size();) {
+        const CommandEnd end(*cuda_);
+        const size_t fused = run_fused(ops, at, *cuda_);
+        if (fused == 0) run_now(ops[at].op, ops[at].fields.get());
+        at += std::max<size_t>(fused, 1);
+      }
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    cuda_->recording = false;
+    const cudaError_t ended = cudaStreamEndCapture(cuda_->stream, &recorded);
+    if (failure) {
+      if (recorded) cudaGraphDestroy(recorded);
+      std::rethrow_exception(failure);
+    }
+    check(ended);
+  });
   cudaGraphExec_t graph = nullptr;
   const cudaError_t made = cudaGraphInstantiate(&graph, recorded, 0);
   cudaGraphDestroy(recorded);

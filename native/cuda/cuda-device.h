@@ -14,6 +14,7 @@
 #include "cuda/allocator.h"
 #include "cuda/cuda.h"
 #include "cuda/faults.h"
+#include "cuda/fusions.h"
 #include "cuda/staging.h"
 
 namespace linattn::cuda {
@@ -65,6 +66,7 @@ class CudaDevice {
   // Runs `body`, and once the device is lost throws ERR_DEVICE_LOST without running it.
   template <class Body>
   void guarded(Body body);
+  void run_now(int op, const void* fields);
   void* take_landing();
   void complete();
   std::shared_ptr<const Error> finding();
@@ -80,6 +82,8 @@ class CudaDevice {
   std::vector<Landing> landings_;    // of the next after()
   std::vector<Interval> intervals_;  // of the next after()
   cudaEvent_t began_ = nullptr;
+  bool recording_ = false;
+  RecordedOps recorded_;
   std::vector<void*> all_landings_;
   Fault* host_faults_ = nullptr;
 

@@ -30,4 +30,14 @@ const OpFunction* op_functions() {
   return kFunctions;
 }
 
+const OpCopy* op_copies() {
+  static constexpr OpCopy kCopies[] = {
+#define LINATTN_COPY(Op) \
+  [](const void* op) -> std::shared_ptr<const void> { return std::make_shared<const Op>(*static_cast<const Op*>(op)); },
+      LINATTN_OPS(LINATTN_COPY)
+#undef LINATTN_COPY
+  };
+  return kCopies;
+}
+
 }  // namespace linattn::cuda

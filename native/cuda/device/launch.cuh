@@ -1,5 +1,7 @@
 // Launching a kernel: every failure is an Error, large shared memory is asked for, an empty grid launches nothing.
 #pragma once
+#include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "cuda/cuda.h"
@@ -11,12 +13,18 @@ namespace linattn::cuda {
 // of the 48 KB for both.
 constexpr size_t kSharedUnasked = 24 * 1024;
 
+struct LaunchHow {
+  bool early = false;
+  unsigned cluster = 1;  // blocks next to one another in x that run at the same time, on sm_90
+};
+
 template <class... Parameters, class... Arguments>
-void launch_as(bool early, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
-               Arguments&&... arguments) {
+void launch_as([[maybe_unused]] LaunchHow how, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+               size_t shared, Arguments&&... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef LINATTN_CUDA_EMULATOR
-  emulator::launch(grid, block, shared, [&] { kernel(static_cast<Parameters>(arguments)...); });
+  const std::tuple<std::decay_t<Parameters>...> held(static_cast<Parameters>(arguments)...);
+  emulator::enqueue([=] { emulator::launch(grid, block, shared, [&] { std::apply(kernel, held); }); });
 #else
   if (shared > kSharedUnasked) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
@@ -26,12 +34,18 @@ void launch_as(bool early, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid,
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
   config.stream = cuda.stream;
-  cudaLaunchAttribute attribute{};
-  if (early && cuda.properties.capability >= 90) {
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
+  if (how.early && cuda.properties.capability >= 90) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
+  }
+  if (how.cluster > 1) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = how.cluster;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   }
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 #endif
@@ -39,7 +53,7 @@ void launch_as(bool early, Cuda& cuda, void (*kernel)(Parameters...), dim3 grid,
 
 template <class... Parameters, class... Arguments>
 void launch(Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, Arguments&&... arguments) {
-  launch_as(false, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
+  launch_as(LaunchHow{}, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
 }
 
 // The same for a kernel that calls wait_for_inputs() before it reads what an earlier kernel writes and before it
@@ -47,7 +61,7 @@ void launch(Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, si
 template <class... Parameters, class... Arguments>
 void launch_early(Cuda& cuda, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
                   Arguments&&... arguments) {
-  launch_as(true, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
+  launch_as(LaunchHow{true}, cuda, kernel, grid, block, shared, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace linattn::cuda

@@ -1,11 +1,14 @@
 // The CUDA runtime, as far as native/cuda calls it: one device whose memory is the host's, and everything is done when
-// it is called. Graphs cannot be recorded, so what would be one runs command by command.
+// it is called, or when the graph that it is recorded into is launched.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
 
 enum cudaError_t {
   cudaSuccess = 0,
@@ -39,12 +42,24 @@ inline cudaError_t state() {
   return text && launches.load() >= std::atol(text) ? cudaErrorIllegalAddress : cudaSuccess;
 }
 
+using Graph = std::vector<std::function<void()>>;
+inline thread_local Graph* recorded = nullptr;  // what a capture has so far
+
+inline cudaError_t enqueue(std::function<void()> work) {
+  if (recorded) {
+    recorded->push_back(std::move(work));
+  } else {
+    work();
+  }
+  return cudaSuccess;
+}
+
 }  // namespace linattn::cuda::emulator
 
 using cudaStream_t = void*;
 using cudaEvent_t = std::chrono::steady_clock::time_point*;
-using cudaGraph_t = void*;
-using cudaGraphExec_t = void*;
+using cudaGraph_t = linattn::cuda::emulator::Graph*;
+using cudaGraphExec_t = linattn::cuda::emulator::Graph*;
 struct cudaDeviceProp {
   char name[64];
   int major, minor, multiProcessorCount;
@@ -82,12 +97,14 @@ inline cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned)
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-  return cudaSuccess;
+  return linattn::cuda::emulator::enqueue([=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  });
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  if (bytes > 0) std::memset(to, value, bytes);
-  return cudaSuccess;
+  return linattn::cuda::emulator::enqueue([=] {
+    if (bytes > 0) std::memset(to, value, bytes);
+  });
 }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = nullptr;
@@ -95,12 +112,27 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return linattn::cuda::emulator::state(); }
-inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return cudaErrorNotSupported; }
-inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*) { return cudaErrorNotSupported; }
-inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned) { return cudaErrorNotSupported; }
-inline cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaSuccess; }
-inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaSuccess; }
-inline cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaErrorNotSupported; }
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  linattn::cuda::emulator::recorded = new linattn::cuda::emulator::Graph();
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = std::exchange(linattn::cuda::emulator::recorded, nullptr);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned) {
+  *made = new linattn::cuda::emulator::Graph(*graph);
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return cudaGraphDestroy(graph); }
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (const auto& work : *graph) work();
+  return cudaSuccess;
+}
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new std::chrono::steady_clock::time_point();
   return cudaSuccess;

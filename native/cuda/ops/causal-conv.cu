@@ -5,10 +5,8 @@
 #include <bit>
 
 #include "cuda/device/activate.cuh"
-#include "cuda/device/elementwise.cuh"
 #include "cuda/device/prefetch.cuh"
-#include "cuda/device/sequences.cuh"
-#include "ops/causal-conv.h"
+#include "cuda/ops/causal-conv.cuh"
 
 namespace linattn::cuda {
 namespace {
@@ -16,30 +14,6 @@ namespace {
 constexpr int kMostThreads = 128;
 constexpr int kLeastRun = 8, kMostRun = 64;  // tokens
 constexpr int kAhead = 4;                    // tokens whose loads are under way at once
-
-template <class T>
-struct Conv {
-  StridedRows<const T> x;
-  StridedRows<T> out;
-  const float *weight, *bias;  // [filters, channels, taps]; [filters, channels] or null
-  float* state;                // [slots, channels, taps - 1] or null
-  int64_t slot_stride;
-  int slots, channels, taps, filters;
-  bool silu;
-  int run;  // tokens of a block; 0: all of a sequence
-  int channel_blocks;
-  int norm_channels, norm_width;  // a vector in lanes next to one another, all warps whole; or 0
-  float norm_eps;
-  SequencesView sequences;
-  Fault* fault;
-
-  // The windows of sequence n's channels from `channel` on, or null.
-  __device__ __forceinline__ float* window(FaultName name, const int32_t* list, int n, int64_t channel) const {
-    if (!state || taps == 1) return nullptr;
-    const int slot = checked_slot(fault, name, list, n, slots);
-    return slot < 0 ? nullptr : state + slot * slot_stride + channel * (taps - 1);
-  }
-};
 
 // Tokens [from, to) of sequence n, which has [begin, end).
 struct Run {
@@ -247,10 +221,8 @@ void run(const CausalConv& op, Cuda& cuda) {
   bool norms = false;  // by the same kernel
   for_float(op.x.dtype, [&](auto t) {
     using T = decltype(t);
-    constexpr int kWidth = 4;
-    const bool wide = channels % kWidth == 0 && aligned(op.x, kWidth) && aligned(op.out, kWidth) &&
-                      reinterpret_cast<uintptr_t>(op.weight.data) % 16 == 0 && (!op.bias || aligned(op.bias, kWidth)) &&
-                      (!op.state || aligned(op.state, kWidth));
+    constexpr int kWidth = kConvWidth;
+    const bool wide = conv_aligned(op);
     norms = wide && std::has_single_bit(static_cast<uint64_t>(op.norm_width)) && op.norm_width >= kWidth &&
             op.norm_width <= kWarp * kWidth && op.norm_channels % (kWarp * kWidth) == 0;
     const int64_t across = ceil_div(channels, wide ? kWidth : 1);
@@ -258,24 +230,10 @@ void run(const CausalConv& op, Cuda& cuda) {
     const int length = run_length(op, cuda, across);
     const bool whole = op.sequences.max_tokens <= length;
     const int64_t runs = op.sequences.rows + (whole || op.sequences.rows == 0 ? 0 : op.sequences.tokens / length);
-    const Conv<T> conv{StridedRows<const T>(op.x),
-                       StridedRows<T>(op.out),
-                       op.weight.as<const float>(),
-                       op.bias.as<const float>(),
-                       op.state.as<float>(),
-                       op.state.stride0,
-                       static_cast<int>(op.state ? op.state.shape[0] : 0),
-                       channels,
-                       taps,
-                       static_cast<int>(op.weight.shape[0] / channels),
-                       op.silu,
-                       whole ? 0 : length,
-                       static_cast<int>(ceil_div(across, threads)),
-                       static_cast<int>(norms ? op.norm_channels : 0),
-                       static_cast<int>(op.norm_width),
-                       op.norm_eps,
-                       view_of(op.sequences),
-                       cuda.fault()};
+    Conv<T> conv = conv_of<T>(op, cuda);
+    conv.run = whole ? 0 : length;
+    conv.channel_blocks = static_cast<int>(ceil_div(across, threads));
+    if (!norms) conv.norm_channels = 0;
     launch_early(cuda, wide ? kernel_of<T, kWidth>(taps) : kernel_of<T, 1>(taps),
                  static_cast<unsigned>(runs * conv.channel_blocks), static_cast<unsigned>(threads), 0, conv);
   });

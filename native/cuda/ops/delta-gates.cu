@@ -1,49 +1,10 @@
-#include "cuda/device/activate.cuh"
-#include "cuda/device/elementwise.cuh"
-#include "ops/delta-gates.h"
+#include "cuda/ops/delta-gates.cuh"
 
 namespace linattn::cuda {
-namespace {
-
-template <class T>
-struct DeltaGatesBody {
-  StridedRows<const T> a, b;  // b may be absent: beta is the step size
-  const float *a_log, *dt_bias;
-  StridedRows<float> g, beta;
-  float beta_scale, step_min, step_max;
-
-  template <int N>
-  __device__ __forceinline__ void apply(int64_t row, int64_t head) const {
-    float rates[N], strengths[N] = {};
-    load(a.at(row, head), rates);
-    if (b.data) load(b.at(row, head), strengths);
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-      float step = softplus(rates[i] + dt_bias[head + i]);
-      if (!b.data) step = step < step_min ? step_min : step > step_max ? step_max : step;  // keeps NaN
-      strengths[i] = b.data ? beta_scale * sigmoid(strengths[i]) : step;
-      rates[i] = -expf(a_log[head + i]) * step;
-    }
-    store(g.at(row, head), rates);
-    store(beta.at(row, head), strengths);
-  }
-};
-
-}  // namespace
 
 void run(const DeltaGates& op, Cuda& cuda) {
   for_float(op.a.dtype, [&](auto t) {
-    using T = decltype(t);
-    const DeltaGatesBody<T> body{StridedRows<const T>(op.a),
-                                 StridedRows<const T>(op.b),
-                                 op.a_log.as<const float>(),
-                                 op.dt_bias.as<const float>(),
-                                 StridedRows<float>(op.g),
-                                 StridedRows<float>(op.beta),
-                                 op.beta_scale,
-                                 op.step_min,
-                                 op.step_max};
-    elementwise<4>(cuda, {op.a, op.b ? op.b : op.a, op.g, op.beta}, body, true);
+    elementwise<4>(cuda, {op.a, op.b ? op.b : op.a, op.g, op.beta}, delta_gates_body<decltype(t)>(op), true);
   });
 }
 

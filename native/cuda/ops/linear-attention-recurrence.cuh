@@ -12,12 +12,6 @@ namespace recurrence {
 constexpr int kMostWarps = 4;     // of a block
 constexpr int kMostRows = 65535;  // of a grid
 
-__device__ __forceinline__ int slot_in(int slot, FaultName name, int n, const Recurrence& x) {
-  if (slot >= -1 && slot < x.sizes.slots) return slot;
-  report(x.fault, FaultKind::kRange, name, n, slot, -1, x.sizes.slots);
-  return -1;
-}
-
 // The rows of a state that this lane's warp has; the first one of the warp lies outside of [0, V) when it has none.
 template <class Rows>
 __device__ __forceinline__ Rows rows_of(const Recurrence& x) {

@@ -32,6 +32,9 @@ struct Recurrence {
   Fault* fault;
 };
 
+// The pass over the states.
+Recurrence state_recurrence(const LinearAttention& op, const LinearSizes& sizes, Cuda& cuda);
+
 // T: the dtype of q, k and v. `step`: rows of a single token, all aligned, no checkpoints.
 template <class T>
 void run_recurrence(const Recurrence& x, LinearRule rule, bool step, Cuda& cuda);

@@ -7,6 +7,12 @@ namespace linattn::cuda::recurrence {
 
 constexpr int kRows = 2;  // of a state, by lane
 
+__device__ __forceinline__ int slot_in(int slot, FaultName name, int n, const Recurrence& x) {
+  if (slot >= -1 && slot < x.sizes.slots) return slot;
+  report(x.fault, FaultKind::kRange, name, n, slot, -1, x.sizes.slots);
+  return -1;
+}
+
 // Four values as they lie in memory: made float32 where they are used, so that a load waits for none before it.
 template <class T>
 struct Four {

@@ -133,6 +133,15 @@ void start(Recurrence x, int first, int end, bool single, LinearRule rule, Cuda&
 
 }  // namespace
 
+Recurrence state_recurrence(const LinearAttention& op, const LinearSizes& sizes, Cuda& cuda) {
+  Recurrence x = recurrence_of(op, sizes, cuda);
+  x.v = strided(op.v);
+  x.out = strided(op.out);
+  x.scale = op.scale;
+  use_state(x, op.state);
+  return x;
+}
+
 LinearSizes sizes_of(const LinearAttention& op) {
   LinearSizes x{};
   x.rows = op.sequences.rows;
@@ -173,11 +182,7 @@ void run(const LinearAttention& op, Cuda& cuda) {
   check_sequences(cuda, op.sequences, op.state ? sizes.slots : -1);
   sizes.checkpoint_begin = checkpoints_of(op, sizes, cuda);
 
-  Recurrence main = recurrence_of(op, sizes, cuda), sums = main;
-  main.v = strided(op.v);
-  main.out = strided(op.out);
-  main.scale = op.scale;
-  use_state(main, op.state);
+  Recurrence main = state_recurrence(op, sizes, cuda), sums = recurrence_of(op, sizes, cuda);
   const bool with_sums = op.key_sum || op.normalize || op.denominator;
   if (with_sums) {
     sums.sizes.V = 1;

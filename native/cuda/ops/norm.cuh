@@ -46,6 +46,7 @@ struct OwnGroup {
   int64_t row = 0, column = 0;  // of its first value
   int in_row = 0, place = 0, pieces = 0;
 
+  OwnGroup() = default;
   __device__ __forceinline__ explicit OwnGroup(const NormGroups& groups) {
     const int teams = groups.threads / groups.team;
     const unsigned group = blockIdx.x * static_cast<unsigned>(teams) + threadIdx.x / groups.team;

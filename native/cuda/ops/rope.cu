@@ -2,8 +2,7 @@
 #include <algorithm>
 
 #include "cuda/device/elementwise.cuh"
-#include "cuda/device/sequences.cuh"
-#include "ops/rope.h"
+#include "cuda/ops/rope.cuh"
 
 namespace linattn::cuda {
 namespace {
@@ -20,27 +19,6 @@ struct RopeTokens {
   Fault* fault;
 };
 
-__device__ __forceinline__ void check_offsets(const SequencesView& s, Fault* fault) {
-  for (int n = static_cast<int>(threadIdx.x); n < s.rows; n += static_cast<int>(blockDim.x)) {
-    const int begin = s.offsets[n], end = s.offsets[n + 1];
-    if (begin >= 0 && end >= begin && end <= s.tokens) continue;
-    report(fault, FaultKind::kBetween, FaultName::kOffsets, n + 1, end, begin, s.tokens);
-  }
-}
-
-// The angle is the float32 product that Hugging Face takes. It is reduced in double, for float32 has too few bits for
-// the angles of long contexts.
-__device__ __forceinline__ void turn_of(int position, float frequency, float& cosine, float& sine) {
-  const double angle = static_cast<double>(__fmul_rn(static_cast<float>(position), frequency));
-  const double quarters = rint(angle * 0.63661977236758134308);  // 2 / pi
-  const double rest = fma(-quarters, 6.12323399573676604e-17, fma(-quarters, 1.57079632679489661923, angle));
-  const float r = static_cast<float>(rest);
-  const float c = cosf(r), s = sinf(r);
-  const int quarter = static_cast<int>(static_cast<int64_t>(quarters) & 3);
-  cosine = quarter == 0 ? c : quarter == 1 ? -s : quarter == 2 ? -c : s;
-  sine = quarter == 0 ? s : quarter == 1 ? c : quarter == 2 ? -s : -c;
-}
-
 // kWidth pairs at a time, or values that are copied: it divides both where it is not 1.
 template <class T, int kWidth, bool interleaved>
 __global__ void __launch_bounds__(kMostThreads) turn_tokens(RopeTokens<T> a) {
@@ -49,8 +27,7 @@ __global__ void __launch_bounds__(kMostThreads) turn_tokens(RopeTokens<T> a) {
   const int token = static_cast<int>(blockIdx.x), threads = static_cast<int>(blockDim.x);
   wait_for_inputs();
   if (token == 0) check_offsets(a.sequences, a.fault);
-  const int row = a.sequences.rows > 0 ? row_of_token(a.sequences, token) : -1;
-  const int position = row < 0 ? 0 : a.sequences.positions[row] + token - a.sequences.offsets[row];
+  const int position = position_of(a.sequences, token);
   for (int i = static_cast<int>(threadIdx.x); i < a.pairs; i += threads) {
     turn_of(position, a.frequencies[i], cosine[i], sine[i]);
   }
@@ -77,11 +54,7 @@ __global__ void __launch_bounds__(kMostThreads) turn_tokens(RopeTokens<T> a) {
     float c[kWidth], s[kWidth];
     load(cosine + pair, c);
     load(sine + pair, s);
-    const auto turn = [&](int j, float& first, float& second) {
-      const float before = first;
-      first = fmaf(-second, s[j], before * c[j]);
-      second = fmaf(second, c[j], before * s[j]);
-    };
+    const auto turn = [&](int j, float& first, float& second) { turn_pair(first, second, c[j], s[j]); };
 #pragma unroll
     for (int j = 0; j < kWidth; j++) {
       if constexpr (interleaved) {

@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   }
   __syncthreads();
   Sum kept = 0;
-  r.for_logits(x, [&](int, int id, float logit) {
+  r.for_logits(x, [&](int id, float logit) {
     const float score = r.score(id, logit);
     if (score == -INFINITY) return;
     const float weight = weighing.weight(score);
@@ -163,8 +163,8 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   __syncthreads();
   if (open) return;
   const double log_total = *static_cast<const volatile double*>(&state.log_total);
-  draw(finder, x, r, log_total, [&](int id) -> Sum {
-    const float score = r.score(id), weight = weighing.weight(score);
+  draw(finder, x, r, log_total, dynamic_shared<Sum>(), [&](int id, float logit) -> Sum {
+    const float score = r.score(id, logit), weight = weighing.weight(score);
     return score > -INFINITY && weight >= r.params.min_p ? weighing.fixed(weight) : 0;
   });
 }
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
 }  // namespace
 
 void find_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
-  launch_early(cuda, merge_and_bin, grid, threads, 0, x);
+  launch_early(cuda, merge_and_bin, grid, threads, kTilePlaces * sizeof(Sum), x);
 }
 
 }  // namespace linattn::cuda

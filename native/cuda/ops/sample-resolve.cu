@@ -82,7 +82,7 @@ __device__ uint32_t select_order(Finder& finder, const Edges& edges, Sum target,
   return static_cast<uint32_t>(order);
 }
 
-__device__ Cut find_cut(Finder& finder, const Edges& edges) {
+__device__ Cut find_cut(Finder& finder, const Edges& edges, Sum* room) {
   const SampleView& x = edges.x;
   const SampleState& state = edges.state;
   const Weighing& weighing = edges.weighing;
@@ -122,8 +122,8 @@ __device__ Cut find_cut(Finder& finder, const Edges& edges) {
     atomicAdd(&ties[id / tile_size], Sum{1});
   });
   if (block_total(own, finder.shared) > wanted) {
-    cut.last_tie =
-        find_id(finder, x, ties, wanted - 1, [&](int id) { return Sum{order_of(edges.r.score(id)) == cut.order}; });
+    cut.last_tie = find_id(finder, x, edges.r, ties, wanted - 1, room,
+                           [&](int id, float logit) { return Sum{order_of(edges.r.score(id, logit)) == cut.order}; });
   }
   return cut;
 }
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   Sum above = 0;
   unsigned own = 0;
   const auto for_edges = [&](auto body) {
-    r.for_logits(x, [&](int, int id, float logit) {
+    r.for_logits(x, [&](int id, float logit) {
       const float score = r.score(id, logit);
       if (score == -INFINITY) return;
       body(id, score, weighing.bin(score));
@@ -182,7 +182,8 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
            [&](int i, Listed one) { list[i] = one; });
   }
   const Edges edges{x, r, state, weighing, all, list};
-  const Cut cut = find_cut(finder, edges);
+  Sum* const room = list + kListed;
+  const Cut cut = find_cut(finder, edges, room);
   const auto weight_of = [&](float score) -> Sum {
     const float weight = weighing.weight(score);
     return weight >= r.params.min_p ? weighing.fixed(weight) : 0;
@@ -195,8 +196,8 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   });
   __threadfence();
   __syncthreads();
-  draw(finder, x, r, state.log_total, [&](int id) -> Sum {
-    const float score = r.score(id);
+  draw(finder, x, r, state.log_total, room, [&](int id, float logit) -> Sum {
+    const float score = r.score(id, logit);
     return score > -INFINITY && cut.keeps(order_of(score), id) ? weight_of(score) : 0;
   });
 }
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
 }  // namespace
 
 void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
-  launch_early(cuda, resolve, grid, threads, kListed * sizeof(Listed), x);
+  launch_early(cuda, resolve, grid, threads, kListed * sizeof(Listed) + kTilePlaces * sizeof(Sum), x);
 }
 
 }  // namespace linattn::cuda

@@ -34,11 +34,7 @@ __global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
   float greatest = -INFINITY;
   bool wrong = false;
   Sum best = 0;
-  float values[kLogits];
-#pragma unroll
-  for (float& value : values) value = -INFINITY;
-  r.for_logits(x, [&](int i, int id, float logit) {
-    values[i] = logit;
+  r.for_logits(x, [&](int id, float logit) {
     greatest = fmaxf(greatest, logit);
     wrong |= !(logit < INFINITY);
     best = max(best, best_of(r.score(id, logit), id));
@@ -47,8 +43,7 @@ __global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
   greatest = block_max(greatest, floats);
   best = block_reduce(best, sums, [](Sum a, Sum b) { return max(a, b); });
   float sum = 0;
-#pragma unroll
-  for (const float value : values) sum += greatest == -INFINITY ? 0.0f : expf(value - greatest);
+  if (greatest > -INFINITY) r.for_logits(x, [&](int, float logit) { sum += expf(logit - greatest); });
   sum = block_sum(sum, floats);
   if (threadIdx.x == 0) {
     x.stats[static_cast<int64_t>(r.row) * x.tiles + r.tile] = {wrong ? NAN : greatest, sum, best};

@@ -119,11 +119,17 @@ struct SampleRow {
   }
   __device__ float score(int id) const { return score(id, logits[id]); }
 
-  // body(i, id, logit) for this thread's logits of the tile, number i of kLogits.
+  // body(id, logit) for this thread's logits of the tile. The loads are under way together; the body is there once, as
+  // code that runs once takes as long as the memory takes to bring it.
   template <class Body>
   __device__ __forceinline__ void for_logits(const SampleView& x, Body body) const {
+    for_logits(x, tile, body);
+  }
+  // Of another tile.
+  template <class Body>
+  __device__ __forceinline__ void for_logits(const SampleView& x, int of_tile, Body body) const {
     const int threads = static_cast<int>(blockDim.x);
-    const int first = tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
+    const int first = of_tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
     float4 fours[kLogits / 4];
 #pragma unroll
     for (int u = 0; u < kLogits / 4; u++) {
@@ -135,14 +141,14 @@ struct SampleRow {
         fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
       }
     }
+#pragma unroll 1
+    for (int i = 0; i < kLogits; i++) {
+      const int id = first + i / 4 * threads * 4 + i % 4;
+      if (id < vocab) body(id, fours[0].x);
+      fours[0] = {fours[0].y, fours[0].z, fours[0].w, 0};
+      if (i % 4 < 3) continue;
 #pragma unroll
-    for (int u = 0; u < kLogits / 4; u++) {
-      const int id = first + u * threads * 4;
-      const float four[4] = {fours[u].x, fours[u].y, fours[u].z, fours[u].w};
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        if (id + i < vocab) body(u * 4 + i, id + i, four[i]);
-      }
+      for (int u = 1; u < kLogits / 4; u++) fours[u - 1] = fours[u];
     }
   }
 };
@@ -218,21 +224,28 @@ __device__ int find_reaching(Finder& finder, int count, Sum target, Sum& before,
   return found;
 }
 
-// The lowest id at which the running sum of weight_of(id), in the order of ids, passes `target`, which is below their
-// whole sum; `by_tile` has the sums of the tiles.
+// Shared memory for the weights of a tile: a thread's kLogits neighbours lie a place apart from the next one's, so that
+// all banks serve.
+constexpr int kTilePlaces = kSampleThreads * (kLogits + 1);
+__device__ __forceinline__ int tile_place(int i) { return i + i / kLogits; }
+
+// The lowest id at which the running sum of weight_of(id, logit), in the order of ids, passes `target`, which is below
+// their whole sum; `by_tile` has the sums of the tiles. `room`: kTilePlaces.
 template <class WeightOf>
-__device__ int find_id(Finder& finder, const SampleView& x, const volatile Sum* by_tile, Sum target,
-                       WeightOf weight_of) {
+__device__ int find_id(Finder& finder, const SampleView& x, const SampleRow& r, const volatile Sum* by_tile, Sum target,
+                       Sum* room, WeightOf weight_of) {
   Sum before = 0;
   const int tile = find_reaching(finder, x.tiles, target + 1, before, [&](int t) { return by_tile[t]; });
-  const int size = static_cast<int>(blockDim.x) * kLogits, first = tile * size;
-  return first + find_reaching(finder, min(size, x.vocab - first), target + 1, before,
-                               [&](int i) { return weight_of(first + i); });
+  const int first = tile * static_cast<int>(blockDim.x) * kLogits;
+  r.for_logits(x, tile, [&](int id, float logit) { room[tile_place(id - first)] = weight_of(id, logit); });
+  return first + find_reaching(finder, min(static_cast<int>(blockDim.x) * kLogits, x.vocab - first), target + 1, before,
+                               [&](int i) { return room[tile_place(i)]; });
 }
 
 // Writes the token of the row: the share that the position's random number takes of the weights in x.sums.
 template <class WeightOf>
-__device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, double log_total, WeightOf weight_of) {
+__device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, double log_total, Sum* room,
+                     WeightOf weight_of) {
   const volatile Sum* by_tile = x.sums + static_cast<int64_t>(r.row) * x.tiles;
   Sum total = 0;
   for (int t = static_cast<int>(threadIdx.x); t < x.tiles; t += static_cast<int>(blockDim.x)) total += by_tile[t];
@@ -241,7 +254,7 @@ __device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, do
   const auto random = philox({position, 0, 0, 0}, {r.int_params.seed_low, r.int_params.seed_high});
   const Sum share = Sum{random[0] >> 5} << 26 | random[1] >> 6;  // of 2^53
   const Sum target = __umul64hi(share, total) << 11 | (share * total) >> 53;
-  const int token = find_id(finder, x, by_tile, target, weight_of);
+  const int token = find_id(finder, x, r, by_tile, target, room, weight_of);
   if (threadIdx.x != 0) return;
   x.token[r.row] = token;
   x.logprob[r.row] = static_cast<float>(static_cast<double>(r.logits[token]) - log_total);
