@@ -18,12 +18,12 @@ const table = ({ title, head, rows }) =>
     '\n',
   );
 
-function section(name, { machine, date, mechanisms }) {
+function section(name, { machine, date, command, mechanisms }) {
   const { heads, width, dtype, sliceTokens } = mechanisms;
   return [
     `### ${machine}`,
     '',
-    `${date}, ${heads} heads of ${width}, ${dtype}, slices of up to ${sliceTokens} tokens.`,
+    `${date}, \`${command}\`: ${heads} heads of ${width}, ${dtype}, slices of up to ${sliceTokens} tokens.`,
     '',
     `![cost and error over the length](mechanisms-${name}.svg)`,
     '',
