@@ -52,7 +52,7 @@ export class StepCommands {
         maxTokens: this.pieceTokens ?? Math.max(...pieces.map(({ size }) => size)),
         singleRows: singles.length,
       };
-      const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
+      const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions }, this.pieceTokens);
       const ids = this.ints(packed);
       const hidden = this.products('manyRows', () => this.network.hidden(ids, { sequences, rows }));
       const lastTokens = predicted.map((piece) => endOf(piece) - 1);

@@ -8,7 +8,7 @@ export interface SequencesInit {
   readonly rows: number;
   /** Packed tokens of all of them, T. */
   readonly tokens: number;
-  /** At least the most tokens of one. */
+  /** Most tokens of one. */
   readonly maxTokens: number;
   /** Sequences [0, singleRows) have exactly one token and come first: they take the step kernels. */
   readonly singleRows: number;
@@ -47,8 +47,12 @@ export class Sequences implements SequencesInit, Disposable {
   /** @internal the values of sequenceFields */
   readonly record: SequencesInit;
 
-  /** @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT */
-  constructor(init: SequencesInit) {
+  /**
+   * @param longest @internal what maxTokens is at most. More than `tokens`, it may be a bound instead of the most tokens of
+   *   one: kernels are chosen by it, and those of all steps are the same where it always is.
+   * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
+   */
+  constructor(init: SequencesInit, longest = init.tokens) {
     const { rows, tokens, maxTokens, singleRows, offsets, readSlots, writeSlots, positions } = init;
     const wholes = { rows, tokens, maxTokens, singleRows };
     for (const [name, value] of Object.entries(wholes)) {
@@ -57,6 +61,9 @@ export class Sequences implements SequencesInit, Disposable {
     }
     if (singleRows > rows) {
       throw linattnError('ERR_ARGUMENT', `Sequences: singleRows must be at most rows = ${rows}, got ${singleRows}`);
+    }
+    if (maxTokens > longest) {
+      throw linattnError('ERR_ARGUMENT', `Sequences: maxTokens must be at most tokens = ${tokens}, got ${maxTokens}`);
     }
     const tensors = { offsets, readSlots, writeSlots, positions };
     for (const [name, tensor] of Object.entries(tensors)) {

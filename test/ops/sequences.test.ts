@@ -35,6 +35,7 @@ test.each([
   ['a negative count', { rows: -1 }, 'ERR_ARGUMENT', /rows must be a whole number/],
   ['half a token', { tokens: 3.5 }, 'ERR_ARGUMENT', /tokens must be a whole number/],
   ['more singles than rows', { singleRows: 3 }, 'ERR_ARGUMENT', /singleRows must be at most rows = 2, got 3/],
+  ['a longest one over the total', { maxTokens: 5 }, 'ERR_ARGUMENT', /maxTokens must be at most tokens = 4, got 5/],
   ['too few offsets', { offsets: ints([0, 4]) }, 'ERR_SHAPE', /offsets must be \[N \+ 1\] = \[3\], got \[2\]/],
   ['too many positions', { positions: ints([0, 0, 0]) }, 'ERR_SHAPE', /positions must be \[N\] = \[2\], got \[3\]/],
   [
