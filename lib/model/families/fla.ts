@@ -1,23 +1,15 @@
 // What the families of flash-linear-attention share: pre-norm blocks of a mixer and a SwiGLU, softmax layers in between,
 // names of weights. Layout: fla models/*/modeling_*.py and layers/attn.py of version 0.6.
-import { Attention, inverseFrequencies } from '../../layers/attention';
 import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
 import type { Tensor } from '../../tensor/tensor';
 import { bookkeeping, type Config } from '../config';
 import { type Branch, LanguageModel } from '../language-model';
 import type { WeightSource } from '../weights';
 import type { Family, Plan } from './family';
-import { embeddingAndHead, gatedMlp, vector } from './parts';
+import { embeddingAndHead, gatedMlp, type SoftmaxLayerSizes, softmaxLayer, vector } from './parts';
 
-interface SoftmaxSizes {
+interface SoftmaxSizes extends Omit<SoftmaxLayerSizes, 'hidden'> {
   layers: ReadonlySet<number>;
-  heads: number;
-  kvHeads: number;
-  width: number;
-  window: number;
-  theta: number;
-  bias: boolean;
-  norm: boolean;
 }
 
 export interface FlaSizes {
@@ -113,29 +105,6 @@ export function readTaps(config: Config, byDefault: boolean): number {
   return taps;
 }
 
-async function softmaxLayer(
-  source: WeightSource,
-  hidden: number,
-  softmax: SoftmaxSizes,
-  name: string,
-  kv: KvLayout,
-): Promise<Layer> {
-  const { heads, kvHeads, width, window } = softmax;
-  const outs = { q: heads * width, k: kvHeads * width, v: kvHeads * width };
-  const biases = Object.entries(outs).map(([part, out]) => ({ name: `${name}${part}_proj.bias`, stored: [out] }));
-  const norm = (tensor: string) => vector(source, name + tensor, width);
-  const weights = {
-    input: await source.linear(projections(name, outs), hidden),
-    inputBias: softmax.bias ? await source.values(biases, [outs.q + outs.k + outs.v]) : undefined,
-    output: await source.linear([{ name: `${name}o_proj.weight`, out: hidden }], heads * width),
-    queryNorm: softmax.norm ? await norm('q_norm.weight') : undefined,
-    keyNorm: softmax.norm ? await norm('k_norm.weight') : undefined,
-    inverseFrequencies: source.own((device) => inverseFrequencies(width, softmax.theta, device)),
-  };
-  const options = { normEps: softmaxNormEps, zeroCentred: false, gated: false };
-  return new Attention({ heads, kvHeads, width, window }, weights, options, kv);
-}
-
 type Mixer = (source: WeightSource, name: string, state: StateLayout, index: number) => Promise<Layer>;
 
 async function build(source: WeightSource, sizes: FlaSizes, where: Config, mixer: Mixer): Promise<LanguageModel> {
@@ -148,7 +117,7 @@ async function build(source: WeightSource, sizes: FlaSizes, where: Config, mixer
     const layer = `model.layers.${i}.`;
     const mixerNorm = await vector(source, `${layer}attn_norm.weight`, hidden);
     const mixed = softmax?.layers.has(i)
-      ? await softmaxLayer(source, hidden, softmax, `${layer}attn.`, kv)
+      ? await softmaxLayer(source, { ...softmax, hidden }, { normEps: softmaxNormEps }, `${layer}attn.`, kv)
       : await mixer(source, `${layer}attn.`, state, i);
     const mlpNorm = await vector(source, `${layer}mlp_norm.weight`, hidden);
     const mlp = await gatedMlp(source, `${layer}mlp.`, hidden, sizes.inner);

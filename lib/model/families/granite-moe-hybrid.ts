@@ -1,6 +1,5 @@
 // Granite 4.0 H: Mamba-2 and a few softmax layers, a gated block after each, experts beside it in the larger ones, and
 // multipliers everywhere. Layout: transformers models/granitemoehybrid/modeling_granitemoehybrid.py.
-import { Attention, inverseFrequencies } from '../../layers/attention';
 import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
 import { MixtureOfExperts } from '../../layers/mixture-of-experts';
 import { GatedMlp } from '../../layers/mlp';
@@ -10,7 +9,7 @@ import type { WeightSource } from '../weights';
 import { checkExperts, type ExpertSizes, stackedExperts } from './experts';
 import type { Family, Plan } from './family';
 import { checkMixer, type Mamba2Mixer, mamba2Mixer } from './mamba2';
-import { embeddingAndHead, vector } from './parts';
+import { embeddingAndHead, readTheta, softmaxLayer, vector } from './parts';
 
 interface Sizes {
   hidden: number;
@@ -58,7 +57,7 @@ function readSizes(config: Config): Sizes {
     heads,
     kvHeads: size('num_key_value_heads', heads),
     width: size('head_dim', hidden / heads),
-    theta: config.only('position_embedding_type', 'nope', 'rope') === 'rope' ? readTheta(config) : undefined,
+    theta: config.only('position_embedding_type', 'nope', 'rope') === 'rope' ? readTheta(config, 10000) : undefined,
     layers: readLayers(config),
     multipliers: {
       embedding: number('embedding_multiplier', 1),
@@ -75,15 +74,6 @@ function readSizes(config: Config): Sizes {
   }
   checkWidth(config.where, 'hidden_size / num_attention_heads', sizes.width, 512);
   return sizes;
-}
-
-function readTheta(config: Config): number {
-  if (config.raw('rope_scaling') !== undefined) throw config.bad('rope_scaling', 'absent', config.raw('rope_scaling'));
-  const rope = config.object('rope_parameters') ?? config;
-  rope.only('rope_type', 'default');
-  const theta = rope.get('number', 'rope_theta', 10000);
-  if (rope !== config) rope.finish();
-  return theta;
 }
 
 function readLayers(config: Config): Sizes['layers'] {
@@ -134,19 +124,6 @@ function readExperts(config: Config, hidden: number): ExpertSizes | undefined {
   return sizes;
 }
 
-async function attention(source: WeightSource, sizes: Sizes, name: string, kv: KvLayout): Promise<Layer> {
-  const { hidden, heads, kvHeads, width, theta, multipliers } = sizes;
-  const part = (letter: string, count: number) => ({ name: `${name}${letter}_proj.weight`, out: count * width });
-  const weights = {
-    input: await source.linear([part('q', heads), part('k', kvHeads), part('v', kvHeads)], hidden),
-    output: await source.linear([{ name: `${name}o_proj.weight`, out: hidden }], heads * width),
-    inverseFrequencies:
-      theta === undefined ? undefined : source.own((device) => inverseFrequencies(width, theta, device)),
-  };
-  const options = { normEps: sizes.eps, zeroCentred: false, gated: false, scale: multipliers.scores };
-  return new Attention({ heads, kvHeads, width, window: 0 }, weights, options, kv);
-}
-
 async function feedForward(source: WeightSource, sizes: Sizes, layer: string): Promise<Layer> {
   const { hidden, inner, experts } = sizes;
   const name = `${layer}shared_mlp.`;
@@ -170,6 +147,7 @@ async function build(source: WeightSource, sizes: Sizes, where: Config): Promise
   const state = new StateLayout();
   const kv = new KvLayout();
   const ends = await embeddingAndHead(source, where, { ...sizes, embedding: 'model.embed_tokens.weight' });
+  const softmax = { normEps: sizes.eps, scale: multipliers.scores };
   const branches: Branch[] = [];
   for (const [i, type] of sizes.layers.entries()) {
     const layer = `model.layers.${i}.`;
@@ -177,7 +155,7 @@ async function build(source: WeightSource, sizes: Sizes, where: Config): Promise
     const mixer =
       type === 'mamba'
         ? await mamba2Mixer(source, sizes.mixer, `${layer}mamba.`, state)
-        : await attention(source, sizes, `${layer}self_attn.`, kv);
+        : await softmaxLayer(source, { ...sizes, window: 0 }, softmax, `${layer}self_attn.`, kv);
     const norm = await vector(source, `${layer}post_attention_layernorm.weight`, hidden);
     branches.push({ norm: mixerNorm, layer: mixer }, { norm, layer: await feedForward(source, sizes, layer) });
   }

@@ -1,6 +1,5 @@
 // MiniMax-Text-01 (456B): lightning attention and a softmax layer in eight, experts after each; residuals start behind the
 // norms. Layout: transformers models/minimax/modeling_minimax.py.
-import { Attention, inverseFrequencies } from '../../layers/attention';
 import { checkWidth, KvLayout, type Layer, StateLayout } from '../../layers/layer';
 import { LightningAttention } from '../../layers/lightning-attention';
 import { lightningDecays } from '../../layers/lightning-decay';
@@ -11,7 +10,7 @@ import { type Branch, LanguageModel } from '../language-model';
 import type { RowRange, WeightSource } from '../weights';
 import { checkExperts, type ExpertSizes, separateExperts } from './experts';
 import type { Family, Plan } from './family';
-import { embeddingAndHead, vector } from './parts';
+import { embeddingAndHead, readTheta, softmaxLayer, vector } from './parts';
 
 // transformers makes the norm of lightning attention with the default eps, whatever the config says.
 const lightningNormEps = 1e-6;
@@ -56,7 +55,7 @@ function readSizes(config: Config): Sizes {
     kvHeads: size('num_key_value_heads', heads),
     width: size('head_dim', hidden / heads),
     window: config.raw('sliding_window') === undefined ? 0 : size('sliding_window'),
-    theta: readTheta(config),
+    theta: readTheta(config, 1e6),
     layers: readLayers(config),
     residuals: {
       full_attention: factor('full_attn'),
@@ -77,14 +76,6 @@ function readSizes(config: Config): Sizes {
   checkWidth(config.where, 'head_dim', sizes.width, 512);
   checkExperts(config, sizes.experts, { inner: 'intermediate_size', chosen: 'num_experts_per_tok' });
   return sizes;
-}
-
-function readTheta(config: Config): number {
-  const rope = config.object('rope_parameters') ?? config;
-  rope.only('rope_type', 'default');
-  const theta = rope.get('number', 'rope_theta', 1e6);
-  if (rope !== config) rope.finish();
-  return theta;
 }
 
 function readLayers(config: Config): Sizes['layers'] {
@@ -118,18 +109,6 @@ async function lightning(
   return new LightningAttention({ heads, width, normEps: lightningNormEps }, weights, state, name);
 }
 
-async function attention(source: WeightSource, sizes: Sizes, name: string, kv: KvLayout): Promise<Layer> {
-  const { hidden, heads, kvHeads, width, window, theta } = sizes;
-  const part = (letter: string, count: number) => ({ name: `${name}${letter}_proj.weight`, out: count * width });
-  const weights = {
-    input: await source.linear([part('q', heads), part('k', kvHeads), part('v', kvHeads)], hidden),
-    output: await source.linear([{ name: `${name}o_proj.weight`, out: hidden }], heads * width),
-    inverseFrequencies: source.own((device) => inverseFrequencies(width, theta, device)),
-  };
-  const options = { normEps: sizes.eps, zeroCentred: false, gated: false };
-  return new Attention({ heads, kvHeads, width, window }, weights, options, kv);
-}
-
 async function experts(source: WeightSource, { hidden, experts: sizes }: Sizes, name: string): Promise<Layer> {
   const router = await source.linear([{ name: `${name}gate.weight`, out: sizes.experts }], hidden);
   const names = { gate: 'w1', up: 'w3', down: 'w2' };
@@ -150,7 +129,7 @@ async function build(source: WeightSource, sizes: Sizes, where: Config): Promise
     const mixer =
       type === 'linear_attention'
         ? await lightning(source, sizes, i, name, state)
-        : await attention(source, sizes, name, kv);
+        : await softmaxLayer(source, sizes, { normEps: sizes.eps }, name, kv);
     const norm = await vector(source, `${layer}post_attention_layernorm.weight`, hidden);
     const block = await experts(source, sizes, `${layer}block_sparse_moe.`);
     branches.push({ norm: mixerNorm, layer: mixer, afterNorm: residuals[type] });
