@@ -5,13 +5,7 @@ import type { Hidden } from '../layers/layer';
 import { convert } from '../ops/convert';
 import { type DeviceName, fence, timed } from '../tensor/device';
 import { scope } from '../tensor/scope';
-import {
-  type MechanismCase,
-  mechanismCases,
-  type Reader,
-  type ReaderSizes,
-  softmaxName,
-} from './bench-mechanisms-cases';
+import { mechanismCases, type Reader, type ReaderSizes, softmaxName } from './bench-mechanisms-cases';
 import { DriftingText, type MechanismDType, type Tokens } from './bench-mechanisms-data';
 import { median } from './bench-timing';
 
@@ -115,7 +109,7 @@ async function measureErrors(
   try {
     let at = 0;
     for (const length of lengths) {
-      for (; at < length - comparedTokens; ) {
+      while (at < length - comparedTokens) {
         signal.throwIfAborted();
         const count = Math.min(sliceTokens, length - comparedTokens - at);
         scope(() => {
@@ -138,9 +132,7 @@ async function measureErrors(
   } finally {
     for (const reader of readers) reader.dispose();
   }
-  const of = ({ approximates }: MechanismCase, i: number) => (approximates ? errors[i]! : lengths.map(() => null));
-  const order = mechanismCases.map((one) => compared.indexOf(one));
-  return mechanismCases.map((one, i) => of(one, order[i]!));
+  return mechanismCases.map((one) => errors[compared.indexOf(one)] ?? lengths.map(() => null));
 }
 
 const plain = (x: Hidden) => convert({ x, dtype: 'float32' });
@@ -215,7 +207,7 @@ async function repeated(quick: boolean, signal: AbortSignal, run: () => Promise<
   return median(times);
 }
 
-/** A whole number of thousands from 1024, ascending. @throws LinattnError ERR_ARGUMENT */
+/** They must be ascending multiples of 1024. @throws LinattnError ERR_ARGUMENT */
 export function checkLengths(lengths: readonly number[]): readonly number[] {
   const wrong = lengths.find((length, i) => length % lengthStep !== 0 || length <= (lengths[i - 1] ?? 0));
   if (lengths.length > 0 && wrong === undefined) return lengths;
@@ -225,13 +217,13 @@ export function checkLengths(lengths: readonly number[]): readonly number[] {
   );
 }
 
+/** With k and M of 1024 where the number is a multiple of it, else of 1000. */
 export const lengthText = (tokens: number): string => {
-  if (tokens < 1000) return String(tokens);
-  const binary = tokens % 1024 === 0;
-  const thousands = tokens / (binary ? 1024 : 1000);
-  return thousands >= 1000
-    ? `${Number((thousands / (binary ? 1024 : 1000)).toFixed(1))}M`
-    : `${Number(thousands.toFixed(thousands < 10 ? 1 : 0))}k`;
+  const thousand = tokens % 1024 === 0 ? 1024 : 1000;
+  if (tokens < thousand) return String(tokens);
+  const short = (value: number) => Number(value.toFixed(value < 10 ? 1 : 0));
+  const thousands = tokens / thousand;
+  return thousands < thousand ? `${short(thousands)}k` : `${short(thousands / thousand)}M`;
 };
 
 const timeText = (nanoseconds: number): string =>

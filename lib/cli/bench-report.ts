@@ -80,14 +80,23 @@ async function runMechanisms(flags: BenchFlags, context: Context, say: (text: st
   const { devices } = context.library();
   const { signal } = context.interrupts;
   const lengths = checkLengths(flags.lengths);
+  if (flags.svg !== undefined) writePlot(flags.svg, ''); // before minutes of work, not after them
   if (flags.threads !== undefined) setThreads(flags.threads);
   const device = flags.device === 'auto' ? defaultDevice() : flags.device;
   const { name, description } = deviceOf(device);
   const host = devices()[0]!.description;
   const machine = `linattn ${version}, Node ${process.version}, ${name === 'cpu' ? '' : `${name}: ${description}, `}${host}`;
   const mechanisms = await measureMechanisms({ device, lengths, quick: flags.quick === true, signal }, say);
-  if (flags.svg !== undefined) writeFileSync(flags.svg, mechanismPlot(mechanisms, machine));
+  if (flags.svg !== undefined) writePlot(flags.svg, mechanismPlot(mechanisms, machine));
   return { machine, mechanisms };
+}
+
+function writePlot(file: string, svg: string): void {
+  try {
+    writeFileSync(file, svg);
+  } catch (cause) {
+    throw linattnError('ERR_FILE', `bench: --svg ${file}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 const noCase = (op: string) => linattnError('ERR_ARGUMENT', `bench: no op case has ${JSON.stringify(op)} in its name`);

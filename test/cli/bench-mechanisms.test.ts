@@ -69,6 +69,23 @@ test('a run: errors that mean something, a plot, one JSON object', () => {
   expect(plot.match(/<polyline/g)!.length).toBe(9 + 9 + 6);
 }, 120_000);
 
+test('a plot that cannot be written is told before anything is measured', () => {
+  const flags = [
+    '--mechanisms',
+    '--device',
+    'cpu',
+    '--json',
+    '--svg',
+    path.join(os.tmpdir(), 'no', 'such', 'folder.svg'),
+  ];
+  const { status, stdout } = spawnSync(process.execPath, [main, 'bench', ...flags], {
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'ERR_FILE', message: expect.stringContaining('--svg') } });
+});
+
 test('docs/mechanisms.md shows the records that lie in bench/results', () => {
   const page = fs.readFileSync(path.join(root, 'docs/mechanisms.md'), 'utf8');
   const folder = path.join(root, 'bench/results');
