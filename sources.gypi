@@ -59,6 +59,7 @@
       "native/cuda/device/sequences.cu",
       "native/cuda/error.cu",
       "native/cuda/faults.cu",
+      "native/cuda/findings.cu",
       "native/cuda/fusions.cu",
       "native/cuda/op-functions.cu",
       "native/cuda/ops/activation.cu",

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "cuda/cuda-device.h"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr size_t kLandingBytes = size_t{256} << 10;
 constexpr size_t kLandings = 32;
+constexpr size_t kWordCopyBytes = size_t{16} << 10;
 
 bool flag(const char* name) {
   const char* text = std::getenv(name);
@@ -24,6 +26,13 @@ Error named(const char* op, const Error& error) {
   const std::string what = error.what();
   const std::string prefix = "cuda: ";
   return {error.code, std::string(op) + ": " + (what.rfind(prefix, 0) == 0 ? what.substr(prefix.size()) : what)};
+}
+
+// What `finding` tells, as an error or none; it is empty again.
+std::shared_ptr<const Error> error_of(Finding& finding) {
+  if (finding.fault.kind == 0) return nullptr;
+  const Fault fault = std::exchange(finding.fault, {});
+  return error_of(fault, op_name(finding.op));
 }
 
 // The end of a command, however it ends.
@@ -77,9 +86,12 @@ CudaDevice::~CudaDevice() {
   completer_.join();
   cudaSetDevice(index_);
   cudaDeviceSynchronize();
-  for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  for (const Mark& mark : all_marks_) {
+    cudaEventDestroy(mark.event);
+    cudaFreeHost(mark.finding);
+  }
   for (void* landing : all_landings_) cudaFreeHost(landing);
-  cudaFreeHost(host_faults_);
+  cudaFree(cuda_->faults);
   cudaStreamDestroy(cuda_->stream);
 }
 
@@ -88,14 +100,9 @@ void CudaDevice::enter() {
   check(cudaSetDevice(index_));
   auto cuda = std::make_unique<Cuda>(properties_);
   check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
-  void* faults = nullptr;
   const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
-  check(cudaHostAlloc(&faults, bytes, cudaHostAllocMapped));
-  std::memset(faults, 0, bytes);
-  host_faults_ = static_cast<Fault*>(faults);
-  void* seen = nullptr;
-  check(cudaHostGetDevicePointer(&seen, faults, 0));
-  cuda->faults = static_cast<Fault*>(seen);
+  check(cudaMalloc(&cuda->faults, bytes));
+  check(cudaMemsetAsync(cuda->faults, 0, bytes, cuda->stream));
   staging_ = std::make_unique<Staging>();
   cuda_ = std::move(cuda);
   completer_ = std::thread([this] { complete(); });
@@ -147,7 +154,12 @@ void CudaDevice::copy_out(void* host, const void* from, size_t bytes) {
   if (bytes == 0) return;
   guarded([&] {
     void* staged = bytes <= kLandingBytes ? take_landing() : nullptr;
-    check(cudaMemcpyAsync(staged ? staged : host, from, bytes, cudaMemcpyDeviceToHost, cuda_->stream));
+    const bool words = bytes <= kWordCopyBytes && (bytes | reinterpret_cast<uintptr_t>(from)) % sizeof(int32_t) == 0;
+    if (staged && words && word_copy_.bytes == 0) {
+      word_copy_ = {staged, from, bytes};
+    } else {
+      check(cudaMemcpyAsync(staged ? staged : host, from, bytes, cudaMemcpyDeviceToHost, cuda_->stream));
+    }
     if (staged) {
       landings_.push_back({host, staged, bytes});
     } else {
@@ -176,19 +188,12 @@ void* CudaDevice::take_landing() {
 void CudaDevice::after(Done done) {
   try {
     guarded([&] {
-      cudaEvent_t event = nullptr;
+      const Mark mark = take_mark();
+      tell(*cuda_, mark.finding, std::exchange(word_copy_, {}));
+      check(cudaEventRecord(mark.event, cuda_->stream));
       {
         std::lock_guard lock(mutex_);
-        if (!events_.empty()) {
-          event = events_.back();
-          events_.pop_back();
-        }
-      }
-      if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-      check(cudaEventRecord(event, cuda_->stream));
-      {
-        std::lock_guard lock(mutex_);
-        waiting_.push_back({event, std::move(landings_), std::move(intervals_), std::move(done)});
+        waiting_.push_back({mark, std::move(landings_), std::move(intervals_), std::move(done)});
       }
       landings_.clear();
       intervals_.clear();
@@ -199,17 +204,22 @@ void CudaDevice::after(Done done) {
   }
 }
 
-// The first thing that kernels have reported since the last time, as an error.
-std::shared_ptr<const Error> CudaDevice::finding() {
-  for (int op = 0; op < kOpCount; op++) {
-    volatile Fault& fault = host_faults_[op];
-    if (fault.kind == 0) continue;
-    const Fault copy{fault.kind,     fault.name, fault.index, fault.value, fault.low, fault.limit, fault.column,
-                     fault.sequence, 0};
-    fault.kind = 0;
-    return error_of(copy, op_name(op));
+CudaDevice::Mark CudaDevice::take_mark() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!marks_.empty()) {
+      const Mark taken = marks_.back();
+      marks_.pop_back();
+      return taken;
+    }
   }
-  return nullptr;
+  Mark made;
+  void* finding = nullptr;
+  check(cudaHostAlloc(&finding, sizeof(Finding), cudaHostAllocDefault));
+  made.finding = new (finding) Finding{};
+  check(cudaEventCreateWithFlags(&made.event, cudaEventDisableTiming));
+  all_marks_.push_back(made);
+  return made;
 }
 
 // The completer thread: what waits comes back in order.
@@ -226,8 +236,8 @@ void CudaDevice::complete() {
     }
     std::shared_ptr<const Error> error;
     try {
-      check(cudaEventSynchronize(next.event));
-      error = finding();
+      check(cudaEventSynchronize(next.mark.event));
+      error = error_of(*next.mark.finding);
     } catch (const Error& failure) {
       error = std::make_shared<const Error>(failure.code, failure.what());
     }
@@ -241,7 +251,7 @@ void CudaDevice::complete() {
     for (const Landing& landing : next.landings) std::memcpy(landing.host, landing.staged, landing.bytes);
     {
       std::lock_guard lock(mutex_);
-      events_.push_back(next.event);
+      marks_.push_back(next.mark);
       for (const Landing& landing : next.landings) free_landings_.push_back(landing.staged);
       if (error && error->code == "ERR_DEVICE_LOST" && !lost_) lost_ = error;
     }
@@ -274,7 +284,16 @@ void CudaDevice::run(int op, const void* fields) {
   }
   guarded([&] {
     run_now(op, fields);
-    if (const auto error = synchronous_ ? finding() : nullptr) throw Error(error->code, error->what());
+    if (!synchronous_) return;
+    const Mark mark = take_mark();
+    tell(*cuda_, mark.finding, {});
+    check(cudaStreamSynchronize(cuda_->stream));
+    const auto error = error_of(*mark.finding);
+    {
+      std::lock_guard lock(mutex_);
+      marks_.push_back(mark);
+    }
+    if (error) throw Error(error->code, error->what());
   });
 }
 

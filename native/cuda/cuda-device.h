@@ -13,7 +13,7 @@
 #include "core/device.h"
 #include "cuda/allocator.h"
 #include "cuda/cuda.h"
-#include "cuda/faults.h"
+#include "cuda/findings.h"
 #include "cuda/fusions.h"
 #include "cuda/staging.h"
 
@@ -55,8 +55,13 @@ class CudaDevice {
     cudaEvent_t begin, end;
     double* milliseconds;
   };
+  // What the end of enqueued work is seen by.
+  struct Mark {
+    cudaEvent_t event = nullptr;
+    Finding* finding = nullptr;
+  };
   struct Waiting {
-    cudaEvent_t event;
+    Mark mark;
     std::vector<Landing> landings;
     std::vector<Interval> intervals;
     Done done;
@@ -68,8 +73,8 @@ class CudaDevice {
   void guarded(Body body);
   void run_now(int op, const void* fields);
   void* take_landing();
+  Mark take_mark();
   void complete();
-  std::shared_ptr<const Error> finding();
 
   const int index_;
   std::string description_;
@@ -81,17 +86,18 @@ class CudaDevice {
   std::unique_ptr<Staging> staging_;
   std::vector<Landing> landings_;    // of the next after()
   std::vector<Interval> intervals_;  // of the next after()
+  WordCopy word_copy_;               // of the next after()
   cudaEvent_t began_ = nullptr;
   bool recording_ = false;
   RecordedOps recorded_;
   std::vector<void*> all_landings_;
-  Fault* host_faults_ = nullptr;
+  std::vector<Mark> all_marks_;
 
   std::thread completer_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Waiting> waiting_;      // this and all below: guarded by mutex_
-  std::vector<cudaEvent_t> events_;  // free ones
+  std::deque<Waiting> waiting_;  // this and all below: guarded by mutex_
+  std::vector<Mark> marks_;      // free ones
   std::vector<void*> free_landings_;
   bool stop_ = false;
   std::shared_ptr<const Error> lost_;

@@ -1,6 +1,6 @@
 // What kernels find wrong in the values of tensors (a slot that is not there, say), which the host cannot see when it
-// launches them. A kernel skips what is wrong, so that nothing is read or written out of bounds, and reports it here,
-// in host memory that the device sees; the next read of that device rejects with it.
+// launches them. A kernel skips what is wrong, so that nothing is read or written out of bounds, and reports it here;
+// the first read that is enqueued behind it rejects with it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -72,10 +72,10 @@ __device__ inline void report(Fault* fault, FaultKind kind, FaultName name, int 
       seen->limit = limit;
       seen->column = column;
       seen->sequence = sequence;
-      __threadfence_system();
+      __threadfence();
       seen->kind = static_cast<int>(kind);
     }
-    __threadfence_system();
+    __threadfence();
     atomicExch(&fault->writing, 0);
     done = true;
   }

@@ -91,6 +91,18 @@ test('what a kernel finds wrong rejects the read, and the device goes on', async
   }
 });
 
+test('a read is told what was reported before it, never what was enqueued behind it', async () => {
+  const weight = Weight.zeros([5, 8], 'float32', { device });
+  const look = (id: number) =>
+    scope(() => embedding({ ids: Tensor.from([id], { dtype: 'int32', shape: [1], device }), weight }));
+  const settledAs: string[] = [];
+  for (let i = 0; i < 100; i++) {
+    const reads = [look(1).read(), look(9).read(), look(2).read()];
+    settledAs.push((await Promise.allSettled(reads)).map(({ status }) => status).join(' '));
+  }
+  expect(settledAs).toEqual(settledAs.map(() => 'fulfilled rejected fulfilled'));
+});
+
 test("time by the device's clock", async () => {
   const x = Tensor.zeros({ dtype: 'float32', shape: [1 << 22], device });
   const milliseconds = await timed(device, () => scope(() => void activation({ x, activation: 'silu' })));
@@ -107,7 +119,7 @@ test('a process that forgets everything, and workers that are terminated, end we
 const emulated = cuda.description.startsWith('emulator');
 test(`after an asynchronous fault the device is lost, the process is not${emulated ? '' : ' (emulator only)'}`, async () => {
   if (!emulated) return; // a real fault cannot be asked for
-  const env = { LINATTN_EMULATOR_LOSE: '3' };
+  const env = { LINATTN_EMULATOR_LOSE: '5' }; // each read is a kernel beside the op's
   const { printed } = await runProgram<{ codes: string[]; cpu: number }>('cuda-lost', [], [], env);
   expect(printed.codes.slice(0, 2)).toEqual(['', '']);
   expect(printed.codes.slice(3).every((code) => code === 'ERR_DEVICE_LOST')).toBe(true);
