@@ -4,17 +4,20 @@ import { nd } from '../../lib/ops/reference';
 import { arrayFrom, type DType, fromBFloat16, fromFloat16, toBFloat16, toFloat16 } from '../../lib/tensor/dtype';
 import { Tensor } from '../../lib/tensor/tensor';
 
+// Once here: jest looks a global up anew at each use, which would take most of the time of a test that draws many numbers.
+const { PI, cos, floor, fround, imul, log, sqrt } = Math;
+
 /** A generator of numbers that depend on the seed alone (mulberry32). */
 export function seeded(seed: number) {
   let state = seed >>> 0;
   const next = (): number => {
     state = (state + 0x6d2b79f5) >>> 0;
     let x = state;
-    x = Math.imul(x ^ (x >>> 15), x | 1);
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    x = imul(x ^ (x >>> 15), x | 1);
+    x ^= x + imul(x ^ (x >>> 7), x | 61);
     return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
   };
-  const gauss = (): number => Math.sqrt(-2 * Math.log(1 - next())) * Math.cos(2 * Math.PI * next());
+  const gauss = (): number => sqrt(-2 * log(1 - next())) * cos(2 * PI * next());
   const fill = (shape: readonly number[], value: () => number): NdArray => {
     const array = nd(shape);
     for (let i = 0; i < array.data.length; i++) array.data[i] = value();
@@ -24,14 +27,14 @@ export function seeded(seed: number) {
     uniform: (shape: readonly number[], low = 0, high = 1) => fill(shape, () => low + (high - low) * next()),
     normal: (shape: readonly number[], std = 1) => fill(shape, () => std * gauss()),
     /** A whole number in [0, below). */
-    int: (below: number) => Math.floor(next() * below),
+    int: (below: number) => floor(next() * below),
   };
 }
 
 /** The values as a tensor of `dtype` holds them. */
 export function rounded(array: NdArray, dtype: DType): NdArray {
   const round = {
-    float32: Math.fround,
+    float32: fround,
     bfloat16: (x: number) => fromBFloat16(toBFloat16(x)),
     float16: (x: number) => fromFloat16(toFloat16(x)),
   }[dtype as 'float32'];
