@@ -28,14 +28,16 @@ export function seeded(seed: number) {
   };
 }
 
+/** What `dtype` makes of a number. */
+export function rounding(dtype: DType): (x: number) => number {
+  if (dtype === 'bfloat16') return (x) => fromBFloat16(toBFloat16(x));
+  if (dtype === 'float16') return (x) => fromFloat16(toFloat16(x));
+  return dtype === 'float32' ? Math.fround : (x) => x;
+}
+
 /** The values as a tensor of `dtype` holds them. */
 export function rounded(array: NdArray, dtype: DType): NdArray {
-  const round = {
-    float32: Math.fround,
-    bfloat16: (x: number) => fromBFloat16(toBFloat16(x)),
-    float16: (x: number) => fromFloat16(toFloat16(x)),
-  }[dtype as 'float32'];
-  return { shape: array.shape, data: round === undefined ? array.data.slice() : array.data.map(round) };
+  return { shape: array.shape, data: array.data.map(rounding(dtype)) };
 }
 
 export function tensorOf<D extends DType>(array: NdArray, dtype: D): Tensor<D> {
