@@ -105,8 +105,8 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
 }
 
 /**
- * float64 oracle on plain arrays; `pages` is updated, each value through `store`, the rounding of its dtype. `round`, of
- * every value on the way, makes it the plain formula in float32.
+ * float64 oracle on plain arrays; `pages` is updated, each value through `store`, the rounding of its dtype. `numbers`
+ * holds every value on the way: with Float32Array it is the plain formula in float32.
  */
 export function softmaxAttentionReference(
   {
@@ -122,13 +122,20 @@ export function softmaxAttentionReference(
   },
   { offsets, positions }: { offsets: readonly number[]; positions: readonly number[] },
   { pageTable, tableRows }: { pageTable: readonly (readonly number[])[]; tableRows: readonly number[] },
-  options: { scale: number; window?: number; store?: (x: number) => number; round?: (x: number) => number },
+  options: {
+    scale: number;
+    window?: number;
+    store?: (x: number) => number;
+    numbers?: Float64ArrayConstructor | Float32ArrayConstructor;
+  },
 ): { out: NdArray; rowMax: NdArray; rowSum: NdArray } {
-  const { scale, window = 0, store = (x) => x, round = (x) => x } = options;
+  const { scale, window = 0, store = Number, numbers: Numbers = Float64Array } = options;
   const [T, Hq, D] = q.shape as [number, number, number];
   const [, , pageTokens, Hkv] = pages.shape as [number, number, number, number, number];
   const result = { out: nd(q.shape), rowMax: nd([T, Hq]), rowSum: nd([T, Hq]) };
   result.rowMax.data.fill(Number.NEGATIVE_INFINITY);
+  const dot = new Numbers(1);
+  const sum = new Numbers(1);
   tableRows.forEach((tableRow, n) => {
     if (tableRow < 0) return;
     const table = pageTable[tableRow]!;
@@ -140,9 +147,9 @@ export function softmaxAttentionReference(
       return (((page * 2 + part) * pageTokens + (position % pageTokens)) * Hkv + head) * D;
     };
     for (let t = 0; t < count; t++) {
-      for (let i = 0; i < Hkv * D; i++) {
-        pages.data[place(0, positions[n]! + t, 0) + i] = store(k.data[(first + t) * Hkv * D + i]!);
-        pages.data[place(1, positions[n]! + t, 0) + i] = store(v.data[(first + t) * Hkv * D + i]!);
+      for (const [part, source] of [k, v].entries()) {
+        const stored = source.data.subarray((first + t) * Hkv * D, (first + t + 1) * Hkv * D).map(store);
+        pages.data.set(stored, place(part, positions[n]! + t, 0));
       }
     }
     for (let t = 0; t < count; t++) {
@@ -151,25 +158,32 @@ export function softmaxAttentionReference(
       for (let h = 0; h < Hq; h++) {
         const row = (first + t) * Hq + h;
         const head = Math.floor((h * Hkv) / Hq);
-        const scores = Array.from({ length: position - oldest + 1 }, (_, i) => {
+        const visible = position - oldest + 1;
+        const scores = new Numbers(visible);
+        for (let i = 0; i < visible; i++) {
           const key = place(0, oldest + i, head);
-          let dot = 0;
-          for (let d = 0; d < D; d++) dot = round(dot + q.data[row * D + d]! * pages.data[key + d]!);
-          return round(scale * dot - (alibiSlopes?.data[h] ?? 0) * (position - oldest - i));
-        });
-        const sink = sinks?.data[h] ?? Number.NEGATIVE_INFINITY;
-        const max = scores.reduce((largest, score) => Math.max(largest, score), sink);
-        const weights = scores.map((score) => round(Math.exp(round(score - max))));
-        const sum = weights.reduce((total, weight) => round(total + weight), round(Math.exp(sink - max)));
-        weights.forEach((weight, i) => {
+          dot[0] = 0;
+          for (let d = 0; d < D; d++) dot[0]! += q.data[row * D + d]! * pages.data[key + d]!;
+          scores[i] = scale * dot[0]! - (alibiSlopes?.data[h] ?? 0) * (visible - 1 - i);
+        }
+        let max = sinks?.data[h] ?? Number.NEGATIVE_INFINITY;
+        for (const score of scores) max = Math.max(max, score);
+        const out = new Numbers(D);
+        const weights = scores.map((score) => score - max).map(Math.exp);
+        sum[0] = (sinks?.data[h] ?? Number.NEGATIVE_INFINITY) - max;
+        sum[0] = Math.exp(sum[0]!);
+        for (let i = 0; i < visible; i++) {
           const value = place(1, oldest + i, head);
-          for (let d = 0; d < D; d++) {
-            result.out.data[row * D + d] = round(result.out.data[row * D + d]! + weight * pages.data[value + d]!);
-          }
-        });
-        for (let d = 0; d < D; d++) result.out.data[row * D + d] = round(result.out.data[row * D + d]! / sum);
+          const weight = weights[i]!;
+          sum[0]! += weight;
+          for (let d = 0; d < D; d++) out[d]! += weight * pages.data[value + d]!;
+        }
+        result.out.data.set(
+          out.map((value) => value / sum[0]!),
+          row * D,
+        );
         result.rowMax.data[row] = max;
-        result.rowSum.data[row] = sum;
+        result.rowSum.data[row] = sum[0]!;
       }
     }
   });

@@ -6,6 +6,7 @@ import { Tensor } from '../../lib/tensor/tensor';
 
 // Once here: jest looks a global up anew at each use, which would take most of the time of a test that draws many numbers.
 const { PI, cos, floor, fround, imul, log, sqrt } = Math;
+const notANumber = Number.isNaN;
 
 /** A generator of numbers that depend on the seed alone (mulberry32). */
 export function seeded(seed: number) {
@@ -31,14 +32,16 @@ export function seeded(seed: number) {
   };
 }
 
+/** What `dtype` makes of a number. */
+export function rounding(dtype: DType): (x: number) => number {
+  if (dtype === 'bfloat16') return (x) => fromBFloat16(toBFloat16(x));
+  if (dtype === 'float16') return (x) => fromFloat16(toFloat16(x));
+  return dtype === 'float32' ? fround : (x) => x;
+}
+
 /** The values as a tensor of `dtype` holds them. */
 export function rounded(array: NdArray, dtype: DType): NdArray {
-  const round = {
-    float32: fround,
-    bfloat16: (x: number) => fromBFloat16(toBFloat16(x)),
-    float16: (x: number) => fromFloat16(toFloat16(x)),
-  }[dtype as 'float32'];
-  return { shape: array.shape, data: round === undefined ? array.data.slice() : array.data.map(round) };
+  return { shape: array.shape, data: array.data.map(rounding(dtype)) };
 }
 
 export function tensorOf<D extends DType>(array: NdArray, dtype: D): Tensor<D> {
@@ -60,8 +63,8 @@ export function relativeError(actual: NdArray, expected: NdArray): number {
   let size = 0;
   for (let i = 0; i < expected.data.length; i++) {
     const d = actual.data[i]! - expected.data[i]!;
-    if (Number.isNaN(d) && !(Number.isNaN(actual.data[i]!) && Number.isNaN(expected.data[i]!))) return Infinity;
-    if (Number.isNaN(d)) continue;
+    if (notANumber(d) && !(notANumber(actual.data[i]!) && notANumber(expected.data[i]!))) return Infinity;
+    if (notANumber(d)) continue;
     difference += d * d;
     size += expected.data[i]! ** 2;
   }

@@ -9,7 +9,7 @@ import {
 } from '../../lib/ops/softmax-attention';
 import type { DType } from '../../lib/tensor/dtype';
 import { Tensor } from '../../lib/tensor/tensor';
-import { rounded, seeded, tensorOf } from './arrays';
+import { rounded, rounding, seeded, tensorOf } from './arrays';
 
 export interface Shape {
   readonly heads: number;
@@ -133,8 +133,8 @@ export class PagedCache {
     };
   }
 
-  /** What `attend` must return; updates expectedPages. With Math.fround: as a plain float32 formula has it. */
-  expected(pieces: readonly Piece[], round: (x: number) => number = (x) => x) {
+  /** What `attend` must return; updates expectedPages. With Float32Array: as a plain float32 formula has it. */
+  expected(pieces: readonly Piece[], numbers: Float64ArrayConstructor | Float32ArrayConstructor = Float64Array) {
     const { width, window = 0, cacheDtype = 'float32' } = this.shape;
     const offsets = [0];
     for (const { prompt } of pieces) offsets.push(offsets.at(-1)! + prompt.q.shape[0]!);
@@ -142,7 +142,7 @@ export class PagedCache {
       { ...this.packed(pieces), pages: this.expectedPages, sinks: this.sinks, alibiSlopes: this.alibiSlopes },
       { offsets, positions: pieces.map(({ position }) => position) },
       { pageTable: this.pageTable, tableRows: pieces.map(({ row }) => row) },
-      { scale: width ** -0.5, window, store: (x) => rounded(nd([1], [x]), cacheDtype).data[0]!, round },
+      { scale: width ** -0.5, window, store: rounding(cacheDtype), numbers },
     );
   }
 }
