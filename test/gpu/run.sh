@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # On a GPU machine, in the repository: unpacks the tools that pack.js packed, builds what is not built, and runs a command
-# with that Node in PATH; without one, the tests on the GPU.
+# with that Node in PATH; without one, the tests on the GPU. --side-by-side runs these in several processes at once and prints
+# one total; its further arguments are suite.js's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 tools=build/gpu/tools.tar.xz
@@ -14,5 +15,6 @@ if [ ! -f prebuilds/linux-x64/linattn-cuda.so ]; then
   node native/build.js
 fi
 [ -d dist ] || node node_modules/typescript/bin/tsc -p tsconfig.build.json
+if [ "${1-}" = --side-by-side ]; then set -- node test/gpu/suite.js "${@:2}"; fi
 if (($# == 0)); then set -- node node_modules/jest/bin/jest.js --config jest.cuda.config.js; fi
 exec "$@"
