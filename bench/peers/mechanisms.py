@@ -115,6 +115,16 @@ def inputs(m, tokens, heads):
     return made
 
 
+def repeated(m, inputs, batch, tokens):
+    """[batch, tokens, ...] of blocks [block, ...]; decay by head has no tokens."""
+    def of(name, tensor):
+        if name == "g" and m.decay == "head":
+            return tensor
+        times = max(1, batch * tokens // tensor.shape[0])
+        return tensor.repeat(times, *[1] * (tensor.dim() - 1)).view(batch, tokens, *tensor.shape[1:])
+    return {name: of(name, tensor) for name, tensor in inputs.items()}
+
+
 def recurrence(m, x):
     """The definition, token by token, in float64."""
     x = {name: tensor.double() for name, tensor in x.items()}

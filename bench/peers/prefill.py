@@ -1,10 +1,15 @@
 """Prefill of each linear-attention mechanism: linattn beside flash-linear-attention's Triton kernels, on one GPU.
 
-Both sides get the same inputs. First, at a short length, both are held against the recurrence in float64. Then each cell is
-timed by CUDA events, from recorded graphs, with a cold L2, in turns: ours, theirs, ours, theirs. Their time is the better
-of graph and eager. Final states of the cell are compared. Usage, in the repository, with dist/ and prebuilds/ built:
+Both sides get the same inputs. Each cell is timed by CUDA events, from recorded graphs, with a cold L2, in turns: ours,
+theirs, ours, theirs. Their time is the better of graph and eager. Final states of the cell are compared. At last, at a
+short length, both are held against the recurrence in float64 (at last, because their autotuning keeps for all lengths what
+it finds at the first). Usage, in the repository, with dist/ and prebuilds/ built:
 
-    python3 bench/peers/prefill.py --out result.json [--mechanisms GDN,KDA] [--pairs 21] [--small]
+    python3 bench/peers/prefill.py --out result.json [--mechanisms GDN,KDA] [--heads 8,16,32,64] [--pairs 21]
+        [--processes 16]
+
+Triton first compiles each configuration of each kernel, by --processes processes (compile_ahead.py); then the GPU is left to
+the measured run, whose autotuning times them.
 """
 import argparse
 import json
@@ -12,9 +17,11 @@ import os
 import statistics
 import subprocess
 import tempfile
+import time
 
 import torch
 
+import compile_ahead
 import mechanisms
 
 BLOCK = 1024
@@ -45,14 +52,6 @@ def write(folder, name, tensor):
     return {"file": file, "dtype": kind, "shape": list(tensor.shape)}
 
 
-def repeated(name, tensor, mechanism, batch, tokens):
-    """[batch, tokens, ...] of a block [block, ...]; decay by head has no tokens."""
-    if name == "g" and mechanism.decay == "head":
-        return tensor
-    times = max(1, batch * tokens // tensor.shape[0])
-    return tensor.repeat(times, *[1] * (tensor.dim() - 1)).view(batch, tokens, *tensor.shape[1:])
-
-
 def relative(a, b):
     return ((a.double() - b.double()).norm() / b.double().norm()).item()
 
@@ -71,11 +70,11 @@ def results_of_ours(ours, folder, mechanism, batch, tokens, heads):
             read(state, torch.float32).view(batch, heads, mechanism.V, mechanism.K).transpose(-1, -2).cuda())
 
 
-def check(ours, folder, mechanism):
+def check(ours, folder, mechanism, heads):
     """Relative errors of both sides against the recurrence in float64, of outputs and of final states."""
-    batch, tokens, heads = 1, 600, 4
+    batch, tokens = 1, 600
     inputs = mechanisms.inputs(mechanism, tokens, heads)
-    whole = {name: repeated(name, tensor, mechanism, batch, tokens) for name, tensor in inputs.items()}
+    whole = mechanisms.repeated(mechanism, inputs, batch, tokens)
     wanted, wanted_state = mechanisms.recurrence(mechanism, whole)
     open_ours(ours, folder, mechanism, inputs, batch, tokens, heads)
     out, state = results_of_ours(ours, folder, mechanism, batch, tokens, heads)
@@ -87,7 +86,7 @@ def check(ours, folder, mechanism):
 def measure(ours, folder, mechanism, batch, tokens, heads, pairs, flush):
     inputs = mechanisms.inputs(mechanism, BLOCK, heads)
     open_ours(ours, folder, mechanism, inputs, batch, tokens, heads)
-    whole = {name: repeated(name, tensor, mechanism, batch, tokens) for name, tensor in inputs.items()}
+    whole = mechanisms.repeated(mechanism, inputs, batch, tokens)
     theirs = lambda: mechanism.fla(whole)
     for _ in range(3):
         theirs()
@@ -133,13 +132,18 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--mechanisms", default="")
     parser.add_argument("--pairs", type=int, default=21)
-    parser.add_argument("--small", action="store_true", help="one length and two head counts")
+    parser.add_argument("--processes", type=int, default=min(16, os.cpu_count()), help="that compile ahead; 0: none")
+    parser.add_argument("--heads", default="8,16,32,64")
     options = parser.parse_args()
     chosen = [m for m in mechanisms.all() if not options.mechanisms or m.name in options.mechanisms.split(",")]
     cells = [(1, 8192), (1, 32768), (8, 4096)]
-    head_counts = [8, 16, 32, 64]
-    if options.small:
-        cells, head_counts = [(1, 8192)], [8, 32]
+    head_counts = [int(count) for count in options.heads.split(",")]
+    begun = time.time()
+    since = lambda: f"{time.time() - begun:6.1f} s"
+    if options.processes > 0:
+        batches = sorted({batch for batch, _ in cells})
+        compile_ahead.run([m.name for m in chosen], head_counts, batches, options.processes)
+        print(f"{since()}  compiled ahead by {options.processes} processes", flush=True)
     flush = torch.empty(2**26, dtype=torch.float32, device="cuda")
     source = torch.empty(2**28, dtype=torch.float32, device="cuda")
     target = torch.empty_like(source)
@@ -158,16 +162,16 @@ def main():
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, torch.no_grad():
         for mechanism in chosen:
             try:
-                report["checks"][mechanism.name] = check(ours, folder, mechanism)
-                print(mechanism.name, report["checks"][mechanism.name], flush=True)
                 for batch, tokens in cells:
                     for heads in head_counts:
                         row = measure(ours, folder, mechanism, batch, tokens, heads, options.pairs, flush)
                         row["floor_ms"] /= copy_gbps * 1e6
                         report["rows"].append(row)
-                        print(f"{mechanism.name:24} {heads:3} heads {batch} x {tokens:6}  ours {row['ours_ms']:.3f} ms "
+                        print(f"{since()}  {mechanism.name:24} {heads:3} heads {batch} x {tokens:6}  ours {row['ours_ms']:.3f} ms "
                               f"({row['ours_ms'] / row['floor_ms']:.1f} x floor)  fla {row['theirs_ms']:.3f} ms  "
                               f"ratio {row['ratio']:.2f}  states differ {row['states_differ']}", flush=True)
+                report["checks"][mechanism.name] = check(ours, folder, mechanism, head_counts[0])
+                print(f"{since()}  {mechanism.name}", report["checks"][mechanism.name], flush=True)
             except Exception as error:  # one mechanism that fails must not lose the others
                 report["checks"].setdefault(mechanism.name, {})["error"] = repr(error)
                 print(mechanism.name, "failed:", repr(error), flush=True)
