@@ -10,7 +10,7 @@ import { PagedCache, promptOf, slice } from '../support/paged-cache';
 
 const twice = async (run: () => Promise<Buffer>) => {
   const first = await run();
-  for (let i = 0; i < 3; i++) expect((await run()).equals(first)).toBe(true);
+  for (let i = 0; i < 2; i++) expect((await run()).equals(first)).toBe(true);
 };
 
 describe.each(['additive', 'delta', 'lowRank'] as const)('linearAttention, %s', (rule) => {
@@ -22,8 +22,8 @@ describe.each(['additive', 'delta', 'lowRank'] as const)('linearAttention, %s', 
     ['token', 256, 64],
   ] as const)('decay %s, K %i, V %i', async (decay, K, V) => {
     for (const dtype of ['float32', 'bfloat16'] as const) {
-      const lengths = [1, 1, 700, 64, 90];
-      const x = makeCase({ rule, decay, K, V, dtype, heads: [8, 8, 8], lengths, seed: K + V });
+      const lengths = [1, 1, 300, 64];
+      const x = makeCase({ rule, decay, K, V, dtype, heads: [2, 2, 2], lengths, seed: K + V });
       await twice(() => {
         const { out, state } = runCase(x);
         return bitsOf([out, state]);
