@@ -41,7 +41,7 @@ check() {
   if ((found > 0)); then verdict="NOT CLEAN: $found reports"; fi
   if ((found == 0 && (status == 124 || status == 137))); then verdict="clean so far, not ended after $seconds s"; fi
   if ((found == 0)) && grep -qE '^=+ (ERROR|RACECHECK) SUMMARY|before first instrumented' "$log"; then verdict=clean; fi
-  if [ ! -s "$ended" ]; then verdict="no test ended"; fi
+  if ! grep -q '"status"' "$ended"; then verdict="no test ended"; fi
   printf '%s %-32s %s; tests: %s passed, %s failed\n' "$tool" "$name" "${verdict:-exit $status}" \
     "$(grep -c '"status":"passed"' "$ended")" "$(grep -c '"status":"failed"' "$ended")"
 }

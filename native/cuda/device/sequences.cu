@@ -76,13 +76,13 @@ __device__ void report_first(const SequencesView& s, int slots, Fault* fault) {
 __global__ void __launch_bounds__(kMostThreads)
     check_values(SequencesView s, int slots, int32_t* owners, Fault* fault) {
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
-  volatile int32_t* owner = owners ? owners : dynamic_shared<int32_t>();
+  int32_t* owner = owners ? owners : dynamic_shared<int32_t>();
   bool wrong = false;
   for (int n = thread; n <= s.rows; n += threads) wrong |= wrong_offset(s, n).kind != FaultKind::kNone;
   for (int n = thread; slots >= 0 && n < s.rows; n += threads) {
     const int write = s.write_slots[n];
     wrong |= !in_range(write, slots) || !in_range(s.read_slots[n], slots);
-    if (write >= 0 && write < slots) owner[write] = n;
+    if (write >= 0 && write < slots) atomicExch(&owner[write], n);
   }
   __syncthreads();
   for (int n = thread; slots >= 0 && n < s.rows; n += threads) {
