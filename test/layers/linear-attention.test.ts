@@ -138,6 +138,7 @@ const cases: readonly [name: string, options: LinearAttentionOptions & { feature
   ['elu1, ALiBi', { featureMap: { name: 'elu1' }, normalize: { eps: 1e-6 }, decay: alibi }],
   ['squaredRelu', { featureMap: { name: 'squaredRelu' }, normalize: { eps: 1e-3 } }],
   ['hedgehogSplit', { featureMap: { name: 'hedgehogSplit', floor: 1e-12 }, normalize: { eps: 1e-12 } }],
+  ['hedgehogJoint', { featureMap: { name: 'hedgehogJoint' }, normalize: { eps: 1e-6 } }],
   ['taylor, ALiBi', { featureMap: { name: 'taylor' }, normalize: { eps: 1e-12 }, decay: alibi }],
   ['dpfp', { featureMap: { name: 'dpfp', order: 2 }, normalize: { eps: 1e-6 } }],
   ['FAVOR+', { featureMap: { name: 'favor', projection }, normalize: { eps: 0 } }],
