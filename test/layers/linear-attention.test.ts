@@ -152,8 +152,10 @@ describe.each(cases)('%s', (_, options) => {
   const layer = new LinearAttention(options);
   const eps = options.normalize?.eps;
   // FAVOR+: exponents of up to 60, each rounded by 2^-19 at the worst.
-  const limitOf = (exact: NdArray, simple: NdArray): number =>
-    options.featureMap.name === 'favor' ? 2e-5 : 2 * relativeError(simple, exact) + 4 * ulp.float32;
+  const limitOf = (exact: NdArray, x: typeof plain, form: Parameters<typeof plainFloat32>[2]): number => {
+    if (options.featureMap.name === 'favor') return 2e-5;
+    return 2 * relativeError(plainFloat32(x, options.featureMap, form), exact) + 4 * ulp.float32;
+  };
 
   test.each([
     ['plain', plain],
@@ -162,7 +164,7 @@ describe.each(cases)('%s', (_, options) => {
   ])('is the quadratic form, %s keys', async (_name, x) => {
     const form = { decayed: options.decay !== undefined, eps };
     const exact = quadratic(x, options.featureMap, form);
-    const limit = limitOf(exact, plainFloat32(x, options.featureMap, form));
+    const limit = limitOf(exact, x, form);
     expect(relativeError(await readNd(run(layer, x)), exact)).toBeLessThanOrEqual(limit);
   });
 
@@ -238,7 +240,7 @@ describe.each(cases)('%s', (_, options) => {
     const form = { eps, causal: false };
     const exact = quadratic(correlated, options.featureMap, form);
     const call = { q: float32(correlated.q), k: float32(correlated.k), v: float32(correlated.v) };
-    const limit = limitOf(exact, plainFloat32(correlated, options.featureMap, form));
+    const limit = limitOf(exact, correlated, form);
     const out = await readNd(layer.bidirectional({ ...call, sequences: uniformSequences(1, T) }));
     expect(relativeError(out, exact)).toBeLessThanOrEqual(limit);
 
@@ -258,7 +260,7 @@ describe.each(cases)('%s', (_, options) => {
     );
     const question = { ...plain, q: nd([9, H, D], plain.q.data.subarray(0, 9 * H * D)) };
     const wanted = quadratic(question, options.featureMap, form);
-    const askedLimit = limitOf(wanted, plainFloat32(question, options.featureMap, form));
+    const askedLimit = limitOf(wanted, question, form);
     expect(relativeError(await readNd(asked), wanted)).toBeLessThanOrEqual(askedLimit);
     expect((await bitsOf(tensorsOf(memory))).equals(held)).toBe(true);
   });
