@@ -19,15 +19,8 @@ const float32 = (array: NdArray) => tensorOf(array, 'float32');
 const W = rounded(seeded(1).normal([32, D]), 'float32');
 const projection = FavorProjection.from(W.data, { directions: 32, width: D });
 const slopes = alibiSlopes(H);
-const alibi = {
-  per: 'head',
-  g: float32(
-    nd(
-      [H],
-      slopes.map((slope) => -slope),
-    ),
-  ),
-} as const;
+const decays = slopes.map((slope) => -slope);
+const alibi = { per: 'head', g: float32(nd([H], decays)) } as const;
 
 const random = seeded(2);
 const plain = {
