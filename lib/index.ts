@@ -43,6 +43,11 @@ export {
   type LinformerOptions,
   type LinformerTokens,
 } from './layers/linformer';
+export {
+  WindowedLinearAttention,
+  type WindowedLinearAttentionOptions,
+  type WindowedLinearSequence,
+} from './layers/windowed-linear-attention';
 export * as ops from './ops';
 export { type Device, type DeviceName, devices, type Graph } from './tensor/device';
 export type { DType, DTypes } from './tensor/dtype';

@@ -61,7 +61,7 @@ export class LinearAttention {
   /** Whether keys carry a running maximum. */
   private readonly streamed: boolean;
 
-  /** @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED for options that exclude each other */
+  /** @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED for options that exclude each other, or that are no recurrence */
   constructor(private readonly options: LinearAttentionOptions = {}) {
     const { featureMap = { name: 'identity' }, keyFeatureMap = featureMap, rule = 'additive' } = options;
     const { normalize, decay, scale = 1 } = options;
@@ -70,6 +70,13 @@ export class LinearAttention {
     this.rule = rule;
     const favor = featureMap.name === 'favor' ? featureMap : undefined;
     this.streamed = favor !== undefined && favor.projection.kind !== 'relu';
+    if ((options as { relativeBias?: unknown }).relativeBias !== undefined) {
+      fail(
+        'ERR_UNSUPPORTED',
+        'a learned bias by distance (relativeBias) is no recurrence of constant size: it would need every earlier key ' +
+          'again at each token. A decay per head is one (ALiBi)',
+      );
+    }
     if (normalize && rule !== 'additive') fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${rule}'`);
     if (normalize && scale !== 1) fail('ERR_ARGUMENT', `scale must be 1 with normalize, got ${scale}`);
     if (favor && (keyFeatureMap.name !== 'favor' || keyFeatureMap.projection !== favor.projection)) {

@@ -1,5 +1,6 @@
 // Tokens to logits: embedding, residual branches with a norm before each, final norm, head. Knows no sessions and no text.
 import type { Hidden, KvLayout, Layer, StateLayout, Step } from '../layers/layer';
+import { activation } from '../ops/activation';
 import { add } from '../ops/add';
 import { converted } from '../ops/convert';
 import { embedding } from '../ops/embedding';
@@ -38,6 +39,8 @@ export interface LanguageModelParts extends Norm {
   readonly zeroCentred: boolean;
   /** What every branch is multiplied by before it is added; default 1. */
   readonly branchScale?: number | undefined;
+  /** Logits x are cap tanh(x / cap); absent: x. */
+  readonly logitCap?: number | undefined;
   readonly state: StateLayout;
   readonly kv: KvLayout;
 }
@@ -96,6 +99,9 @@ export class LanguageModel {
   /** Logits float32 [N, vocabulary] of rows of the hidden states: of `rows` (int32 [N]), or of all. */
   logits(hidden: Hidden, rows?: Tensor<'int32'>): Tensor<'float32'> {
     const x = rows === undefined ? hidden : gatherRows({ x: hidden, rows });
-    return matmul({ x: converted(x, 'float32'), weight: this.parts.head });
+    const logits = matmul({ x: converted(x, 'float32'), weight: this.parts.head });
+    const { logitCap: cap } = this.parts;
+    if (cap === undefined) return logits;
+    return activation({ x: add({ b: logits, scale: 1 / cap }), activation: 'tanh', scale: cap });
   }
 }

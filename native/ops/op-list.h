@@ -9,6 +9,7 @@
 #include "ops/copy-slots.h"
 #include "ops/count-nan.h"
 #include "ops/delta-gates.h"
+#include "ops/divide.h"
 #include "ops/embedding.h"
 #include "ops/end-step.h"
 #include "ops/favor-features.h"
@@ -22,6 +23,7 @@
 #include "ops/machine-peak.h"
 #include "ops/mark-seen.h"
 #include "ops/matmul.h"
+#include "ops/mlstm-gates.h"
 #include "ops/pack-weight.h"
 #include "ops/rms-norm.h"
 #include "ops/rope.h"
@@ -41,6 +43,7 @@
   X(CopySlots)         \
   X(CountNan)          \
   X(DeltaGates)        \
+  X(Divide)            \
   X(Embedding)         \
   X(EndStep)           \
   X(FavorFeatures)     \
@@ -54,6 +57,7 @@
   X(MachinePeak)       \
   X(MarkSeen)          \
   X(Matmul)            \
+  X(MlstmGates)        \
   X(PackWeight)        \
   X(RmsNorm)           \
   X(Rope)              \

@@ -31,6 +31,7 @@ const names = [
   'retnet/gated',
   'rwkv7/author',
   'rwkv7/fla',
+  'xlstm/single',
 ];
 
 let scratch: string;

@@ -17,6 +17,8 @@ export CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HU
 "$venv/bin/python" "$here/scripts/qwen-moe.py" "$here"
 "$venv/bin/python" "$here/scripts/granite-moe-hybrid.py" "$here/granitemoehybrid"
 "$venv/bin/python" "$here/scripts/minimax.py" "$here/minimax"
+"$venv/bin/python" "$here/scripts/x-lstm.py" "$here/xlstm"
 "$venv/bin/python" "$here/scripts/rwkv7.py" "$here/rwkv7"
 "$venv/bin/python" "$here/scripts/sampling.py" "$here/sampling"
 "$venv/bin/python" "$here/scripts/mechanisms.py" "$here/mechanisms"
+"$venv/bin/python" "$here/scripts/routers.py" "$here/mechanisms"

@@ -85,6 +85,7 @@ describe('refuses', () => {
       'ERR_UNSUPPORTED',
       /a decay per head or token, got per channel/,
     ],
+    ['a learned relative bias', { relativeBias: [] }, 'ERR_UNSUPPORTED', /is no recurrence of constant size/],
   ] as const)('%s', (_, options, code, message) => {
     expect(() => new LinearAttention(options as LinearAttentionOptions)).toThrow(
       expect.objectContaining({ code, message: expect.stringMatching(message) }),

@@ -19,15 +19,8 @@ const float32 = (array: NdArray) => tensorOf(array, 'float32');
 const W = rounded(seeded(1).normal([32, D]), 'float32');
 const projection = FavorProjection.from(W.data, { directions: 32, width: D });
 const slopes = alibiSlopes(H);
-const alibi = {
-  per: 'head',
-  g: float32(
-    nd(
-      [H],
-      slopes.map((slope) => -slope),
-    ),
-  ),
-} as const;
+const decays = slopes.map((slope) => -slope);
+const alibi = { per: 'head', g: float32(nd([H], decays)) } as const;
 
 const random = seeded(2);
 const plain = {
@@ -93,6 +86,44 @@ function quadratic(
   return out;
 }
 
+/**
+ * The same by loops of float32: the recurrence as it is written, every product and sum rounded. The decay is one number of
+ * float32, so what its rounding does to a key grows with the key's age, in this order or any other.
+ */
+function plainFloat32(
+  { q, k, v }: typeof plain,
+  map: LayerFeatureMap,
+  { decayed = false, eps, causal = true }: { decayed?: boolean; eps?: number | undefined; causal?: boolean },
+): NdArray {
+  const [a, b] = [q, k].map((x) => rounded(featuresOf(x, map), 'float32')) as [NdArray, NdArray];
+  const round = Math.fround;
+  const F = a.shape[2]!;
+  const [Tq, Tk] = [q.shape[0]!, k.shape[0]!];
+  const out = nd([Tq, H, V]);
+  for (let h = 0; h < H; h++) {
+    const decay = decayed ? round(Math.exp(-slopes[h]!)) : 1;
+    const S = Array.from({ length: V }, () => new Float32Array(F));
+    const z = new Float32Array(F);
+    const dot = (x: Float32Array, y: NdArray, t: number): number =>
+      x.reduce((sum, value, f) => round(sum + round(value * y.data[(t * H + h) * F + f]!)), 0);
+    const update = (t: number): void => {
+      const key = (f: number): number => b.data[(t * H + h) * F + f]!;
+      for (let f = 0; f < F; f++) z[f] = round(z[f]! * decay) + key(f);
+      for (const [c, row] of S.entries()) {
+        const value = v.data[(t * H + h) * V + c]!;
+        for (let f = 0; f < F; f++) row[f] = round(row[f]! * decay) + round(key(f) * value);
+      }
+    };
+    if (!causal) for (let t = 0; t < Tk; t++) update(t);
+    for (let t = 0; t < Tq; t++) {
+      if (causal) update(t);
+      const total = eps === undefined ? 1 : round(dot(z, a, t) + eps);
+      for (const [c, row] of S.entries()) out.data[(t * H + h) * V + c] = round(dot(row, a, t) / total);
+    }
+  }
+  return out;
+}
+
 const cases: readonly [name: string, options: LinearAttentionOptions & { featureMap: LayerFeatureMap }][] = [
   ['identity', { featureMap: { name: 'identity' } }],
   ['identity, ALiBi', { featureMap: { name: 'identity' }, decay: alibi }],
@@ -100,6 +131,7 @@ const cases: readonly [name: string, options: LinearAttentionOptions & { feature
   ['elu1, ALiBi', { featureMap: { name: 'elu1' }, normalize: { eps: 1e-6 }, decay: alibi }],
   ['squaredRelu', { featureMap: { name: 'squaredRelu' }, normalize: { eps: 1e-3 } }],
   ['hedgehogSplit', { featureMap: { name: 'hedgehogSplit', floor: 1e-12 }, normalize: { eps: 1e-12 } }],
+  ['hedgehogJoint', { featureMap: { name: 'hedgehogJoint' }, normalize: { eps: 1e-6 } }],
   ['taylor, ALiBi', { featureMap: { name: 'taylor' }, normalize: { eps: 1e-12 }, decay: alibi }],
   ['dpfp', { featureMap: { name: 'dpfp', order: 2 }, normalize: { eps: 1e-6 } }],
   ['FAVOR+', { featureMap: { name: 'favor', projection }, normalize: { eps: 0 } }],
@@ -112,15 +144,20 @@ const run = (layer: LinearAttention, { q, k, v }: typeof plain, state?: LinearAt
 describe.each(cases)('%s', (_, options) => {
   const layer = new LinearAttention(options);
   const eps = options.normalize?.eps;
+  // FAVOR+: exponents of up to 60, each rounded by 2^-19 at the worst.
+  const limitOf = (exact: NdArray, x: typeof plain, form: Parameters<typeof plainFloat32>[2]): number => {
+    if (options.featureMap.name === 'favor') return 2e-5;
+    return 2 * relativeError(plainFloat32(x, options.featureMap, form), exact) + 4 * ulp.float32;
+  };
 
   test.each([
     ['plain', plain],
     ['correlated', correlated],
     ['large', large],
   ])('is the quadratic form, %s keys', async (_name, x) => {
-    const exact = quadratic(x, options.featureMap, { decayed: options.decay !== undefined, eps });
-    // FAVOR+: exponents of up to 60, each rounded by 2^-19 at the worst.
-    const limit = options.featureMap.name === 'favor' ? 2e-5 : 16 * ulp.float32;
+    const form = { decayed: options.decay !== undefined, eps };
+    const exact = quadratic(x, options.featureMap, form);
+    const limit = limitOf(exact, x, form);
     expect(relativeError(await readNd(run(layer, x)), exact)).toBeLessThanOrEqual(limit);
   });
 
@@ -193,9 +230,10 @@ describe.each(cases)('%s', (_, options) => {
   if (options.decay) return;
 
   test('bidirectional, and a memory that is recalled', async () => {
-    const exact = quadratic(correlated, options.featureMap, { eps, causal: false });
+    const form = { eps, causal: false };
+    const exact = quadratic(correlated, options.featureMap, form);
     const call = { q: float32(correlated.q), k: float32(correlated.k), v: float32(correlated.v) };
-    const limit = options.featureMap.name === 'favor' ? 2e-5 : 16 * ulp.float32;
+    const limit = limitOf(exact, correlated, form);
     const out = await readNd(layer.bidirectional({ ...call, sequences: uniformSequences(1, T) }));
     expect(relativeError(out, exact)).toBeLessThanOrEqual(limit);
 
@@ -213,11 +251,10 @@ describe.each(cases)('%s', (_, options) => {
       { q: part(0, 9).q, sequences: sequences([9], { readSlots: [2], writeSlots: [2] }) },
       memory,
     );
-    const wanted = quadratic({ ...plain, q: nd([9, H, D], plain.q.data.subarray(0, 9 * H * D)) }, options.featureMap, {
-      eps,
-      causal: false,
-    });
-    expect(relativeError(await readNd(asked), wanted)).toBeLessThanOrEqual(limit);
+    const question = { ...plain, q: nd([9, H, D], plain.q.data.subarray(0, 9 * H * D)) };
+    const wanted = quadratic(question, options.featureMap, form);
+    const askedLimit = limitOf(wanted, question, form);
+    expect(relativeError(await readNd(asked), wanted)).toBeLessThanOrEqual(askedLimit);
     expect((await bitsOf(tensorsOf(memory))).equals(held)).toBe(true);
   });
 });

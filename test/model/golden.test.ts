@@ -70,6 +70,8 @@ describe.each([
   'rwkv7/author',
   'rwkv7/prefixed',
   'rwkv7/fla',
+  'xlstm/single',
+  'xlstm/fused',
   'qwen3_next/experts',
   'qwen3_next/unnormalised',
   'qwen3_5_moe/experts',

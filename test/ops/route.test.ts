@@ -1,7 +1,9 @@
 import { type RouteOptions, route, routeReference } from '../../lib/ops/route';
+import { nd } from '../../lib/ops/reference';
 import { Tensor } from '../../lib/tensor/tensor';
-import { readNd, rounded, seeded, tensorOf } from '../support/arrays';
+import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
 import { errorOf, expectClose, floats, rowsOf, spread } from '../support/close';
+import { readGolden } from '../support/golden';
 
 const cases: [T: number, E: number, biased: boolean, options: RouteOptions][] = [
   [0, 4, false, { count: 2, score: 'softmax', renormalise: true }],
@@ -29,6 +31,34 @@ describe.each(floats)('%s', (dtype) => {
     expectClose(await readNd(weights), exact.weights, 'float32');
   });
 });
+
+test.each(['softmax_renormalised', 'softmax_plain', 'sigmoid_renormalised', 'sigmoid_plain'] as const)(
+  'the routers of transformers (Qwen3-MoE, DeepSeek-V3 with its correction bias): %s',
+  async (name) => {
+    const golden = readGolden('mechanisms/routers');
+    const array = (part: string) => {
+      const { shape, data } = golden.float32(`${name}.${part}`);
+      return nd(shape, data);
+    };
+    const score = name.startsWith('softmax') ? 'softmax' : 'sigmoid';
+    const { ids, weights } = route({
+      logits: tensorOf(array('logits'), 'float32'),
+      bias: score === 'sigmoid' ? tensorOf(array('bias'), 'float32') : undefined,
+      count: 5,
+      score,
+      renormalise: name.endsWith('renormalised'),
+      scale: score === 'sigmoid' ? 2.5 : 1,
+    });
+    const theirs = array('weights');
+    const ours = nd(theirs.shape);
+    const [chosen, values] = [await readNd(ids), await readNd(weights)];
+    chosen.data.forEach((expert, i) => {
+      ours.data[Math.floor(i / 5) * theirs.shape[1]! + expert] = values.data[i]!;
+    });
+    expect([...ours.data].map((weight) => weight > 0)).toEqual([...theirs.data].map((weight) => weight > 0));
+    expect(relativeError(ours, theirs)).toBeLessThanOrEqual(8 * ulp.float32);
+  },
+);
 
 test('a token goes where it goes whatever its company', async () => {
   const logits = seeded(3).normal([50, 60]);

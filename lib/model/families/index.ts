@@ -13,6 +13,7 @@ import { mamba2 } from './mamba2';
 import { minimax } from './minimax';
 import { qwen35 } from './qwen3-5';
 import { rwkv7 } from './rwkv7';
+import { xlstm } from './xlstm';
 
 export const families: readonly Family[] = [
   deltaNet,
@@ -27,6 +28,7 @@ export const families: readonly Family[] = [
   qwen35,
   retnet,
   rwkv7,
+  xlstm,
 ];
 
 /** The family of a config; ERR_MODEL_UNSUPPORTED names its model_type and those that are known. */

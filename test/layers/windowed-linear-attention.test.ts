@@ -1,0 +1,181 @@
+// The window and linear hybrid of LoLCATs against its quadratic form in float64, and its laws.
+import {
+  WindowedLinearAttention,
+  type WindowedLinearAttentionOptions,
+  type WindowedLinearSequence,
+} from '../../lib/layers/windowed-linear-attention';
+import { FavorProjection } from '../../lib/ops/favor-projection';
+import { type FeatureMapOptions, featureMapReference } from '../../lib/ops/feature-map';
+import { type NdArray, nd } from '../../lib/ops/reference';
+import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
+import { rowsOf } from '../support/close';
+import { expectSameTensors } from '../support/device';
+
+const [T, Hq, Hkv, D] = [300, 4, 2, 16];
+const windowFactors = [0, -1.5, 2, 0.3];
+
+interface Tokens {
+  q: NdArray;
+  k: NdArray;
+  v: NdArray;
+}
+
+const random = seeded(11);
+const draw = (heads: number, std: number) => rounded(random.normal([T, heads, D], std), 'float32');
+const plain: Tokens = { q: draw(Hq, 1), k: draw(Hkv, 1), v: draw(Hkv, 1) };
+const keys = (change: (value: number, i: number) => number): Tokens => ({
+  ...plain,
+  k: rounded(nd(plain.k.shape, plain.k.data.map(change)), 'float32'),
+});
+/** Near one direction, of growing size. */
+const correlated = keys((x, i) => (0.1 * x + Math.sin(i % D)) * (1 + i / plain.k.data.length));
+const large = keys((x) => 12 * x);
+
+/** The first tokens: what the oracle, whose time is quadratic, is asked for. */
+const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf(k, 0, 80), v: rowsOf(v, 0, 80) });
+
+/** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
+function quadratic(
+  { q, k, v }: Tokens,
+  { window, affine = false, featureMap }: WindowedLinearAttentionOptions,
+  round: (value: number) => number = (value) => value,
+): NdArray {
+  const features = (x: NdArray): NdArray => {
+    const out = featureMapReference(x, featureMap as FeatureMapOptions);
+    return nd(out.shape, out.data.map(round));
+  };
+  const [a, b] = [features(q), features(k)];
+  const F = a.shape[2]!;
+  const out = nd(q.shape);
+  const product = (x: NdArray, y: NdArray, i: number, j: number, width: number): number => {
+    let sum = 0;
+    for (let c = 0; c < width; c++) sum = round(sum + round(x.data[i * width + c]! * y.data[j * width + c]!));
+    return sum;
+  };
+  for (let i = 0; i < q.shape[0]!; i++) {
+    for (let h = 0; h < Hq; h++) {
+      const own = i * Hq + h;
+      const other = (j: number): number => j * Hkv + Math.floor((h * Hkv) / Hq);
+      const gamma = round(1 / (1 + Math.exp(-windowFactors[h]!)));
+      const first = Math.max(0, i - window + 1);
+      const scores = Array.from({ length: i + 1 - first }, (_, n) =>
+        round(product(q, k, own, other(first + n), D) * D ** -0.5),
+      );
+      const top = Math.max(...scores);
+      let total = 0;
+      const row = out.data.subarray(own * D, (own + 1) * D);
+      for (let j = 0; j <= i; j++) {
+        const weight =
+          j >= first
+            ? round(gamma * round(Math.exp(scores[j - first]! - top)))
+            : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
+        total = round(total + weight);
+        for (let c = 0; c < D; c++) row[c] = round(row[c]! + round(weight * v.data[other(j) * D + c]!));
+      }
+      row.set(row.map((value) => round(value / total)));
+    }
+  }
+  return out;
+}
+
+const run = (
+  layer: WindowedLinearAttention,
+  x: Tokens,
+  sequence: WindowedLinearSequence,
+  from = 0,
+  to = x.q.shape[0]!,
+  dtype: 'float32' | 'bfloat16' = 'float32',
+) => {
+  const [q, k, v] = [x.q, x.k, x.v].map((array) => tensorOf(rowsOf(array, from, to), dtype));
+  return layer.forward({ q: q!, k: k!, v: v! }, sequence);
+};
+const tensorsOf = ({ pages, keys: late, values, state, keySum }: WindowedLinearSequence) => [
+  pages,
+  late,
+  values,
+  state,
+  keySum,
+];
+
+describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
+  ['Hedgehog, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit', floor: 1e-12 } }],
+  ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
+  ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
+  ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
+])('%s', (_, sizes) => {
+  const options = { ...sizes, windowFactors };
+  const layer = new WindowedLinearAttention(options);
+  const create = () => layer.createSequence({ heads: Hkv, width: D });
+
+  test.each([
+    ['plain', short(plain)],
+    ['correlated', short(correlated)],
+    ['large', short(large)],
+  ])('is the quadratic form, %s keys', async (_name, x) => {
+    const exact = quadratic(x, options);
+    const limit = 2 * relativeError(quadratic(x, options, Math.fround), exact) + 4 * ulp.float32;
+    using sequence = create();
+    expect(relativeError(await readNd(run(layer, x, sequence)), exact)).toBeLessThanOrEqual(limit);
+  });
+
+  test('law: any split gives the same bits, also token by token', async () => {
+    using whole = create();
+    const wanted = [run(layer, plain, whole), ...tensorsOf(whole)];
+    for (const edges of [[3, 64, 65, 130, 299], [...Array(T).keys()].slice(1)]) {
+      using sequence = create();
+      const outs = [0, ...edges].map((from, i) => run(layer, plain, sequence, from, [...edges, T][i]!));
+      await expectSameTensors([...outs, ...tensorsOf(sequence)], wanted, 1e-5);
+    }
+  });
+});
+
+describe('of a window of 20', () => {
+  const options = { window: 20, featureMap: { name: 'hedgehogSplit' }, windowFactors } as const;
+  const layer = new WindowedLinearAttention(options);
+  const create = () => layer.createSequence({ heads: Hkv, width: D });
+
+  test('in bfloat16', async () => {
+    const { q, k, v } = short(plain);
+    const held = { q: rounded(q, 'bfloat16'), k: rounded(k, 'bfloat16'), v: rounded(v, 'bfloat16') };
+    const exact = quadratic(held, options);
+    const limit = 2 * relativeError(rounded(exact, 'bfloat16'), exact) + 4 * ulp.bfloat16;
+    using sequence = create();
+    expect(relativeError(await readNd(run(layer, held, sequence, 0, 80, 'bfloat16')), exact)).toBeLessThanOrEqual(
+      limit,
+    );
+  });
+
+  test('a later token changes no earlier output by a bit', async () => {
+    const changed = { ...plain, k: nd(plain.k.shape, plain.k.data) };
+    changed.k.data.fill(3, 200 * Hkv * D);
+    using first = create();
+    using second = create();
+    const [one, two] = [await readNd(run(layer, plain, first)), await readNd(run(layer, changed, second))];
+    expect(two.data.subarray(0, 200 * Hq * D)).toEqual(one.data.subarray(0, 200 * Hq * D));
+    expect(two.data.subarray(200 * Hq * D)).not.toEqual(one.data.subarray(200 * Hq * D));
+  });
+});
+
+test.each([
+  ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
+  ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got 0/],
+  [
+    'FAVOR+',
+    { featureMap: { name: 'favor', projection: FavorProjection.draw({ directions: 8, width: D, seed: 0 }) } },
+    'ERR_UNSUPPORTED',
+    /favor subtracts a maximum of its own/,
+  ],
+] as const)('refuses %s', (_, change, code, message) => {
+  const options = { window: 8, featureMap: { name: 'elu1' }, windowFactors, ...change };
+  expect(() => new WindowedLinearAttention(options as unknown as WindowedLinearAttentionOptions)).toThrow(
+    expect.objectContaining({ code, message: expect.stringMatching(message) }),
+  );
+});
+
+test('refuses queries of other heads', () => {
+  const layer = new WindowedLinearAttention({ window: 8, featureMap: { name: 'elu1' }, windowFactors: [0, 0] });
+  using sequence = layer.createSequence({ heads: Hkv, width: D });
+  expect(() => run(layer, plain, sequence)).toThrow(
+    expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/each of 2 windowFactors, got 4/) }),
+  );
+});
