@@ -1,7 +1,7 @@
 // The device side of every sequence of a model: state slots, pages, the step table and the sampling tables. All are sized
 // once, so that recorded steps can name them; what varies between steps lives in the tables, by slot.
 import { type LinattnError, linattnError } from '../errors';
-import type { KvLayout, StateLayout } from '../layers/layer';
+import { type KvLayout, pageTokens, type StateLayout } from '../layers/layer';
 import { stepRow, stepRowInts } from '../ops/begin-step';
 import type { DeviceName } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
@@ -191,11 +191,16 @@ export class SequenceStore {
     }
   }
 
-  /** Pages for the tokens [from, to) of a step. */
-  reserve(sequence: SequenceState, from: number, to: number): void {
+  /**
+   * Pages for the tokens [from, to) of a step. Returns up to which token the sequence may be written without being asked
+   * again, unless its pages come to be shared before.
+   */
+  reserve(sequence: SequenceState, from: number, to: number): number {
     this.checkLength(to);
     const { slot, pages } = sequence;
     for (const [i, pool] of this.pagePools.entries()) this.withRoom(() => pool.reserve(slot, pages[i]!, from, to));
+    const pageEnd = Math.ceil(to / pageTokens) * pageTokens;
+    return this.bounded ? Math.min(pageEnd, this.options.contextLength) : pageEnd;
   }
 
   /** Keeps the committed state with the logits of its next token; the oldest of three is dropped. */
