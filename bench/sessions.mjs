@@ -6,8 +6,8 @@
 // Each session reads a context of its own; with --forks one session reads it and the others are its forks. Then all
 // generate, sampled on the device. The rate is that of all consumers between the moment when the slowest has its
 // 32nd token and the moment when the fastest has its last. Beside it: the floor, which is the bytes that a step must move
-// (weights once, each state read and written, keys and values read) over the device's own rate of a copy; and the share of
-// the time in which the calling thread was busy.
+// (weights once, each state read and written, keys and values read) over the device's own rate of a copy; the share of the
+// time in which the calling thread was busy; and the memory of the device that was in use in the end.
 
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
@@ -97,6 +97,7 @@ async function consume(session, i) {
 }
 const results = await Promise.all(sessions.map(consume));
 const grownBytes = used() - before;
+const { reserved: reservedBytes, total: totalBytes } = described.memory();
 if (!results.every(({ tokens }) => tokens.length === maxTokens)) throw new Error('a session ended early');
 if (from === undefined || to.ms <= from.ms) throw new Error('the sessions did not decode together: raise --tokens');
 
@@ -124,7 +125,7 @@ const report = {
   stepMsOfOneConsumer: { p10: stepAt(0.1), p50: stepAt(0.5), p90: stepAt(0.9) },
   ...{ copyGbps, moved, floorMs, share: floorMs / stepMs },
   callingThreadMsPerStep: to.busy.utilization * stepMs,
-  grownBytes,
+  ...{ grownBytes, reservedBytes, totalBytes },
   ...(values.forks && {
     // Two states, and a page in each softmax layer for every 64 tokens that a fork writes and one that it shares in part.
     allowedBytes: count * (2 * stateBytes + pageTokens * kvBytesPerToken * writtenPages),
@@ -141,6 +142,8 @@ if (values.json) {
     `floor ${floorMs.toFixed(2)} ms (copy at ${copyGbps.toFixed(0)} GB/s), ${(100 * report.share).toFixed(0)} %`,
   );
   console.log(`calling thread busy ${report.callingThreadMsPerStep.toFixed(2)} ms a step`);
+  const gib = (bytes) => (bytes / 2 ** 30).toFixed(1);
+  console.log(`memory ${gib(reservedBytes)} of ${gib(totalBytes)} GiB, what steps need for a moment not counted`);
   if (values.forks) {
     console.log(`memory grew by ${grownBytes} bytes, allowed ${report.allowedBytes}`);
     console.log(`prompt tokens read again: ${report.tokensReadAgain}`);

@@ -23,23 +23,34 @@ export interface Generation extends AsyncIterable<Chunk> {
   readonly result: Promise<GenerateResult>;
 }
 
+/** A call of next() that waits for a token. */
+interface Waiting {
+  promise: Promise<IteratorResult<Chunk, undefined>>;
+  resolve: (answer: IteratorResult<Chunk, undefined>) => void;
+  reject: (error: unknown) => void;
+}
+
+const end = { done: true, value: undefined } as const;
+
 export class GenerationStream implements Generation {
   readonly result: Promise<GenerateResult>;
-  private readonly chunks: Chunk[] = [];
+  /** Tokens that nobody has asked for, from `at` on. */
+  private chunks: Chunk[] = [];
+  private at = 0;
+  /** Oldest first. */
+  private readonly waiting: Waiting[] = [];
   private ended = false;
   private failure: { readonly error: unknown } | undefined;
-  private wake: (() => void) | undefined;
   private iterated = false;
+  /** The answer to return(), and to the calls after it. */
+  private leaving: Promise<IteratorResult<Chunk, undefined>> | undefined;
 
   /** @param cancel called when the user leaves the loop */
   constructor(
     run: (emit: (chunk: Chunk) => void) => Promise<GenerateResult>,
     private readonly cancel: () => void,
   ) {
-    this.result = run((chunk) => {
-      this.chunks.push(chunk);
-      this.wake?.();
-    });
+    this.result = run((chunk) => this.emit(chunk));
     this.result.then(
       () => this.end(),
       (error: unknown) => {
@@ -49,45 +60,57 @@ export class GenerationStream implements Generation {
     );
   }
 
+  /** A token goes to the call that waits longest. */
+  private emit(value: Chunk): void {
+    const call = this.waiting.shift();
+    if (call !== undefined) call.resolve({ done: false, value });
+    else this.chunks.push(value);
+  }
+
   private end(): void {
     this.ended = true;
-    this.wake?.();
+    for (const { promise, resolve, reject } of this.waiting.splice(0)) {
+      if (this.failure === undefined) resolve(end);
+      else {
+        reject(this.failure.error);
+        promise.catch(() => undefined); // a call that nobody awaits is no unhandled rejection
+      }
+    }
+  }
+
+  private next(): Promise<IteratorResult<Chunk, undefined>> {
+    if (this.leaving !== undefined) return this.leaving;
+    if (this.at < this.chunks.length) {
+      const value = this.chunks[this.at++]!;
+      if (this.at === this.chunks.length) {
+        this.chunks = [];
+        this.at = 0;
+      }
+      return Promise.resolve({ done: false, value });
+    }
+    const call = {} as Waiting;
+    call.promise = new Promise((resolve, reject) => {
+      call.resolve = resolve;
+      call.reject = reject;
+    });
+    this.waiting.push(call);
+    if (this.ended) this.end();
+    return call.promise;
+  }
+
+  private leave(): Promise<IteratorResult<Chunk, undefined>> {
+    this.cancel();
+    const left = () => {
+      this.chunks = [];
+      return end;
+    };
+    this.leaving ??= this.result.then(left, left);
+    return this.leaving;
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Chunk, undefined> {
     if (this.iterated) throw linattnError('ERR_BUSY', 'generate: a generation can be iterated once');
     this.iterated = true;
-    let at = 0;
-    const next = async (): Promise<IteratorResult<Chunk, undefined>> => {
-      while (at >= this.chunks.length && !this.ended) {
-        await new Promise<void>((resolve) => {
-          this.wake = resolve;
-        });
-      }
-      const chunk = this.chunks[at++];
-      if (chunk !== undefined) return { done: false, value: chunk };
-      if (this.failure !== undefined) throw this.failure.error;
-      return { done: true, value: undefined };
-    };
-    const leave = async (): Promise<IteratorResult<Chunk, undefined>> => {
-      await this.result.catch(() => undefined);
-      at = this.chunks.length;
-      this.failure = undefined;
-      return { done: true, value: undefined };
-    };
-    // Calls that do not wait for each other are answered in their order.
-    let last: Promise<unknown> = Promise.resolve();
-    const inTurn = <T>(answer: () => Promise<T>): Promise<T> => {
-      const own = last.then(answer);
-      last = own.catch(() => undefined);
-      return own;
-    };
-    return {
-      next: () => inTurn(next),
-      return: () => {
-        this.cancel();
-        return inTurn(leave);
-      },
-    };
+    return { next: () => this.next(), return: () => this.leave() };
   }
 }

@@ -10,6 +10,7 @@ import type { Float } from '../ops/float';
 import type { Sampling } from '../ops/sampling-table';
 import type { WeightDType } from '../ops/weight';
 import { SequenceStore } from '../state/sequence-store';
+import { stateSlots } from '../state/state-slots';
 import { type DeviceName, deviceOf, fence, setThreads } from '../tensor/device';
 import { allOrNone } from '../tensor/scope';
 import { loadTokenizer, type Progress, type TextTokenizer } from '../tokenizer/tokenizer';
@@ -139,8 +140,10 @@ async function readGenerationConfig(folder: string, plan: Plan): Promise<Generat
   return { sampling, stopIds };
 }
 
-/** A quarter of the memory for keys and values of layers that keep every token. */
-const kvShare = 0.25;
+/** Of the device's memory, for all states, and for keys and values of layers that keep every token. */
+const [stateShare, kvShare] = [0.5, 0.25];
+/** Of what weights and states leave; the rest is for what steps need. */
+const kvShareOfRest = 0.5;
 
 async function assemble(parts: {
   options: LoadOptions;
@@ -173,19 +176,23 @@ async function assemble(parts: {
     const network = await plan.build(loader);
     await loader.finish();
     signal?.throwIfAborted();
-    const { total } = deviceOf(device).memory();
+    const { total, used } = deviceOf(device).memory();
     const cachedBytes = cachedStateBytes(network.state, network.kv, kvDType, network.vocabularySize);
     const cache = options.prefixCache && prefixCacheSettings(options.prefixCache, cachedBytes);
+    const cached = cache === undefined ? 0 : cache.states + leavingStates;
+    const slotBytes = network.state.elements * 4;
+    const stateCounts = { sequences: counts.maxSequences, snapshots: counts.maxSnapshots, cached };
+    const states = stateSlots(stateCounts, slotBytes, total * stateShare);
+    const kvBytes = Math.min(total * kvShare, (total - used - states * slotBytes) * kvShareOfRest);
     const sizes = {
       device,
       sequences: counts.maxSequences,
-      snapshots: counts.maxSnapshots,
-      cached: cache === undefined ? 0 : cache.states + leavingStates,
+      states,
       vocabularySize,
       contextLength: plan.contextLength,
       stepTokens: scheduling.stepTokens,
       kvDType,
-      kvCapacityTokens: Math.floor((total * kvShare) / Math.max(kvBytesPerToken, 1)),
+      kvCapacityTokens: Math.max(0, Math.floor(kvBytes / Math.max(kvBytesPerToken, 1))),
     };
     const store = allOrNone(() => new SequenceStore(network.state, network.kv, sizes));
     await store.reserveMemory().catch((error: unknown) => {

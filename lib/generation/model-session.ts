@@ -215,6 +215,14 @@ export class ModelSession implements Session {
     const text = new TextOutput(tokenizer, stop);
     const tokens: number[] = [];
     let firstAt = 0;
+    let hasLeft = left.aborted;
+    left.addEventListener(
+      'abort',
+      () => {
+        hasLeft = true;
+      },
+      { once: true },
+    );
     let finishReason: GenerateResult['finishReason'] = 'length';
     const accept = (token: number, logprob: number): boolean => {
       tokens.push(token);
@@ -224,7 +232,7 @@ export class ModelSession implements Session {
       const shown = text.push(token, isStop, done);
       if (isStop || text.stopped) finishReason = 'stop';
       emit({ text: shown, token, logprob });
-      if (left.aborted && !done && !text.stopped) {
+      if (hasLeft && !done && !text.stopped) {
         finishReason = 'cancelled';
         return false;
       }

@@ -35,6 +35,11 @@ interface Decoding {
   enqueued: number;
   read: number;
   ended: boolean;
+  /** Up to which token its pages are there; none are shared while it decodes. */
+  room: number;
+  /** Why its signal ended it. */
+  abortion: { readonly reason: unknown } | undefined;
+  readonly onAbort: () => void;
 }
 
 /** At most mostRows rows of a decode step. */
@@ -82,7 +87,15 @@ export class Scheduler {
   /** Decodes from the pending token until `accept` says no. The last token given to it stays pending. */
   decode(job: DecodeJob): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.decoding.push({ job, resolve, reject, enqueued: 0, read: 0, ended: false });
+      const { signal } = job;
+      const onAbort = () => {
+        row.abortion = { reason: signal!.reason };
+      };
+      const counts = { enqueued: 0, read: 0, ended: false, room: 0 };
+      const row: Decoding = { job, resolve, reject, ...counts, abortion: undefined, onAbort };
+      if (signal?.aborted) onAbort();
+      else signal?.addEventListener('abort', onAbort, { once: true });
+      this.decoding.push(row);
       this.wake();
     });
   }
@@ -192,15 +205,8 @@ export class Scheduler {
   private enqueueDecode(): boolean {
     const rows: Decoding[] = [];
     for (const row of this.decoding) {
-      const { sequence, signal } = row.job;
-      try {
-        signal?.throwIfAborted();
-        const position = sequence.length + row.enqueued;
-        this.store.reserve(sequence, position, position + 1);
-        rows.push(row);
-      } catch (error) {
-        this.end(row, error);
-      }
+      if (row.abortion !== undefined) this.end(row, row.abortion.reason);
+      else if (this.hasRoom(row)) rows.push(row);
     }
     this.decoding = this.decoding.filter((row) => !row.ended);
     if (rows.length === 0) return false;
@@ -218,12 +224,26 @@ export class Scheduler {
     return true;
   }
 
+  /** Whether there is a page for the next token of a row, which is ended when not. */
+  private hasRoom(row: Decoding): boolean {
+    const { sequence } = row.job;
+    const position = sequence.length + row.enqueued;
+    if (position < row.room) return true;
+    try {
+      row.room = this.store.reserve(sequence, position, position + 1);
+      return true;
+    } catch (error) {
+      this.end(row, error);
+      return false;
+    }
+  }
+
   /** Gives the tokens of a step to its rows. */
   private async deliver(parts: readonly DecodePart[]): Promise<void> {
     for (const { rows, sampled } of parts) {
       try {
         const [tokens, logprobs] = await sampled;
-        for (const [i, row] of rows.entries()) this.accept(row, tokens[i]!, logprobs[i]!);
+        for (let i = 0; i < rows.length; i++) this.accept(rows[i]!, tokens[i]!, logprobs[i]!);
       } catch (error) {
         for (const row of rows) this.end(row, error);
       }
@@ -251,7 +271,8 @@ export class Scheduler {
   private end(row: Decoding, error?: unknown): void {
     if (row.ended) return;
     row.ended = true;
-    const { sequence } = row.job;
+    const { sequence, signal } = row.job;
+    signal?.removeEventListener('abort', row.onAbort);
     try {
       if (row.enqueued > row.read) {
         this.store.setRow(sequence, 'uncommitted', 0);

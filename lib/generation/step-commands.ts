@@ -77,8 +77,10 @@ export class StepCommands {
     const { table, stopIds, sampling } = this.store;
     const count = rows.shape[0]!;
     const { readSlots, writeSlots, positions, nextPositions, tokens } = beginStep(rows, offsets, table, true);
-    const sizes = { rows: count, tokens: count, maxTokens: 1, singleRows: count };
-    const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions });
+    // Deterministic, a bound above 1 says that how a row is cut may not follow from how many there are.
+    const bound = this.pieceTokens === undefined ? 1 : 2;
+    const sizes = { rows: count, tokens: count, maxTokens: bound, singleRows: count };
+    const sequences = new Sequences({ ...sizes, offsets, readSlots, writeSlots, positions }, Math.max(bound, count));
     markSeen({ seen: sampling.seen, rows, offsets, tokens: tokens!, vocab: this.network.vocabularySize });
     const step = { sequences, rows };
     const logits = this.products('fewRows', () => this.network.logits(this.network.hidden(tokens!, step)));

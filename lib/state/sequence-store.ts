@@ -1,44 +1,21 @@
 // The device side of every sequence of a model: state slots, pages, the step table and the sampling tables. All are sized
 // once, so that recorded steps can name them; what varies between steps lives in the tables, by slot.
 import { type LinattnError, linattnError } from '../errors';
-import type { KvLayout, StateLayout } from '../layers/layer';
+import { type KvLayout, pageTokens, type StateLayout } from '../layers/layer';
 import { stepRow, stepRowInts } from '../ops/begin-step';
 import type { DeviceName } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 import { type HeldPages, PagePool } from './page-pool';
 import { SamplingTables } from './sampling-tables';
+import type { Checkpoint, SequenceState } from './sequence-state';
 import { StatePool } from './state-pool';
+import { checkpointsKept } from './state-slots';
 import type { StoreOptions } from './store-options';
 
-/** Checkpoints that a sequence keeps. */
-export const checkpointsKept = 2;
 /** Stop ids a sequence can have. */
 export const maxStopIds = 16;
 
-/** A state that sequences can go back to or start from; snapshots hold one too. */
-export interface Checkpoint {
-  readonly length: number;
-  readonly slot: number;
-  readonly pages: readonly HeldPages[];
-  /** Of the next token, [1, vocabulary]. */
-  readonly logits: Tensor<'float32'>;
-  /** Sequences and snapshots that hold it; freed when nobody does. */
-  holders: number;
-}
-
-/** One sequence. */
-export interface SequenceState {
-  /** Row in every table. */
-  readonly slot: number;
-  /** The two halves of its state. */
-  readonly halves: readonly [number, number];
-  readonly pages: readonly HeldPages[];
-  /** Committed tokens. */
-  length: number;
-  /** Of the next token, [1, vocabulary]; absent after a decode step. Owned by the newest checkpoint. */
-  logits: Tensor<'float32'> | undefined;
-  checkpoints: Checkpoint[];
-}
+export type { Checkpoint, SequenceState } from './sequence-state';
 
 export class SequenceStore {
   /** int32 [sequences, 16]: see beginStep. */
@@ -53,6 +30,7 @@ export class SequenceStore {
   /** Called when a sequence or pages have become free. */
   onFreed: () => void = () => undefined;
   private readonly free: number[];
+  private readonly opened = new Set<SequenceState>();
   /** Some layer keeps every token, so the positions have an end. */
   private readonly bounded: boolean;
 
@@ -62,9 +40,8 @@ export class SequenceStore {
     private readonly options: StoreOptions,
   ) {
     const { device, sequences, vocabularySize, contextLength, stepTokens, kvDType, kvCapacityTokens } = options;
-    const checkpoints = sequences * checkpointsKept + options.snapshots + options.cached;
-    this.states = new StatePool(layout, sequences * 2 + checkpoints, device);
-    const sizes = { sequences, checkpoints, stepTokens, contextLength };
+    this.states = new StatePool(layout, options.states, device);
+    const sizes = { sequences, checkpoints: options.states - sequences * 2, stepTokens, contextLength };
     const pages = { ...sizes, capacityTokens: kvCapacityTokens, dtype: kvDType, device };
     this.bounded = kv.groups.some((group) => group.window === 0);
     this.pagePools = kv.groups.map((group) => new PagePool(group, pages));
@@ -104,7 +81,18 @@ export class SequenceStore {
     }
   }
 
-  private readonly takeState = (): number => this.withRoom(() => this.states.take());
+  /** A state; where all are in use, sequences keep one checkpoint each. */
+  private takeState(): number {
+    if (this.states.vacant === 0) this.dropSpares();
+    return this.withRoom(() => this.states.take());
+  }
+
+  /** Drops checkpoints that are not the newest of their sequence until a state is free. */
+  private dropSpares(): void {
+    for (const sequence of this.opened) {
+      while (sequence.checkpoints.length > 1 && this.states.vacant === 0) this.dropOldest(sequence);
+    }
+  }
 
   /** A new sequence, empty or at a checkpoint, which it then holds too. ERR_OUT_OF_MEMORY when `sequences` are open. */
   open(from?: Checkpoint): SequenceState {
@@ -123,6 +111,7 @@ export class SequenceStore {
       logits: undefined,
       checkpoints: [],
     };
+    this.opened.add(sequence);
     this.table.write(new Int32Array(stepRowInts), slot * stepRowInts);
     if (from === undefined) {
       this.writeRow(sequence, 0);
@@ -134,6 +123,7 @@ export class SequenceStore {
   }
 
   close(sequence: SequenceState): void {
+    this.opened.delete(sequence);
     while (sequence.checkpoints.length > 0) this.dropOldest(sequence);
     for (const [i, pool] of this.pagePools.entries()) pool.release(sequence.pages[i]!);
     for (const half of sequence.halves) this.states.give(half);
@@ -191,17 +181,24 @@ export class SequenceStore {
     }
   }
 
-  /** Pages for the tokens [from, to) of a step. */
-  reserve(sequence: SequenceState, from: number, to: number): void {
+  /**
+   * Pages for the tokens [from, to) of a step. Returns up to which token the sequence may be written without being asked
+   * again, unless its pages come to be shared before.
+   */
+  reserve(sequence: SequenceState, from: number, to: number): number {
     this.checkLength(to);
     const { slot, pages } = sequence;
     for (const [i, pool] of this.pagePools.entries()) this.withRoom(() => pool.reserve(slot, pages[i]!, from, to));
+    const pageEnd = Math.ceil(to / pageTokens) * pageTokens;
+    return this.bounded ? Math.min(pageEnd, this.options.contextLength) : pageEnd;
   }
 
-  /** Keeps the committed state with the logits of its next token; the oldest of three is dropped. */
+  /** Keeps the committed state with the logits of its next token; the oldest of three, or all before it, are dropped. */
   async checkpoint(sequence: SequenceState, logits: Tensor<'float32'>): Promise<void> {
     const { read } = await this.readRow(sequence);
     while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
+    if (this.states.vacant === 0) this.dropSpares();
+    while (this.states.vacant === 0 && sequence.checkpoints.length > 0) this.dropOldest(sequence);
     const slot = this.takeState();
     this.states.copy(read, slot);
     const { length } = sequence;

@@ -31,6 +31,11 @@ export class StatePool {
     return this.tensor.shape[1]! * 4;
   }
 
+  /** Slots that nobody has. */
+  get vacant(): number {
+    return this.free.length;
+  }
+
   /** A slot whose content is undefined. ERR_OUT_OF_MEMORY when all are taken. */
   take(): number {
     const slot = this.free.pop();

@@ -5,9 +5,8 @@ import type { DType } from '../tensor/dtype';
 export interface StoreOptions {
   readonly device: DeviceName;
   readonly sequences: number;
-  readonly snapshots: number;
-  /** Checkpoints that a prefix cache holds. */
-  readonly cached: number;
+  /** Of stateSlots(). */
+  readonly states: number;
   readonly vocabularySize: number;
   readonly contextLength: number;
   readonly stepTokens: number;

@@ -13,6 +13,8 @@ export class TextStream {
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   readonly #tokens: TokenText;
   readonly #keepSpecial: boolean;
+  /** The decoder may hold the start of a character. */
+  #unfinished = false;
   #dropSpace: boolean;
 
   constructor(tokens: TokenText, { specialTokens = false, begins = false }: TextStreamOptions = {}) {
@@ -24,11 +26,18 @@ export class TextStream {
   /** The text that is certain now; '' while a character is incomplete, for a special token or an unknown id. */
   push(id: number): string {
     if (!this.#keepSpecial && this.#tokens.isSpecial(id)) return '';
-    return this.#trim(this.#decoder.decode(this.#tokens.bytes(id), { stream: true }));
+    const whole = this.#tokens.text(id);
+    if (whole !== undefined && !this.#unfinished) return this.#trim(whole);
+    const bytes = this.#tokens.bytes(id);
+    const text = this.#decoder.decode(bytes, { stream: true });
+    // A character that begins, or a byte that stands alone, ends what the decoder held.
+    if (bytes.length > 0) this.#unfinished = whole === undefined && bytes.at(-1)! >= 0x80;
+    return this.#trim(text);
   }
 
   /** What was waiting. The stream may be used again for a new text. */
   flush(): string {
+    this.#unfinished = false;
     return this.#trim(this.#decoder.decode());
   }
 

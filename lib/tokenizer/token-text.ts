@@ -1,4 +1,5 @@
 // What each token id stands for: its bytes, and whether it is a special token, which decoded text leaves out.
+import { isUtf8 } from 'node:buffer';
 import { linattnError } from '../errors';
 import { fromByteChars } from './byte-alphabet';
 import type { AddedToken, Definition, HuggingFaceTokenizer, Stage } from './huggingface';
@@ -14,6 +15,8 @@ export class TokenText {
   readonly #bytesOfToken: (token: string) => Uint8Array;
   readonly #added: ReadonlyMap<number, string>;
   readonly #special: ReadonlySet<number>;
+  /** Of the ids asked for so far. */
+  readonly #texts = new Map<number, string | undefined>();
 
   /** Throws ERR_TOKENIZER when the decoder is none of those known here. */
   constructor(definition: Definition, config: Config, tokenizer: HuggingFaceTokenizer) {
@@ -40,6 +43,16 @@ export class TokenText {
     if (added !== undefined) return utf8.encode(added);
     const token = this.#tokenizer.id_to_token(id);
     return token === undefined ? nothing : this.#bytesOfToken(token);
+  }
+
+  /** The bytes as text; undefined where they are not whole characters. */
+  text(id: number): string | undefined {
+    const known = this.#texts.get(id);
+    if (known !== undefined || this.#texts.has(id)) return known;
+    const bytes = this.bytes(id);
+    const text = isUtf8(bytes) ? Buffer.from(bytes).toString('utf8') : undefined;
+    this.#texts.set(id, text);
+    return text;
   }
 
   isSpecial(id: number): boolean {

@@ -1,5 +1,7 @@
 // The tokens of the GPU beside those of the CPU, which the tests of sample hold against the reference: every filter, vocabularies
-// of one tile and many, equal scores, and more scores at the edge of a filter than a row's list holds.
+// of one tile and many, equal scores, and more scores at the edge of a filter than a row's list holds. And many rows, whose
+// tiles share blocks, beside the same rows a few at a time.
+import { gatherRows } from '../../lib/ops/gather-rows';
 import { sample } from '../../lib/ops/sample';
 import { encodeSampling, type Sampling, tokenWords } from '../../lib/ops/sampling-table';
 import { type DeviceName, deviceOf } from '../../lib/tensor/device';
@@ -91,4 +93,45 @@ test.each([
   }
   // A random number at the very border of two tokens may fall on either side.
   expect(differing).toBeLessThanOrEqual(Math.ceil(0.002 * rounds * settings.length));
+});
+
+test('many rows draw what the same rows draw a few at a time', async () => {
+  const device = deviceOf('cuda').name;
+  const [vocab, together, times] = [9001, settings.length, 72];
+  const words = tokenWords(vocab);
+  const logits = Tensor.from(Float32Array.from(seeded(5).normal([together, vocab], 3).data), {
+    dtype: 'float32',
+    shape: [together, vocab],
+    device,
+  });
+  const encoded = settings.map((setting, n) => encodeSampling({ ...setting, seed: n }));
+  const params = Float32Array.from(encoded.flatMap((one) => [...one.params]));
+  const intParams = Int32Array.from(encoded.flatMap((one) => [...one.intParams]));
+  const ints = (values: Int32Array, shape: number[]) => Tensor.from(values, { dtype: 'int32', shape, device });
+  const table = { dtype: 'float32', shape: [together, 8], device } as const;
+  const tables = { params: Tensor.from(params, table), intParams: ints(intParams, [together, 8]) };
+  const seen = ints(
+    Int32Array.from({ length: together * words }, (_, i) => (i % words) * 2654435761),
+    [together, words],
+  );
+  const sampled = async (of: Tensor<'float32'>, first: number) => {
+    const count = of.shape[0]!;
+    const rows = ints(
+      Int32Array.from({ length: count }, (_, n) => n % together),
+      [count],
+    );
+    const positions = ints(
+      Int32Array.from({ length: count }, (_, n) => first + n),
+      [count],
+    );
+    const { token, logprob } = sample({ logits: of, rows, positions, seen, ...tables });
+    return [[...(await token.read())], [...(await logprob.read())]] as const;
+  };
+  const rows = Int32Array.from({ length: together * times }, (_, n) => n % together);
+  const [tokens, logprobs] = await sampled(gatherRows({ x: logits, rows: ints(rows, [rows.length]) }), 0);
+  for (let time = 0; time < times; time++) {
+    const [wanted, wantedLogprobs] = await sampled(logits, time * together);
+    expect(tokens.slice(time * together, (time + 1) * together)).toEqual(wanted);
+    expect(logprobs.slice(time * together, (time + 1) * together)).toEqual(wantedLogprobs);
+  }
 });

@@ -43,6 +43,21 @@ test('a character waits for its last byte', () => {
   expect(streamed(spaceMark, bytes.slice(0, 3))).toEqual({ texts: ['a', '', ''], rest: '\ufffd' });
 });
 
+test('bytes in any order between whole tokens are what a decoder of all bytes makes of them', async () => {
+  const [word] = await spaceMark.encode('the');
+  const text = Buffer.from(spaceMark.textStream().push(word!));
+  const byte = fc.oneof(fc.integer({ min: 0, max: 255 }), fc.constantFrom(0xf0, 0x9f, 0x98, 0x80, 0xc3, 0xa9, 0x41));
+  fc.assert(
+    fc.property(fc.array(fc.oneof(byte, fc.constant(undefined)), { maxLength: 30 }), (pieces) => {
+      const ids = pieces.map((piece) => (piece === undefined ? word! : 3 + piece));
+      const bytes = Buffer.concat(pieces.map((piece) => (piece === undefined ? text : Buffer.of(piece))));
+      const { texts, rest } = streamed(spaceMark, ids);
+      expect(texts.join('') + rest).toBe(new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes));
+    }),
+    { numRuns: 1000 },
+  );
+});
+
 test('special tokens are left out unless asked for; unknown ids are nothing', () => {
   const ids = [994, 40, 996, 5000, -1, 995];
   const text = byteLevel.decode([40]);

@@ -38,14 +38,14 @@ __device__ double log_total_of(const SampleView& x, const TileStats* stats) {
   return static_cast<double>(greatest) + log(block_total(sum, sum_shared));
 }
 
-// The sums of a tile: by bin, and of what min-p keeps.
-struct TileBins {
-  unsigned counts[kBins];
+// The sums of a block's tiles by bin.
+struct BlockBins {
+  unsigned counts[kBins];            // where top-k asks for them
   unsigned low[kBins], high[kBins];  // of the weights: 64-bit atomics of shared memory are loops
 };
 
-__device__ void add_to(TileBins& bins, int bin, Sum weight) {
-  atomicAdd(&bins.counts[bin], 1u);
+__device__ __forceinline__ void add_to(BlockBins& bins, int bin, Sum weight, bool counted) {
+  if (counted) atomicAdd(&bins.counts[bin], 1u);
   if (weight == 0) return;
   const auto low = static_cast<unsigned>(weight);
   const unsigned carry = atomicAdd(&bins.low[bin], low) > ~low ? 1 : 0;
@@ -53,8 +53,9 @@ __device__ void add_to(TileBins& bins, int bin, Sum weight) {
   if (high != 0) atomicAdd(&bins.high[bin], high);
 }
 
-// By the last block of a row, when all bins are summed; `bins` becomes their sums.
-__device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& r, SampleState& state, TileBins& bins) {
+// When all bins of a row are summed; `bins` becomes their sums.
+__device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& r, SampleState& state,
+                          BlockBins& bins) {
   gather(x.counts + static_cast<int64_t>(r.row) * kBins, kBins, [&](int bin, unsigned sum) { bins.counts[bin] = sum; });
   gather(x.weights + static_cast<int64_t>(r.row) * kBins, kBins, [&](int bin, Sum sum) {
     bins.low[bin] = static_cast<unsigned>(sum);
@@ -98,10 +99,29 @@ __device__ void find_bins(Finder& finder, const SampleView& x, const SampleRow& 
   state.total = most;
 }
 
+// When all blocks of a row have come through: finds its edges, or draws where no filter asks for any.
+__device__ void end_binned(Finder& finder, const SampleView& x, const SampleRow& r, const Weighing& weighing,
+                           SampleState& state, BlockBins& bins) {
+  __shared__ int open;
+  if (threadIdx.x == 0) open = 0;
+  if (r.filtered()) {
+    find_bins(finder, x, r, state, bins);
+    if (threadIdx.x == 0) open = state.open;
+  }
+  __syncthreads();
+  if (open) return;
+  const double log_total = *static_cast<const volatile double*>(&state.log_total);
+  draw(finder, x, r, log_total, dynamic_shared<Sum>(), [&](int id, float logit) -> Sum {
+    const float score = r.score(id, logit), weight = weighing.weight(score);
+    return score > -INFINITY && weight >= r.params.min_p ? weighing.fixed(weight) : 0;
+  });
+}
+
+template <bool kMany>
 __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   __shared__ Finder finder;
-  __shared__ TileBins bins;
-  __shared__ int open;
+  __shared__ BlockBins bins;
+  __shared__ TileSums<kMany> tile_sums;
   wait_for_inputs();
   const SampleRow r(x);
   if (r.slot < 0) return;
@@ -109,13 +129,13 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   SampleState& state = x.states[r.row];
   const Merged all = merge_tiles(finder, x, stats);
   if (all.wrong || all.best == 0) {
-    if (r.tile == 0 && threadIdx.x == 0) {
+    if (r.first_tile == 0 && threadIdx.x == 0) {
       report(x.fault, all.wrong ? FaultKind::kInvalid : FaultKind::kNoToken, FaultName::kLogits, r.row);
     }
     return;
   }
   const Weighing weighing{score_of(static_cast<uint32_t>(all.best >> 32)), x.unit};
-  if (r.tile == 0) {
+  if (r.first_tile == 0) {
     const double log_total = log_total_of(x, stats);
     if (threadIdx.x == 0) {
       state.log_total = log_total;
@@ -130,49 +150,58 @@ __global__ void __launch_bounds__(kSampleThreads) merge_and_bin(SampleView x) {
   if (r.greedy()) return;
 
   const int threads = static_cast<int>(blockDim.x);
-  const bool filtered = r.filtered();
+  const bool filtered = r.filtered(), counted = r.int_params.top_k > 0;
   for (int bin = static_cast<int>(threadIdx.x); filtered && bin < kBins; bin += threads) {
     bins.counts[bin] = bins.low[bin] = bins.high[bin] = 0;
   }
+  tile_sums.clear();
   __syncthreads();
-  Sum kept = 0;
-  r.for_logits(x, [&](int id, float logit) {
-    const float score = r.score(id, logit);
-    if (score == -INFINITY) return;
-    const float weight = weighing.weight(score);
-    const Sum fixed = weighing.fixed(weight);
-    if (weight >= r.params.min_p) kept += fixed;
-    if (filtered) add_to(bins, weighing.bin(score), fixed);
-  });
-  kept = block_total(kept, finder.shared);
-  if (threadIdx.x == 0) x.sums[static_cast<int64_t>(r.row) * x.tiles + r.tile] = kept;
+  Sum* const sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
+  for (int tile = r.first_tile; tile < r.end_tile; tile++) {
+    Sum kept = 0;
+    r.for_logits<kMany>(r.load(x, tile), tile, [&](int id, float logit) {
+      const float score = r.score(id, logit);
+      if (score == -INFINITY) return;
+      const float weight = weighing.weight(score);
+      const Sum fixed = weighing.fixed(weight);
+      if (weight >= r.params.min_p) kept += fixed;
+      if (filtered) add_to(bins, weighing.bin(score), fixed, counted);
+    });
+    tile_sums.add(r, tile, kept, sums);
+  }
+  tile_sums.put(r, sums);
   __syncthreads();
   for (int bin = static_cast<int>(threadIdx.x); filtered && bin < kBins; bin += threads) {
-    if (bins.counts[bin] == 0) continue;
-    atomicAdd(&x.counts[static_cast<int64_t>(r.row) * kBins + bin], bins.counts[bin]);
+    if (bins.counts[bin] != 0) atomicAdd(&x.counts[static_cast<int64_t>(r.row) * kBins + bin], bins.counts[bin]);
     const Sum weight = Sum{bins.high[bin]} << 32 | bins.low[bin];
     if (weight != 0) atomicAdd(&x.weights[static_cast<int64_t>(r.row) * kBins + bin], weight);
   }
-  if (!last_of_row(finder, &state.arrived[0], x.tiles)) return;
-
-  if (threadIdx.x == 0) open = 0;
-  if (filtered) {
-    find_bins(finder, x, r, state, bins);
-    if (threadIdx.x == 0) open = state.open;
+  if constexpr (kMany) {
+    if (threadIdx.x == 0) atomicAdd(&state.arrived[0], 1u);
+  } else if (last_of_row(finder, &state.arrived[0], x.blocks)) {
+    end_binned(finder, x, r, weighing, state, bins);
   }
-  __syncthreads();
-  if (open) return;
-  const double log_total = *static_cast<const volatile double*>(&state.log_total);
-  draw(finder, x, r, log_total, dynamic_shared<Sum>(), [&](int id, float logit) -> Sum {
-    const float score = r.score(id, logit), weight = weighing.weight(score);
-    return score > -INFINITY && weight >= r.params.min_p ? weighing.fixed(weight) : 0;
-  });
+}
+
+// A block a row.
+__global__ void __launch_bounds__(kSampleThreads) end_binned_rows(SampleView x) {
+  __shared__ Finder finder;
+  __shared__ BlockBins bins;
+  wait_for_inputs();
+  const auto row = static_cast<int>(blockIdx.x);
+  SampleState& state = x.states[row];
+  if (state.arrived[0] == 0) return;  // greedy or wrong
+  const SampleRow r(x, row, 0, x.tiles);
+  end_binned(finder, x, r, Weighing{state.greatest, x.unit}, state, bins);
 }
 
 }  // namespace
 
-void find_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
-  launch_early(cuda, merge_and_bin, grid, threads, kTilePlaces * sizeof(Sum), x);
+void find_edges(Cuda& cuda, dim3 grid, dim3 threads, unsigned rows, const SampleView& x) {
+  constexpr size_t kRoom = kTilePlaces * sizeof(Sum);
+  if (x.block_tiles == 1) return launch_early(cuda, merge_and_bin<false>, grid, threads, kRoom, x);
+  launch_early(cuda, merge_and_bin<true>, grid, threads, 0, x);
+  launch_early(cuda, end_binned_rows, rows, threads, kRoom, x);
 }
 
 }  // namespace linattn::cuda

@@ -128,53 +128,18 @@ __device__ Cut find_cut(Finder& finder, const Edges& edges, Sum* room) {
   return cut;
 }
 
-__global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
-  __shared__ Finder finder;
-  __shared__ unsigned count, start;
-  wait_for_inputs();
-  SampleState& state = x.states[blockIdx.x / static_cast<unsigned>(x.tiles)];
-  if (!state.open) return;
-  const SampleRow r(x);
+// A logit below this has a score below the edges: most logits need no closer look.
+__device__ float least_logit(const SampleRow& r, const SampleState& state, float greatest) {
+  const int bin = max(state.last_edge, state.k_bin);
+  if (bin >= kBins - 1 || (r.seen && r.params.repetition_penalty < 1)) return -INFINITY;
+  const float reach = __uint_as_float(__float_as_uint(1.0f) + (static_cast<unsigned>(bin + 1) << 15)) - 1.0f;
+  const float least = (greatest - reach - (fabsf(greatest) + reach) * 1e-5f) * r.params.temperature;
+  return least - fabsf(least) * 1e-5f - 1e-30f;
+}
+
+// When all edges of a row are listed: where the filters end, and the draw.
+__device__ void end_listed(Finder& finder, const SampleView& x, const SampleRow& r, const SampleState& state) {
   const Weighing weighing{state.greatest, x.unit};
-  const Edges bins{x, r, state, weighing, 0, nullptr};
-  Sum* sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
-
-  // What lies above the edges counts for the draw; the edges are listed.
-  if (threadIdx.x == 0) count = 0;
-  __syncthreads();
-  Sum above = 0;
-  unsigned own = 0;
-  const auto for_edges = [&](auto body) {
-    r.for_logits(x, [&](int id, float logit) {
-      const float score = r.score(id, logit);
-      if (score == -INFINITY) return;
-      body(id, score, weighing.bin(score));
-    });
-  };
-  for_edges([&](int, float score, int bin) {
-    if (bins.has(bin)) {
-      own++;
-    } else if (bin < state.first_edge) {
-      const float weight = weighing.weight(score);
-      if (weight >= r.params.min_p) above += weighing.fixed(weight);
-    }
-  });
-  unsigned at = own > 0 ? atomicAdd(&count, own) : 0;
-  above = block_total(above, finder.shared);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    sums[r.tile] = above;
-    start = count > 0 ? atomicAdd(&state.listed, count) : 0;
-  }
-  __syncthreads();
-  if (own > 0 && start + count <= kListed) {
-    Listed* list = x.list + static_cast<int64_t>(r.row) * kListed + start;
-    for_edges([&](int id, float score, int bin) {
-      if (bins.has(bin)) list[at++] = listed(order_of(score), id);
-    });
-  }
-  if (!last_of_row(finder, &state.arrived[1], x.tiles)) return;
-
   const unsigned all = *static_cast<const volatile unsigned*>(&state.listed);
   Listed* const list = dynamic_shared<Listed>();
   if (all <= kListed) {
@@ -189,6 +154,7 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
     return weight >= r.params.min_p ? weighing.fixed(weight) : 0;
   };
   const int tile_size = static_cast<int>(blockDim.x) * kLogits;
+  Sum* const sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
   edges.for_each([&](uint32_t order, int id, int) {
     if (!cut.keeps(order, id)) return;
     const Sum weight = weight_of(score_of(order));
@@ -202,10 +168,102 @@ __global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
   });
 }
 
+// Where a thread's `own` entries begin in the list of its row, which has room for them or not; all threads of the
+// block, or where a block has many tiles of the warp.
+template <bool kMany>
+__device__ __forceinline__ unsigned place_in_list(SampleState& state, unsigned own, bool& fits) {
+  unsigned start = 0, count = 0, before = 0;
+  if constexpr (kMany) {
+    unsigned through = own;
+#pragma unroll
+    for (int offset = 1; offset < kWarp; offset *= 2) {
+      const unsigned lower = __shfl_up_sync(kFullMask, through, offset);
+      if (threadIdx.x % kWarp >= offset) through += lower;
+    }
+    count = __shfl_sync(kFullMask, through, kWarp - 1);
+    before = through - own;
+    if (threadIdx.x % kWarp == 0 && count > 0) start = atomicAdd(&state.listed, count);
+    start = __shfl_sync(kFullMask, start, 0);
+  } else {
+    __shared__ unsigned shared_count, shared_start;
+    if (threadIdx.x == 0) shared_count = 0;
+    __syncthreads();
+    before = own > 0 ? atomicAdd(&shared_count, own) : 0;
+    __syncthreads();
+    if (threadIdx.x == 0) shared_start = shared_count > 0 ? atomicAdd(&state.listed, shared_count) : 0;
+    __syncthreads();
+    start = shared_start;
+    count = shared_count;
+  }
+  fits = start + count <= kListed;
+  return start + before;
+}
+
+template <bool kMany>
+__global__ void __launch_bounds__(kSampleThreads) resolve(SampleView x) {
+  __shared__ Finder finder;
+  __shared__ TileSums<kMany> tile_sums;
+  wait_for_inputs();
+  SampleState& state = x.states[blockIdx.x / static_cast<unsigned>(x.blocks)];
+  if (!state.open) return;
+  const SampleRow r(x);
+  const Weighing weighing{state.greatest, x.unit};
+  const Edges bins{x, r, state, weighing, 0, nullptr};
+  Sum* const sums = x.sums + static_cast<int64_t>(r.row) * x.tiles;
+  tile_sums.clear();
+
+  // What lies above the edges counts for the draw; the edges are listed.
+  const float least = least_logit(r, state, weighing.greatest);
+  for (int tile = r.first_tile; tile < r.end_tile; tile++) {
+    const TileLogits held = r.load(x, tile);
+    const auto for_scores = [&](auto body) {
+      r.for_logits<kMany>(held, tile, [&](int id, float logit) {
+        if (logit < least) return;
+        const float score = r.score(id, logit);
+        if (score > -INFINITY) body(id, score, weighing.bin(score));
+      });
+    };
+    Sum above = 0;
+    unsigned own = 0;
+    for_scores([&](int, float score, int bin) {
+      if (bins.has(bin)) {
+        own++;
+      } else if (bin < state.first_edge) {
+        const float weight = weighing.weight(score);
+        if (weight >= r.params.min_p) above += weighing.fixed(weight);
+      }
+    });
+    tile_sums.add(r, tile, above, sums);
+    bool fits = false;
+    Listed* list = x.list + static_cast<int64_t>(r.row) * kListed + place_in_list<kMany>(state, own, fits);
+    if (own == 0 || !fits) continue;
+    for_scores([&](int id, float score, int bin) {
+      if (bins.has(bin)) *list++ = listed(order_of(score), id);
+    });
+  }
+  tile_sums.put(r, sums);
+  if constexpr (!kMany) {
+    if (last_of_row(finder, &state.arrived[1], x.blocks)) end_listed(finder, x, r, state);
+  }
+}
+
+// A block a row.
+__global__ void __launch_bounds__(kSampleThreads) end_listed_rows(SampleView x) {
+  __shared__ Finder finder;
+  wait_for_inputs();
+  const auto row = static_cast<int>(blockIdx.x);
+  const SampleState& state = x.states[row];
+  if (!state.open) return;
+  end_listed(finder, x, SampleRow(x, row, 0, x.tiles), state);
+}
+
 }  // namespace
 
-void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x) {
-  launch_early(cuda, resolve, grid, threads, kListed * sizeof(Listed) + kTilePlaces * sizeof(Sum), x);
+void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, unsigned rows, const SampleView& x) {
+  constexpr size_t kRoom = kListed * sizeof(Listed) + kTilePlaces * sizeof(Sum);
+  if (x.block_tiles == 1) return launch_early(cuda, resolve<false>, grid, threads, kRoom, x);
+  launch_early(cuda, resolve<true>, grid, threads, 0, x);
+  launch_early(cuda, end_listed_rows, rows, threads, kRoom, x);
 }
 
 }  // namespace linattn::cuda

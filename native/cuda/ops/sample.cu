@@ -1,6 +1,7 @@
-// sample on CUDA, three launches whatever the settings: (1) statistics of the tiles of logits; (2) greedy rows and rows
-// without top-k and top-p are done, of the others a histogram of scores tells in which bins the filters end;
-// (3) the few scores in those bins are looked at one by one.
+// sample on CUDA, the same launches whatever the settings: (1) statistics of the tiles of logits; (2) greedy rows and
+// rows without top-k and top-p are done, of the others a histogram of scores tells in which bins the filters end; (3)
+// the few scores in those bins are looked at one by one. Of few rows the last block of a row ends (2) and (3), of many
+// a launch of its own does, as its shared memory would keep the others from the GPU.
 #include <algorithm>
 #include <bit>
 
@@ -12,41 +13,50 @@
 namespace linattn::cuda {
 namespace {
 
+// Greatest logit and whether all are below infinity, sum of e^(logit - greatest), greatest score.
+template <bool kMany>
 __global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
   __shared__ float floats[kWarp];
   __shared__ Sum sums[kWarp];
   wait_for_inputs();
   const SampleRow r(x);
-  const bool first_tile = r.tile == 0 && threadIdx.x == 0;
-  if (first_tile) {
+  if (r.first_tile == 0 && threadIdx.x == 0) {
     x.states[r.row] = {};
     x.token[r.row] = -1;
     x.logprob[r.row] = 0;
   }
   if (r.slot < 0) return;
   if (!r.greedy() && r.filtered()) {
-    const int threads = static_cast<int>(blockDim.x);
-    for (int bin = r.tile * threads + static_cast<int>(threadIdx.x); bin < kBins; bin += x.tiles * threads) {
+    const int threads = static_cast<int>(blockDim.x), block = r.first_tile / x.block_tiles;
+    for (int bin = block * threads + static_cast<int>(threadIdx.x); bin < kBins; bin += x.blocks * threads) {
       x.counts[static_cast<int64_t>(r.row) * kBins + bin] = 0;
       x.weights[static_cast<int64_t>(r.row) * kBins + bin] = 0;
     }
   }
-  float greatest = -INFINITY;
-  bool wrong = false;
-  Sum best = 0;
-  r.for_logits(x, [&](int id, float logit) {
-    greatest = fmaxf(greatest, logit);
-    wrong |= !(logit < INFINITY);
-    best = max(best, best_of(r.score(id, logit), id));
-  });
-  wrong = __syncthreads_or(wrong);
-  greatest = block_max(greatest, floats);
-  best = block_reduce(best, sums, [](Sum a, Sum b) { return max(a, b); });
-  float sum = 0;
-  if (greatest > -INFINITY) r.for_logits(x, [&](int, float logit) { sum += expf(logit - greatest); });
-  sum = block_sum(sum, floats);
-  if (threadIdx.x == 0) {
-    x.stats[static_cast<int64_t>(r.row) * x.tiles + r.tile] = {wrong ? NAN : greatest, sum, best};
+  for (int tile = r.first_tile; tile < r.end_tile; tile++) {
+    const TileLogits held = r.load(x, tile);
+    float greatest = -INFINITY;
+    bool wrong = false;
+    r.for_logits<kMany>(held, tile, [&](int, float logit) {
+      greatest = fmaxf(greatest, logit);
+      wrong |= !(logit < INFINITY);
+    });
+    wrong = __syncthreads_or(wrong);
+    greatest = block_max(greatest, floats);
+    const float least = r.least_rival(greatest);
+    float sum = 0;
+    Sum best = 0;
+    if (greatest > -INFINITY) {
+      r.for_logits<kMany>(held, tile, [&](int id, float logit) {
+        sum += expf(logit - greatest);
+        if (logit >= least) best = max(best, best_of(r.score(id, logit), id));
+      });
+    }
+    sum = block_sum(sum, floats);
+    best = block_reduce(best, sums, [](Sum a, Sum b) { return max(a, b); });
+    if (threadIdx.x == 0) {
+      x.stats[static_cast<int64_t>(r.row) * x.tiles + tile] = {wrong ? NAN : greatest, sum, best};
+    }
   }
 }
 
@@ -88,10 +98,13 @@ void run(const Sample& op, Cuda& cuda) {
   x.states = cuda.scratch_of<SampleState>(row_count);
   x.list = cuda.scratch_of<Listed>(row_count * kListed);
   x.fault = cuda.fault();
-  const dim3 grid(static_cast<unsigned>(tile_count));
-  launch_early(cuda, scan_tiles, grid, dim3(threads), 0, x);
-  find_edges(cuda, grid, dim3(threads), x);
-  resolve_edges(cuda, grid, dim3(threads), x);
+  const int64_t at_once = int64_t{cuda.properties.multiprocessors} * kBlocksOfMany;
+  x.block_tiles = static_cast<int>(std::clamp<int64_t>(rows * x.tiles / at_once, 1, std::min(x.tiles, kBlockTiles)));
+  x.blocks = static_cast<int>(ceil_div(x.tiles, x.block_tiles));
+  const dim3 grid(static_cast<unsigned>(rows * x.blocks));
+  launch_early(cuda, x.block_tiles > 1 ? scan_tiles<true> : scan_tiles<false>, grid, dim3(threads), 0, x);
+  find_edges(cuda, grid, dim3(threads), static_cast<unsigned>(rows), x);
+  resolve_edges(cuda, grid, dim3(threads), static_cast<unsigned>(rows), x);
 }
 
 }  // namespace linattn::cuda

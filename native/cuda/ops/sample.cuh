@@ -14,6 +14,8 @@ constexpr int kSampleThreads = 256;  // at most
 constexpr int kLogits = 16;          // of a thread
 constexpr int kBins = 2048;          // of a row's histogram of scores
 constexpr int kListed = 8192;        // logits at the edges of the filters that a row has room for
+constexpr int kBlocksOfMany = 8;     // of a multiprocessor, before a block takes several tiles
+constexpr int kBlockTiles = 64;      // at most
 
 using Sum = unsigned long long;
 
@@ -24,7 +26,7 @@ struct TileStats {
 
 // A row between the kernels.
 struct SampleState {
-  unsigned arrived[2];  // tiles that have come through the second and the third kernel
+  unsigned arrived[2];  // blocks that have come through the second and the third kernel
   unsigned listed;
   int open;                   // 0 once the token is written
   float greatest;             // score
@@ -46,6 +48,7 @@ struct SampleView {
   int64_t stride;
   bool by_fours;  // every row is aligned to 16 bytes
   int vocab, tiles, slots;
+  int block_tiles, blocks;  // tiles of a block, blocks of a row
   const int32_t *rows, *positions;
   const float* params;
   int64_t params_stride;
@@ -78,9 +81,14 @@ __device__ __forceinline__ Sum best_of(float score, int id) {
   return score == -INFINITY ? 0 : Sum{order_of(score)} << 32 | ~static_cast<uint32_t>(id);
 }
 
-// The row and the tile of this block. slot < 0: there is nothing to do.
+// A thread's logits of a tile.
+struct TileLogits {
+  float4 fours[kLogits / 4];
+};
+
+// The row and the tiles of this block. slot < 0: there is nothing to do.
 struct SampleRow {
-  int row, tile, slot;
+  int row, first_tile, end_tile, slot;
   const float* logits;
   SamplingParams params;
   SamplingIntParams int_params;
@@ -88,12 +96,17 @@ struct SampleRow {
   int vocab;
 
   __device__ SampleRow(const SampleView& x)
-      : row(static_cast<int>(blockIdx.x / static_cast<unsigned>(x.tiles))),
-        tile(static_cast<int>(blockIdx.x % static_cast<unsigned>(x.tiles))),
+      : SampleRow(x, static_cast<int>(blockIdx.x / static_cast<unsigned>(x.blocks)),
+                  static_cast<int>(blockIdx.x % static_cast<unsigned>(x.blocks)) * x.block_tiles, x.block_tiles) {}
+  // Of a block that has `tiles` of them.
+  __device__ SampleRow(const SampleView& x, int row, int first_tile, int tiles)
+      : row(row),
+        first_tile(first_tile),
+        end_tile(min(first_tile + tiles, x.tiles)),
         slot(x.rows[row]),
         vocab(x.vocab) {
     if (slot < -1 || slot >= x.slots) {
-      if (tile == 0 && threadIdx.x == 0) {
+      if (first_tile == 0 && threadIdx.x == 0) {
         report(x.fault, FaultKind::kFromTo, FaultName::kRows, row, slot, -1, x.slots - 1);
       }
       slot = -1;
@@ -119,36 +132,58 @@ struct SampleRow {
   }
   __device__ float score(int id) const { return score(id, logits[id]); }
 
-  // body(id, logit) for this thread's logits of the tile. The loads are under way together; the body is there once, as
-  // code that runs once takes as long as the memory takes to bring it.
-  template <class Body>
-  __device__ __forceinline__ void for_logits(const SampleView& x, Body body) const {
-    for_logits(x, tile, body);
+  // Of the logits of a tile, those from here on may have the greatest score or one equal to it.
+  __device__ float least_rival(float greatest) const {
+    if (seen || allowed) return -INFINITY;
+    if (greedy()) return greatest;
+    // A division rounds nearly equal logits to one score; near 0 many of them.
+    return fabsf(greatest / params.temperature) < 1e-30f ? -INFINITY : greatest - fabsf(greatest) * 1e-6f;
   }
-  // Of another tile.
-  template <class Body>
-  __device__ __forceinline__ void for_logits(const SampleView& x, int of_tile, Body body) const {
+
+  // The loads are under way together.
+  __device__ __forceinline__ TileLogits load(const SampleView& x, int tile) const {
     const int threads = static_cast<int>(blockDim.x);
-    const int first = of_tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
-    float4 fours[kLogits / 4];
+    const int first = tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
+    TileLogits held;
 #pragma unroll
     for (int u = 0; u < kLogits / 4; u++) {
       const int id = first + u * threads * 4;
       if (x.by_fours && id + 3 < vocab) {
-        fours[u] = *reinterpret_cast<const float4*>(logits + id);
+        held.fours[u] = *reinterpret_cast<const float4*>(logits + id);
       } else {
         const auto at = [&](int i) { return i < vocab ? logits[i] : -INFINITY; };
-        fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
+        held.fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
       }
     }
-#pragma unroll 1
-    for (int i = 0; i < kLogits; i++) {
-      const int id = first + i / 4 * threads * 4 + i % 4;
-      if (id < vocab) body(id, fours[0].x);
-      fours[0] = {fours[0].y, fours[0].z, fours[0].w, 0};
-      if (i % 4 < 3) continue;
+    return held;
+  }
+
+  // body(id, logit) for this thread's logits of a tile. Without kMany the body is there once, as code that runs once
+  // takes as long as the memory takes to bring it.
+  template <bool kMany, class Body>
+  __device__ __forceinline__ void for_logits(TileLogits held, int tile, Body body) const {
+    const int threads = static_cast<int>(blockDim.x);
+    const int first = tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
+    if constexpr (kMany) {
 #pragma unroll
-      for (int u = 1; u < kLogits / 4; u++) fours[u - 1] = fours[u];
+      for (int u = 0; u < kLogits / 4; u++) {
+        const int id = first + u * threads * 4;
+        const float values[4] = {held.fours[u].x, held.fours[u].y, held.fours[u].z, held.fours[u].w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          if (id + i < vocab) body(id + i, values[i]);
+        }
+      }
+    } else {
+#pragma unroll 1
+      for (int i = 0; i < kLogits; i++) {
+        const int id = first + i / 4 * threads * 4 + i % 4;
+        if (id < vocab) body(id, held.fours[0].x);
+        held.fours[0] = {held.fours[0].y, held.fours[0].z, held.fours[0].w, 0};
+        if (i % 4 < 3) continue;
+#pragma unroll
+        for (int u = 1; u < kLogits / 4; u++) held.fours[u - 1] = held.fours[u];
+      }
     }
   }
 };
@@ -163,6 +198,39 @@ struct Weighing {
   __device__ int bin(float score) const {
     const unsigned above = (__float_as_uint(1.0f + (greatest - score)) - __float_as_uint(1.0f)) >> 15;
     return static_cast<int>(min(above, static_cast<unsigned>(kBins - 1)));
+  }
+};
+
+// Sums of the tiles of a block. Where a block has many of them its warps do not wait for each other.
+template <bool kMany>
+struct TileSums {
+  Sum shared[kMany ? kBlockTiles : kWarp];
+
+  __device__ void clear() {
+    if constexpr (kMany) {
+      for (int i = static_cast<int>(threadIdx.x); i < kBlockTiles; i += static_cast<int>(blockDim.x)) shared[i] = 0;
+      __syncthreads();
+    }
+  }
+  // What the threads have of a tile goes to sums[tile], at once or with put().
+  __device__ void add(const SampleRow& r, int tile, Sum own, Sum* sums) {
+    if constexpr (kMany) {
+#pragma unroll
+      for (int offset = kWarp / 2; offset > 0; offset /= 2) own += __shfl_xor_sync(kFullMask, own, offset);
+      if (threadIdx.x % kWarp == 0) atomicAdd(&shared[tile - r.first_tile], own);
+    } else {
+      own = block_total(own, shared);
+      if (threadIdx.x == 0) sums[tile] = own;
+    }
+  }
+  __device__ void put(const SampleRow& r, Sum* sums) {
+    if constexpr (kMany) {
+      __syncthreads();
+      const int count = r.end_tile - r.first_tile;
+      for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
+        sums[r.first_tile + i] = shared[i];
+      }
+    }
   }
 };
 
@@ -237,7 +305,8 @@ __device__ int find_id(Finder& finder, const SampleView& x, const SampleRow& r, 
   Sum before = 0;
   const int tile = find_reaching(finder, x.tiles, target + 1, before, [&](int t) { return by_tile[t]; });
   const int first = tile * static_cast<int>(blockDim.x) * kLogits;
-  r.for_logits(x, tile, [&](int id, float logit) { room[tile_place(id - first)] = weight_of(id, logit); });
+  r.for_logits<false>(r.load(x, tile), tile,
+                      [&](int id, float logit) { room[tile_place(id - first)] = weight_of(id, logit); });
   return first + find_reaching(finder, min(static_cast<int>(blockDim.x) * kLogits, x.vocab - first), target + 1, before,
                                [&](int i) { return room[tile_place(i)]; });
 }
@@ -281,19 +350,19 @@ __device__ __forceinline__ void gather(const T* from, int count, Put put) {
   __syncthreads();
 }
 
-// Whether this block is the last of its row's tiles to come here: what the others wrote before is seen then.
-__device__ __forceinline__ bool last_of_row(Finder& finder, unsigned* arrived, int tiles) {
+// Whether this block is the last of its row to come here: what the others wrote before is seen then.
+__device__ __forceinline__ bool last_of_row(Finder& finder, unsigned* arrived, int blocks) {
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) finder.found = static_cast<int>(atomicAdd(arrived, 1u));
   __syncthreads();
-  const bool last = finder.found == tiles - 1;
+  const bool last = finder.found == blocks - 1;
   __threadfence();
   return last;
 }
 
-// The second and the third kernel.
-void find_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x);
-void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, const SampleView& x);
+// What follows the first kernel.
+void find_edges(Cuda& cuda, dim3 grid, dim3 threads, unsigned rows, const SampleView& x);
+void resolve_edges(Cuda& cuda, dim3 grid, dim3 threads, unsigned rows, const SampleView& x);
 
 }  // namespace linattn::cuda

@@ -204,6 +204,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
     add_values(shared.rows, at(shared.values[stage]), out);
     if (tile.last) {
       write_part(shared.rows, x, plan, tile.item, tile.row, first_row, rows, out);
+      named_barrier(1, kThreads);  // the next split begins with other maxima and sums
       barriers.queries_empty[place].arrive();
       splits++;
     }

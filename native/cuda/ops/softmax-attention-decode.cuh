@@ -132,14 +132,16 @@ __device__ __forceinline__ void add_values(Rows& shared, ValueAt value_at, typen
   }
 }
 
-// What the merge needs of the `rows` query rows from first_row on.
+// The output of the `rows` query rows from first_row on, or what the merge needs of them.
 template <class Rows>
 __device__ __forceinline__ void write_part(Rows& shared, const AttentionView& x, const DecodePlan& plan,
                                            const DecodeItem& item, const AttentionRow& row, int first_row, int rows,
                                            const typename Rows::Sums& out) {
+  using T = typename Rows::Value;
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
+  const bool whole = plan.finishes && key_splits(x, plan, row).count() == 1;
   const auto slot = [&](int r) { return item_slot(x, plan, item, row, first_row + r); };
-  if (thread < rows) {
+  if (!whole && thread < rows) {
     plan.max[slot(thread)] = shared.max[thread];
     plan.sum[slot(thread)] = shared.sum[thread];
   }
@@ -149,12 +151,21 @@ __device__ __forceinline__ void write_part(Rows& shared, const AttentionView& x,
     for (int half = 0; half < 2; half++) {
       const int r = m * 16 + half * 8 + lane / 4;
       if (r >= rows) continue;
-      float* const to = plan.out + slot(r) * plan.padded;
+      const OutputRow at = output_row(x, row, item.kv_head, first_row + r);
+      const float factor = whole ? finish_row(x, at, shared.max[r], shared.sum[r], warp == 0 && lane % 4 == 0) : 1.0f;
+      T* const output = static_cast<T*>(x.out) + at.token * x.out_stride + static_cast<int64_t>(at.head) * x.width;
+      float* const part = whole ? nullptr : plan.out + slot(r) * plan.padded;
 #pragma unroll
       for (int n = 0; n < Rows::kColumnTiles; n++) {
         const int d = (warp * Rows::kColumnTiles + n) * 8 + lane % 4 * 2;
         if (d >= x.width) continue;
-        *reinterpret_cast<float2*>(to + d) = make_float2(out[m][n][2 * half], out[m][n][2 * half + 1]);
+        const float2 values = make_float2(out[m][n][2 * half], out[m][n][2 * half + 1]);
+        if (whole) {
+          alignas(4) const T pair[2] = {from_float<T>(values.x * factor), from_float<T>(values.y * factor)};
+          *reinterpret_cast<uint32_t*>(output + d) = *reinterpret_cast<const uint32_t*>(pair);
+        } else {
+          *reinterpret_cast<float2*>(part + d) = values;
+        }
       }
     }
   }

@@ -114,20 +114,21 @@ __global__ void store_kernel(const __grid_constant__ AttentionView x) {
   }
 }
 
-// A block for each token of the decode rows, head and kMergeColumns columns; one more for the tokens that no row has.
+// Blocks for each token of the decode rows, head and its columns, all or kMergeColumns of them; one token more for
+// those that no row has.
 __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
                              int tokens) {
   __shared__ float maxima[kMostSplits], totals[kMostSplits], weights[kMostSplits];
   __shared__ float4 sums[kMergeGroups][kMergeColumns / 4];
   const int j = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
-  const int first_column = static_cast<int>(blockIdx.z) * kMergeColumns;
-  const int last_column = min(x.width, first_column + kMergeColumns);
+  const int begin = static_cast<int>(blockIdx.z) * kMergeColumns;
+  const int end = gridDim.z == 1 ? x.width : min(x.width, begin + kMergeColumns);
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
   wait_for_inputs();
   if (j == tokens) {
     for (int t = thread; t < x.sequences.tokens; t += threads) {
       const bool outside = t < x.sequences.offsets[0] || t >= x.sequences.offsets[x.sequences.rows];
-      if (outside) clear_row(x, {t, head}, first_column, last_column, 1);
+      if (outside) clear_row(x, {t, head}, begin, end, 1);
     }
     return;
   }
@@ -137,56 +138,60 @@ __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __gr
   const AttentionRow row = attention_row<true>(x, n);
   if (token >= row.count || row.count > x.decode_tokens) return;
   const OutputRow at{row.first + token, head};
-  if (!row.table) return clear_row(x, at, first_column + thread, last_column, threads);
+  if (!row.table) return clear_row(x, at, begin + thread, end, threads);
 
   const int splits = key_splits(x, plan, row).count();
+  if (plan.finishes && splits == 1) return;
   const int64_t slot = row_slots(x, plan, row, n, at);
   const int column = thread % (kMergeColumns / 4), group = thread / (kMergeColumns / 4);
-  const bool inside = first_column + 4 * column < last_column;
-  float4 parts[kMostSplits / kMergeGroups];
+  for (int first_column = begin; first_column < end; first_column += kMergeColumns) {
+    const bool inside = first_column + 4 * column < end;
+    __syncthreads();
+    float4 parts[kMostSplits / kMergeGroups];
 #pragma unroll
-  for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
-    const int s = group + i * kMergeGroups;
-    if (!inside || s >= splits) continue;
-    parts[i] = *reinterpret_cast<const float4*>(plan.out + (slot + s) * plan.padded + first_column + 4 * column);
-  }
-  if (thread < splits) {
-    maxima[thread] = plan.max[slot + thread];
-    totals[thread] = plan.sum[slot + thread];
-  }
-  __syncthreads();
-  float max = -INFINITY;
-  for (int s = 0; s < splits; s++) max = fmaxf(max, maxima[s]);
-  if (thread < splits) weights[thread] = totals[thread] == 0 ? 0.0f : expf(maxima[thread] - max);
-  __syncthreads();
-  float4 total{0, 0, 0, 0};
+    for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
+      const int s = group + i * kMergeGroups;
+      if (!inside || s >= splits) continue;
+      parts[i] = *reinterpret_cast<const float4*>(plan.out + (slot + s) * plan.padded + first_column + 4 * column);
+    }
+    if (thread < splits) {
+      maxima[thread] = plan.max[slot + thread];
+      totals[thread] = plan.sum[slot + thread];
+    }
+    __syncthreads();
+    float max = -INFINITY;
+    for (int s = 0; s < splits; s++) max = fmaxf(max, maxima[s]);
+    if (thread < splits) weights[thread] = totals[thread] == 0 ? 0.0f : expf(maxima[thread] - max);
+    __syncthreads();
+    float4 total{0, 0, 0, 0};
 #pragma unroll
-  for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
-    const int s = group + i * kMergeGroups;
-    if (!inside || s >= splits || weights[s] == 0) continue;
-    const float weight = weights[s];
-    total.x += weight * parts[i].x;
-    total.y += weight * parts[i].y;
-    total.z += weight * parts[i].z;
-    total.w += weight * parts[i].w;
-  }
-  sums[group][column] = total;
-  __syncthreads();
-  if (group != 0 || !inside) return;
-  for (int g = 1; g < kMergeGroups; g++) {
-    const float4 part = sums[g][column];
-    total.x += part.x;
-    total.y += part.y;
-    total.z += part.z;
-    total.w += part.w;
-  }
-  float sum = 0;
-  for (int s = 0; s < splits; s++) sum += weights[s] * totals[s];
-  const float factor = finish_row(x, at, max, sum, first_column + column == 0);
-  const float values[4] = {total.x * factor, total.y * factor, total.z * factor, total.w * factor};
-  const int64_t to = at.token * x.out_stride + static_cast<int64_t>(head) * x.width + first_column + 4 * column;
-  for (int i = 0; i < 4 && first_column + 4 * column + i < last_column; i++) {
-    store_element(x.out, x.q_type, to + i, values[i]);
+    for (int i = 0; i < kMostSplits / kMergeGroups; i++) {
+      const int s = group + i * kMergeGroups;
+      if (!inside || s >= splits || weights[s] == 0) continue;
+      const float weight = weights[s];
+      total.x += weight * parts[i].x;
+      total.y += weight * parts[i].y;
+      total.z += weight * parts[i].z;
+      total.w += weight * parts[i].w;
+    }
+    sums[group][column] = total;
+    __syncthreads();
+    if (group != 0 || !inside) continue;
+    for (int g = 1; g < kMergeGroups; g++) {
+      const float4 part = sums[g][column];
+      total.x += part.x;
+      total.y += part.y;
+      total.z += part.z;
+      total.w += part.w;
+    }
+    float sum = 0;
+    for (int s = 0; s < splits; s++) sum += weights[s] * totals[s];
+    const float factor = finish_row(x, at, max, sum, first_column + column == 0);
+    const float values[4] = {total.x * factor, total.y * factor, total.z * factor, total.w * factor};
+    const int64_t to = at.token * x.out_stride + static_cast<int64_t>(head) * x.width + first_column + 4 * column;
+    for (int i = 0; i < 4 && first_column + 4 * column + i < end; i++) {
+      store_element(x.out, x.q_type, to + i, values[i]);
+    }
   }
 }
 
@@ -198,6 +203,8 @@ DecodePlan plan_decode(const AttentionView& x, int rows, Cuda& cuda) {
   plan.max_splits = std::clamp(cuda.properties.multiprocessors / x.kv_heads, 8, kMostSplits);
   int64_t keys = static_cast<int64_t>(x.table_pages) * x.page_tokens;
   if (x.window > 0) keys = std::min<int64_t>(keys, static_cast<int64_t>(x.window) + plan.row_tokens);
+  // Many rows fill the GPU with fewer splits. Where max_tokens is a bound, splits follow from a row's own length alone.
+  plan.least_spans = x.max_tokens == 1 ? std::max(1, rows * x.kv_heads / cuda.properties.multiprocessors) : 1;
   plan.splits = static_cast<int>(std::min<int64_t>(plan.max_splits, keys / kSpanKeys + 2));
   plan.padded = static_cast<int>(ceil_div(x.width, 4) * 4);
   for (int tokens = 1; tokens <= plan.row_tokens; tokens++) {
@@ -235,15 +242,17 @@ void run(const SoftmaxAttention& op, Cuda& cuda) {
                         sequences.tokens - sequences.single_rows > x.decode_tokens;
   const int rows = long_one ? sequences.single_rows : sequences.rows;
   if (rows == 0) return;
-  const DecodePlan plan = plan_decode(x, rows, cuda);
+  DecodePlan plan = plan_decode(x, rows, cuda);
+  plan.finishes = mma;
   if (!mma) {
     run_generic_decode(x, plan, cuda);
   } else if (!run_streamed_decode(x, plan, cuda)) {
     run_decode(x, plan, cuda);
   }
   const int singles = std::min(rows, x.single_rows), tokens = singles + (rows - singles) * plan.row_tokens;
-  const dim3 grid(static_cast<unsigned>(tokens + 1), static_cast<unsigned>(x.heads),
-                  static_cast<unsigned>(ceil_div(x.width, kMergeColumns)));
+  // Of many tokens most have one split.
+  const int64_t parts = tokens < cuda.properties.multiprocessors ? ceil_div(x.width, kMergeColumns) : 1;
+  const dim3 grid(static_cast<unsigned>(tokens + 1), static_cast<unsigned>(x.heads), static_cast<unsigned>(parts));
   launch_early(cuda, merge_kernel, grid, kMergeColumns / 4 * kMergeGroups, 0, x, plan, tokens);
 }
 

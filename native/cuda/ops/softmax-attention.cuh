@@ -43,6 +43,8 @@ struct DecodePlan {
   int row_tokens;     // most tokens of one, from single_rows on
   int max_splits;     // of a row of few query rows
   int splits;         // most that a row of this table can have
+  int least_spans;    // of a split, unless the row ends: more where many rows share the GPU
+  bool finishes;      // the kernel itself writes the output of rows with one split
   int padded;         // width, to a multiple of 4
   int64_t row_slots;  // of a row from single_rows on
   float *out, *max, *sum;
@@ -232,7 +234,7 @@ __device__ __forceinline__ PrefillTile find_tile(const AttentionView& x, int til
   return {-1, 0};
 }
 
-// The keys of a decode row in splits of whole spans, by its own length alone.
+// The keys of a decode row in splits of whole spans.
 struct KeySplits {
   int first_span, spans, each;  // spans of all, of one split
   int most;                     // splits that the row has slots for
@@ -246,7 +248,7 @@ __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const De
   const int first = row.begin_key(x.window) / kSpanKeys;
   const int spans = (row.end_key() - 1) / kSpanKeys + 1 - first;
   const int most = most_splits(plan.max_splits, row.count * x.group);
-  const int each = max(static_cast<int>(ceil_div(spans, most)), spans > kFewSpans ? 2 : 1);
+  const int each = max(static_cast<int>(ceil_div(spans, most)), max(plan.least_spans, spans > kFewSpans ? 2 : 1));
   return {first, spans, each, min(most, plan.splits)};
 }
 

@@ -1,0 +1,71 @@
+// Where memory has no room for two checkpoints of every sequence, they share the states that there are.
+import { load } from '../../lib/generation/load';
+import type { Model } from '../../lib/generation/model';
+import { seeded } from '../support/arrays';
+import { expectSameLogits } from '../support/device';
+import { readGolden } from '../support/golden';
+import { insideOf } from '../support/network';
+
+const { folder } = readGolden('gated_deltanet/hybrid');
+const random = seeded(3);
+const tokensOf = (length: number) => Int32Array.from({ length }, () => random.int(200));
+const prompts = [70, 90, 110].map(tokensOf);
+const more = [20, 30, 40].map(tokensOf);
+const greedy = { temperature: 0, ignoreEos: true, maxTokens: 9 };
+
+let model: Model;
+let states: { take(): number; give(slot: number): void; readonly vacant: number };
+let taken: number[];
+
+beforeEach(async () => {
+  model = await load({ model: folder, device: 'cpu', maxSequences: 3, maxSnapshots: 1 });
+  states = insideOf(model).core.scheduler.store.states;
+  // Three for each sequence and one for the snapshot are left.
+  taken = Array.from({ length: 3 }, () => states.take());
+  expect(states.vacant).toBe(10);
+});
+afterEach(() => model.dispose());
+
+/** The logits after each text, read by a session that is alone. */
+async function alone(texts: readonly Int32Array[]): Promise<Float32Array[]> {
+  const all: Float32Array[] = [];
+  for (const tokens of texts) {
+    const session = model.createSession();
+    await session.prefill({ tokens });
+    all.push(await session.logits());
+    await session.dispose();
+  }
+  return all;
+}
+
+test('every session goes on with its newest checkpoint, and a snapshot has its state', async () => {
+  const texts = prompts.map((prompt, i) => Int32Array.of(...prompt, ...more[i]!));
+  const wanted = await alone(texts);
+  const sessions = prompts.map(() => model.createSession());
+  for (const [i, session] of sessions.entries()) await session.prefill({ tokens: prompts[i]! });
+  for (const [i, session] of sessions.entries()) await session.prefill({ append: more[i]! });
+  expect(states.vacant).toBe(0);
+  const snapshot = await sessions[0]!.snapshot();
+  for (const [i, session] of sessions.entries()) {
+    expectSameLogits(await session.logits(), wanted[i]!);
+    const first = await session.generate(greedy).result;
+    // Back to the checkpoint before the generation: nothing of the text is read again.
+    expect(await session.prefill({ tokens: texts[i]! })).toMatchObject({ cachedTokens: texts[i]!.length });
+    const { tokens } = await session.generate(greedy).result;
+    expect(tokens).toEqual(first.tokens);
+  }
+  // Catching up for another checkpoint takes the place of the one before.
+  for (const session of sessions) await session.prefill({ append: tokensOf(10) });
+  await sessions[2]!.dispose();
+  const resumed = model.createSession({ from: snapshot });
+  expectSameLogits(await resumed.logits(), wanted[0]!);
+});
+
+test('with room again a session goes back to the prompt before the last', async () => {
+  for (const slot of taken) states.give(slot);
+  const session = model.createSession();
+  await session.prefill({ tokens: prompts[0]! });
+  await session.prefill({ append: more[0]! });
+  const other = Int32Array.of(...prompts[0]!, 7, 8, 9);
+  expect(await session.prefill({ tokens: other })).toMatchObject({ cachedTokens: prompts[0]!.length });
+});
