@@ -102,13 +102,13 @@ describe('GuardedStore', () => {
   test('finds the states that begin a text, of its model only', async () => {
     const store = new MemoryStore();
     const [mine, others] = [{ model: 'a' }, { model: 'b' }].map((model) => new GuardedStore(store, model, () => {}));
-    for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), bytes(1, length));
-    await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), bytes(1, 25));
-    await others!.set(others!.keyOf(tokens.subarray(0, 40)), bytes(1, 40));
+    for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), [bytes(9, length)]);
+    await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), [bytes(9, 25)]);
+    await others!.set(others!.keyOf(tokens.subarray(0, 40)), [bytes(9, 40)]);
     await store.set('not-a-state', bytes(1, 1));
     const found = async (beyond: number) => {
       const keys = await mine!.candidates(tokens, beyond, signal);
-      return Promise.all(keys.map(async (key) => (await mine!.get(key, signal))![0]));
+      return Promise.all(keys.map(async (key) => (await (await mine!.open(key, signal))!.take(1))[0]));
     };
     expect(await found(0)).toEqual([30, 20, 10]);
     expect(await found(20)).toEqual([30]);
@@ -128,8 +128,8 @@ describe('GuardedStore', () => {
     const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) =>
       errors.push(error),
     );
-    expect(await store.get('a', signal)).toBeUndefined();
-    expect(await store.set('a', bytes(1, 1))).toBe(false);
+    expect(await store.open('a', signal)).toBeUndefined();
+    expect(await store.set('a', [bytes(1, 1)])).toBe(false);
     expect(await store.candidates(tokens, 0, signal)).toEqual([]);
     await store.delete('a', signal);
     expect(errors).toEqual([lost]);
