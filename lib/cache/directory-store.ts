@@ -17,10 +17,12 @@ const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
   });
 
 /** What a file holds, in one read: fs.readFile makes thousands of it. */
-async function wholeOf(file: string): Promise<Uint8Array> {
+async function wholeOf(file: string, memory: Uint8Array | undefined): Promise<Uint8Array> {
   const handle = await open(file, 'r');
   try {
-    return await readAt(handle, (await handle.stat()).size, 0);
+    const { size } = await handle.stat();
+    const isRoomy = memory !== undefined && memory.length >= size;
+    return await readAt(handle, isRoomy ? memory.subarray(0, size) : Buffer.allocUnsafeSlow(size), 0);
   } finally {
     await handle.close();
   }
@@ -52,9 +54,9 @@ export class DirectoryStore implements PrefixStore {
     return path.join(this.folder, key + suffix);
   }
 
-  async get(key: string): Promise<Uint8Array | undefined> {
+  async get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const file = this.fileOf(key);
-    const value = await ifThere(wholeOf(file));
+    const value = await ifThere(wholeOf(file, memory));
     // The time of the last change is the time of the last use: access times are not kept on every file system.
     if (value !== undefined) await utimes(file, new Date(), new Date()).catch(() => undefined);
     return value;

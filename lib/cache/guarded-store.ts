@@ -86,17 +86,17 @@ export class GuardedStore {
     const first = await this.get(key, signal);
     if (first === undefined) return undefined;
     const name = blockNames(key, first);
-    return new ValuesSource(async (index) => {
+    return new ValuesSource(async (index, memory) => {
       if (index === 0) return first;
-      const block = await this.get(name(index), signal);
+      const block = await this.get(name(index), signal, memory);
       if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
       return block ?? new Uint8Array(0);
     });
   }
 
   /** Anything but bytes counts as none of them. */
-  private async get(key: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const value = await this.guarded(stateMs, () => this.store.get(key), signal);
+  private async get(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+    const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
     if (value === undefined) return undefined;
     if (!ArrayBuffer.isView(value)) return new Uint8Array(0);
     this.counts.storeReadBytes += value.byteLength;

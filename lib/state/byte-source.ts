@@ -6,8 +6,11 @@ import { bytesOf } from './snapshot-format';
 
 /** Bytes in their order. Each take() may be called before the one before has answered. */
 export interface ByteSource {
-  /** The next bytes, fewer where the source ends. They stay as they are. */
-  take(bytes: number): Promise<Uint8Array>;
+  /**
+   * The next bytes, fewer where the source ends. They stay as they are, in memory of the source or in `memory`, which holds
+   * as many and is free to be used.
+   */
+  take(bytes: number, memory?: Uint8Array): Promise<Uint8Array>;
   /** Whether nothing follows what was taken. */
   isAtEnd(): Promise<boolean>;
   close(): Promise<void>;
@@ -41,14 +44,14 @@ class FileSource implements ByteSource {
 
   constructor(private readonly handle: FileHandle) {}
 
-  async take(bytes: number): Promise<Uint8Array> {
+  async take(bytes: number, memory = Buffer.allocUnsafeSlow(bytes) as Uint8Array): Promise<Uint8Array> {
     const position = this.at;
     this.at += bytes;
-    return readAt(this.handle, bytes, position);
+    return readAt(this.handle, memory.subarray(0, bytes), position);
   }
 
   async isAtEnd(): Promise<boolean> {
-    return (await readAt(this.handle, 1, this.at)).length === 0;
+    return (await readAt(this.handle, new Uint8Array(1), this.at)).length === 0;
   }
 
   close(): Promise<void> {
@@ -56,16 +59,15 @@ class FileSource implements ByteSource {
   }
 }
 
-/** The bytes of a file from `position` on, in memory of their own; fewer where it ends. */
-export async function readAt(handle: FileHandle, bytes: number, position: number): Promise<Uint8Array> {
-  const target = Buffer.allocUnsafeSlow(bytes);
+/** Reads a file from `position` on into `target`; what was read of it, less than all of it where the file ends. */
+export async function readAt(handle: FileHandle, target: Uint8Array, position: number): Promise<Uint8Array> {
   let done = 0;
-  while (done < bytes) {
-    const { bytesRead } = await handle.read(target, done, bytes - done, position + done);
+  while (done < target.length) {
+    const { bytesRead } = await handle.read(target, done, target.length - done, position + done);
     if (bytesRead === 0) break;
     done += bytesRead;
   }
-  return bytesOf(target.subarray(0, done));
+  return bytesOf(target).subarray(0, done);
 }
 
 export async function fileSource(file: string): Promise<ByteSource> {
@@ -145,11 +147,11 @@ export class ValuesSource implements ByteSource {
   private index = 0;
 
   /** @param value the one of an index, or nothing where there is none */
-  constructor(private readonly value: (index: number) => Promise<Uint8Array>) {}
+  constructor(private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>) {}
 
-  async take(bytes: number): Promise<Uint8Array> {
+  async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
     this.first ??= await this.value(0); // the header is taken before anything else is asked
-    if (this.at === this.first.length) return this.value(++this.index);
+    if (this.at === this.first.length) return this.value(++this.index, memory);
     const taken = this.first.subarray(this.at, this.at + bytes);
     this.at += taken.length;
     return taken;

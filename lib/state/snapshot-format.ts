@@ -116,9 +116,12 @@ export class FramedReader {
   async content(bytes: number, place: (block: Uint8Array, at: number) => Promise<void>): Promise<void> {
     let next = 0;
     const lane = async () => {
+      let memory: Uint8Array | undefined; // used again and again: new memory costs as much as the reading
       while (next * blockBytes < bytes && !this.stopped) {
         const i = next++;
-        const block = await this.take(Math.min(blockBytes, bytes - i * blockBytes) + checksumBytes);
+        const size = Math.min(blockBytes, bytes - i * blockBytes) + checksumBytes;
+        if (i > 0) memory ??= Buffer.allocUnsafeSlow(size);
+        const block = await this.take(size, memory);
         await this.check(block, i);
         if (!this.stopped) await place(block.subarray(0, -checksumBytes), i * blockBytes);
       }
@@ -151,8 +154,8 @@ export class FramedReader {
     else await closed;
   }
 
-  private async take(bytes: number): Promise<Uint8Array> {
-    const taken = await this.source.take(bytes);
+  private async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
+    const taken = await this.source.take(bytes, memory);
     if (taken.length < bytes) throw this.corrupt(`it ends ${bytes - taken.length} bytes too early`);
     if (taken.length > bytes) throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
     return taken;
