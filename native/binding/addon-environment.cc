@@ -204,7 +204,7 @@ Napi::Value AddonEnvironment::release(const Info& info) {
     for (size_t i = 0; i < count; i++) {
       TensorEntry& entry = runtime_->table().live(fields_[i], environment_->id);
       entry.disposed = true;
-      const bool counted = entry.storage->handles == 1 && !entry.storage->transactional;
+      const bool counted = --entry.storage->live_handles == 0 && !entry.storage->transactional;
       if (counted) bytes += static_cast<int64_t>(entry.storage->bytes);
     }
     unaccounted_ -= bytes;

@@ -1,5 +1,6 @@
 // V8 knows what tensors hold, forgotten ones are freed, and freeing them never waits for the device; on the cpu, whose
 // commands take long.
+import { Tensor } from '../../lib/tensor/tensor';
 import { runProgram } from '../support/programs';
 
 const mib = 2 ** 20;
@@ -19,4 +20,17 @@ test('a service that disposes nothing does not fill the memory: V8 is told what 
   const { made, most } = (await runProgram<{ made: number; most: number }>('collected', [], [], env)).printed;
   expect(made).toBe(200 * 16 * mib);
   expect(most).toBeLessThan(made / 4);
+});
+
+test('V8 hears that tensors with views are gone', async () => {
+  const before = process.memoryUsage().external;
+  for (let i = 0; i < 50; i++) {
+    const x = Tensor.zeros({ dtype: 'float32', shape: [2 ** 21] });
+    const half = x.view([2 ** 20], 0, 1);
+    for (const tensor of [x, half]) tensor.dispose();
+    const last = Tensor.zeros({ dtype: 'float32', shape: [1] });
+    await last.wait(); // where V8 is told
+    last.dispose();
+  }
+  expect(process.memoryUsage().external - before).toBeLessThan(100e6); // of 400 MB
 });
