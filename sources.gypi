@@ -4,6 +4,7 @@
       "native/binding/addon-environment.cc",
       "native/binding/addon-resources.cc",
       "native/binding/addon.cc",
+      "native/binding/checksums.cc",
       "native/binding/completions.cc",
       "native/binding/runtime.cc",
       "native/binding/tasks.cc",

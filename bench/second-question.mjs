@@ -5,12 +5,14 @@
 // Times to the first token, each prompt being the document and a question of 64 tokens: of the first question; of a second
 // one, whose document lies in the device's cache; and of a third one in a new process, which finds it in a DirectoryStore
 // (in a new folder under --store, default the system's folder for temporary files). Beside the last: what the store alone
-// takes for the values that this question read, read again in the same process.
+// takes for the values that this question read, read again in the same process, one after the other and as many at a time
+// as the question read; the faster of the two is the store's own bandwidth.
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { DirectoryStore, devices, load } from 'linattn';
@@ -31,19 +33,29 @@ const questionTokens = 64;
 /** A DirectoryStore that tells what went through it. */
 class WatchedStore extends DirectoryStore {
   read = [];
-  writing = new Set();
+  reading = 0;
+  mostReading = 0;
+  writing = 0;
+  wroteAt = 0;
 
-  async get(key) {
-    const from = performance.now();
-    const value = await super.get(key);
-    if (value !== undefined) this.read.push({ key, bytes: value.byteLength, ms: performance.now() - from });
+  async get(key, memory) {
+    this.mostReading = Math.max(this.mostReading, ++this.reading);
+    const value = await super.get(key, memory);
+    this.reading--;
+    if (value !== undefined) this.read.push({ key, bytes: value.byteLength });
     return value;
   }
 
-  set(key, value) {
-    const set = super.set(key, value).finally(() => this.writing.delete(set));
-    this.writing.add(set);
-    return set;
+  async set(key, value) {
+    this.writing++;
+    await super.set(key, value);
+    this.writing--;
+    this.wroteAt = performance.now();
+  }
+
+  /** Resolves when nothing was written for half a second. */
+  async written() {
+    while (this.writing > 0 || performance.now() - this.wroteAt < 500) await setTimeout(50);
   }
 }
 
@@ -67,28 +79,38 @@ async function open(folder) {
   const below = Math.min(model.info.vocabularySize, 240_000);
   const document = someTokens(documentTokens, 0, below);
   const ask = async (question) => {
-    const tokens = Int32Array.of(...document, ...someTokens(questionTokens, question, below));
+    const tokens = new Int32Array(documentTokens + questionTokens);
+    tokens.set(document);
+    tokens.set(someTokens(questionTokens, question, below), documentTokens);
     const from = performance.now();
     const { usage } = await model.generate({ tokens, maxTokens: 1, temperature: 0, ignoreEos: true }).result;
     return { ms: performance.now() - from, cachedTokens: usage.cachedTokens };
   };
   // What a process does once: memory, kernels, recorded steps.
-  await model.generate({ tokens: someTokens(600, 99, below), maxTokens: 2, temperature: 0, ignoreEos: true }).result;
+  for (const count of [600, 192, 64]) {
+    const tokens = someTokens(count, 99 + count, below);
+    await model.generate({ tokens, maxTokens: 2, temperature: 0, ignoreEos: true }).result;
+  }
   return { model, store, ask, failures };
 }
 
 async function ends({ model, store, failures }) {
-  while (store.writing.size > 0) await Promise.allSettled(store.writing);
+  await store.written();
   await model.dispose();
   if (failures.length > 0) throw failures[0];
 }
 
-/** The median of 5 reads of all that `question` read. */
-async function storeMs(store, keys) {
+/** The median of 5 reads of all that a question read, so many values at a time. */
+async function storeMs(store, keys, atOnce) {
   const times = [];
   for (let run = 0; run < 5; run++) {
     const from = performance.now();
-    for (const key of keys) await store.get(key);
+    let next = 0;
+    const lane = async () => {
+      const memory = new Uint8Array(2 ** 25);
+      while (next < keys.length) await store.get(keys[next++], memory);
+    };
+    await Promise.all(Array.from({ length: atOnce }, lane));
     times.push(performance.now() - from);
   }
   return times.sort((a, b) => a - b)[2];
@@ -100,10 +122,13 @@ if (values.restarted !== undefined) {
   const answer = await opened.ask(3);
   const read = opened.store.read.slice();
   const keys = read.map(({ key }) => key);
-  const alone = await storeMs(new DirectoryStore(values.restarted), keys);
   const bytes = read.reduce((sum, one) => sum + one.bytes, 0);
+  const atOnce = opened.store.mostReading;
   await ends(opened);
-  console.log(JSON.stringify({ ...answer, bytes, reads: read.map(({ ms }) => ms), storeMs: alone }));
+  const store = new DirectoryStore(values.restarted);
+  const [one, several] = [await storeMs(store, keys, 1), await storeMs(store, keys, atOnce)];
+  const times = { storeOneByOneMs: one, storeAtOnceMs: several, storeMs: Math.min(one, several) };
+  console.log(JSON.stringify({ ...answer, bytes, values: keys.length, atOnce, ...times }));
 } else {
   const folder = mkdtempSync(path.join(values.store, 'linattn-second-question-'));
   try {
@@ -133,7 +158,9 @@ if (values.restarted !== undefined) {
       console.log(`second ${second.ms.toFixed(1)} ms, ${percent(report.secondShare)}`);
       console.log(`after a restart ${restarted.ms.toFixed(1)} ms, ${percent(report.restartedShare)}`);
       console.log(
-        `the store alone ${restarted.storeMs.toFixed(1)} ms for ${restarted.bytes} bytes: ${report.restartedOverStore.toFixed(2)} times`,
+        `the store alone ${restarted.storeMs.toFixed(1)} ms for ${restarted.bytes} bytes in ${restarted.values} values (one by one ` +
+          `${restarted.storeOneByOneMs.toFixed(1)} ms, ${restarted.atOnce} at a time ${restarted.storeAtOnceMs.toFixed(1)} ms): ` +
+          `${report.restartedOverStore.toFixed(2)} times`,
       );
     }
   } finally {

@@ -13,6 +13,9 @@ export interface Addon {
   view(): number;
   release(count: number): number;
   write(id: number, byteOffset: number, data: ArrayBufferView): number;
+  writeHeld(id: number, byteOffset: number, data: ArrayBufferView, request: number): number;
+  makeChecksum(block: Uint8Array, seed: number, request: number): number;
+  checkChecksum(block: Uint8Array, seed: number, request: number): number;
   copy(from: number, to: number): number;
   read(id: number, request: number, target: ArrayBufferView): number;
   wait(id: number, request: number): number;

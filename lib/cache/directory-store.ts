@@ -1,9 +1,9 @@
 // A prefix store in a folder, one file a state. Several processes may share it, and one that is killed leaves whole files.
-import { mkdir, readdir, readFile, stat, unlink, utimes } from 'node:fs/promises';
+import { mkdir, open, readdir, stat, unlink, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import { linattnError } from '../errors';
 import { partSuffix, writeDurably } from '../state/durable-file';
-import { bytesOf } from '../state/snapshot-format';
+import { readAt } from '../state/byte-source';
 import { type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
@@ -15,6 +15,18 @@ const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
     if (error.code === 'ENOENT') return undefined;
     throw error;
   });
+
+/** What a file holds, in one read: fs.readFile makes thousands of it. */
+async function wholeOf(file: string, memory: Uint8Array | undefined): Promise<Uint8Array> {
+  const handle = await open(file, 'r');
+  try {
+    const { size } = await handle.stat();
+    const isRoomy = memory !== undefined && memory.length >= size;
+    return await readAt(handle, isRoomy ? memory.subarray(0, size) : Buffer.allocUnsafeSlow(size), 0);
+  } finally {
+    await handle.close();
+  }
+}
 
 export class DirectoryStore implements PrefixStore {
   private readonly maxBytes: number;
@@ -42,12 +54,12 @@ export class DirectoryStore implements PrefixStore {
     return path.join(this.folder, key + suffix);
   }
 
-  async get(key: string): Promise<Uint8Array | undefined> {
+  async get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const file = this.fileOf(key);
-    const value = await ifThere(readFile(file));
+    const value = await ifThere(wholeOf(file, memory));
     // The time of the last change is the time of the last use: access times are not kept on every file system.
     if (value !== undefined) await utimes(file, new Date(), new Date()).catch(() => undefined);
-    return value && bytesOf(value);
+    return value;
   }
 
   set(key: string, value: Uint8Array): Promise<void> {

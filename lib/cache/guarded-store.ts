@@ -1,5 +1,7 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
+import { type ByteSource, ValuesSource } from '../state/byte-source';
+import { bytesOf, checksumBytes } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
 
 /** How long a store may take for what shows that it is alive, and for a state of any size. */
@@ -7,6 +9,15 @@ const shortMs = 5000;
 const stateMs = 60_000;
 /** How long a store is left alone after it failed. */
 const restMs = 10_000;
+
+/**
+ * The keys of a state's blocks after the first, which are values of their own: `<key>-<checksum of the first>-<number>`, so
+ * that blocks of two writings do not mix.
+ */
+function blockNames(key: string, first: Uint8Array): (index: number) => string {
+  const checksum = Buffer.from(first.slice(-checksumBytes)).toString('hex');
+  return (index) => `${key}-${checksum}-${index}`;
+}
 
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
@@ -54,7 +65,8 @@ export class GuardedStore {
     const lengths = new Set<number>();
     for (const key of known) {
       if (!key.startsWith(this.prefix)) continue;
-      const length = Number.parseInt(key.slice(this.prefix.length), 10);
+      const [, digits] = /^(\d+)-[0-9a-f]{64}$/.exec(key.slice(this.prefix.length)) ?? [];
+      const length = Number(digits ?? 0);
       if (length > beyond && length <= tokens.length) lengths.add(length);
     }
     const hash = createHash('sha256');
@@ -69,21 +81,56 @@ export class GuardedStore {
     return found;
   }
 
-  async get(key: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
-    const value = await this.guarded(stateMs, () => this.store.get(key), signal);
-    if (ArrayBuffer.isView(value)) this.counts.storeReadBytes += value.byteLength;
-    return value;
+  /** The state under a key, as its blocks come from the store; undefined when it is not there. */
+  async open(key: string, signal: AbortSignal): Promise<ByteSource | undefined> {
+    const first = await this.get(key, signal);
+    if (first === undefined) return undefined;
+    const name = blockNames(key, first);
+    return new ValuesSource(async (index, memory) => {
+      if (index === 0) return first;
+      const block = await this.get(name(index), signal, memory);
+      if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
+      return block ?? new Uint8Array(0);
+    });
   }
 
-  /** Whether the value was taken. */
-  async set(key: string, value: Uint8Array): Promise<boolean> {
+  /** Anything but bytes counts as none of them. */
+  private async get(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+    const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
+    if (value === undefined) return undefined;
+    if (!ArrayBuffer.isView(value)) return new Uint8Array(0);
+    this.counts.storeReadBytes += value.byteLength;
+    return bytesOf(value);
+  }
+
+  /**
+   * Writes a state, in the pieces that `framed` gives; whether the store took all of it. The first piece, without which the
+   * others are not asked for, goes last.
+   */
+  async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
+    let first: Uint8Array | undefined;
+    let index = 0;
+    for await (const piece of pieces) {
+      first ??= piece;
+      if (index > 0 && !(await this.setValue(blockNames(key, first)(index), piece))) return false;
+      index++;
+    }
+    return this.setValue(key, first!);
+  }
+
+  private async setValue(key: string, value: Uint8Array): Promise<boolean> {
     const isTaken = (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
     if (isTaken) this.counts.storeWrittenBytes += value.byteLength;
     return isTaken;
   }
 
+  /** A state with all that was ever written under its name. */
   async delete(key: string, signal: AbortSignal): Promise<void> {
     await this.guarded(shortMs, () => this.store.delete(key), signal);
+    const known = (await this.guarded(shortMs, () => this.store.keys(), signal)) ?? [];
+    for (const block of Array.from(known, String).filter((name) => name.startsWith(`${key}-`))) {
+      await this.guarded(shortMs, () => this.store.delete(block), signal);
+    }
   }
 
   /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */

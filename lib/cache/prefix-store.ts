@@ -5,7 +5,8 @@
  * may come at the same time, from several processes too. A call that rejects is a miss, never a failed generation.
  */
 export interface PrefixStore {
-  get(key: string): Promise<Uint8Array | undefined>;
+  /** `memory`: free to be used for a value that fits into it, in place of new memory; the answer is then a part of it. */
+  get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
   /** Keys are at most 120 characters of [a-z0-9-]. */
   set(key: string, value: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;

@@ -1,9 +1,8 @@
 // Reads a saved state back. Nothing of it is used before all of its bytes have proved right.
-import { createReadStream } from 'node:fs';
-import { setImmediate } from 'node:timers/promises';
 import { linattnError } from '../errors';
+import { type ByteSource, fileSource, MemorySource, StreamSource } from '../state/byte-source';
 import { readContent, sectionsOf } from '../state/checkpoint-content';
-import { bytesOf, FramedReader } from '../state/snapshot-format';
+import { FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
 import type { SessionStart } from './session';
@@ -18,7 +17,7 @@ export async function loadSnapshot(
   source: SnapshotSource,
   signal: AbortSignal | undefined,
 ): Promise<ModelSnapshot> {
-  const { checkpoint, history } = await readSnapshot(core, source, signal);
+  const { checkpoint, history } = await readSource(core, source, signal);
   try {
     return new ModelSnapshot(core, checkpoint, history);
   } finally {
@@ -26,49 +25,54 @@ export async function loadSnapshot(
   }
 }
 
-/** The same as a checkpoint, which the caller releases, and its tokens. */
-export async function readSnapshot(
+async function readSource(
   core: ModelCore,
   source: SnapshotSource,
   signal: AbortSignal | undefined,
 ): Promise<SessionStart> {
-  const name = typeof source === 'string' ? `loadSnapshot: ${source}` : 'loadSnapshot';
-  const reader = new FramedReader(name, chunksOf(source), signal);
+  if (typeof source !== 'string') return readSnapshot(core, 'loadSnapshot', sourceOf(source), signal);
+  const name = `loadSnapshot: ${source}`;
   try {
-    const header = checkedHeader(core, name, await reader.header(), reader);
-    const { length, stateDtype } = header;
-    const history = header.tokens === 'full' ? await readTokens(core, reader, length) : TokenList.sealed(header.tokens);
+    return await readSnapshot(core, name, await fileSource(source), signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    throw linattnError('ERR_FILE', `${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+function sourceOf(source: Exclude<SnapshotSource, string>): ByteSource {
+  if (ArrayBuffer.isView(source)) return new MemorySource(source);
+  if (typeof source?.[Symbol.asyncIterator] === 'function') return new StreamSource('loadSnapshot', source);
+  throw linattnError('ERR_ARGUMENT', `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source}`);
+}
+
+/**
+ * A saved state as a checkpoint, which the caller releases, and its tokens; the source is closed at the end.
+ * @param name what errors begin with
+ */
+export async function readSnapshot(
+  core: ModelCore,
+  name: string,
+  source: ByteSource,
+  signal: AbortSignal | undefined,
+): Promise<SessionStart> {
+  const reader = new FramedReader(name, source, signal);
+  try {
+    const { length, stateDtype, tokens: saved } = checkedHeader(core, name, await reader.header(), reader);
     const { store } = core.scheduler;
-    const checkpoint = await readContent(store, reader, length, stateDtype);
+    const { checkpoint, tokens } = await readContent(store, reader, {
+      length,
+      stateDtype,
+      hasTokens: saved === 'full',
+    });
     try {
-      await reader.finish();
+      return { checkpoint, history: saved === 'full' ? checkedTokens(core, reader, tokens!) : TokenList.sealed(saved) };
     } catch (error) {
       store.release(checkpoint);
       throw error;
     }
-    return { checkpoint, history };
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).syscall === undefined || typeof source !== 'string') throw error;
-    throw linattnError('ERR_FILE', `${name}: ${(error as Error).message}`, { cause: error });
   } finally {
     await reader.close();
-  }
-}
-
-/** Bytes read before the event loop has its turn. */
-const chunkBytes = 2 ** 20;
-
-async function* chunksOf(source: SnapshotSource): AsyncGenerator<Uint8Array> {
-  if (typeof source === 'string') yield* createReadStream(source, { highWaterMark: chunkBytes });
-  else if (ArrayBuffer.isView(source)) yield* piecesOf(bytesOf(source));
-  else if (typeof source?.[Symbol.asyncIterator] === 'function') yield* source;
-  else throw linattnError('ERR_ARGUMENT', `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source}`);
-}
-
-async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
-    if (at > 0) await setImmediate();
-    yield bytes.subarray(at, at + chunkBytes);
   }
 }
 
@@ -109,8 +113,7 @@ function isTokenHash(value: unknown, length: number): value is TokenHash {
   return ends.at(-1) === length && ends.every((end, i) => Number.isSafeInteger(end) && end > (ends[i - 1] ?? 0));
 }
 
-async function readTokens(core: ModelCore, reader: FramedReader, length: number): Promise<TokenList> {
-  const tokens = new Int32Array(await reader.section(length * 4));
+function checkedTokens(core: ModelCore, reader: FramedReader, tokens: Int32Array): TokenList {
   if (!tokens.every((token) => token >= 0 && token < core.vocabularySize)) {
     throw reader.corrupt(`a token is not below ${core.vocabularySize}`);
   }

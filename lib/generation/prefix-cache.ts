@@ -7,14 +7,15 @@ import { PrefixTree } from '../cache/prefix-tree';
 import { Ranking } from '../cache/ranking';
 import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
+import { type ByteSource, ValuesSource } from '../state/byte-source';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
+import { Departures } from './departures';
 import { readSnapshot } from './load-snapshot';
 import type { ModelCore } from './model-core';
-import { type Entry, newEntry } from './prefix-cache-entry';
+import { type Entry, newEntry, type SavedState } from './prefix-cache-entry';
 import type { PrefixCacheSettings } from './prefix-cache-options';
 import { noStore, PrefixCacheCounts, type PrefixCacheStats } from './prefix-cache-stats';
-import { collected, snapshotChunks } from './snapshot';
-import { TokenList } from './token-list';
+import { collected } from './snapshot';
 
 /** Shorter texts are read as fast as their states are fetched. */
 const fewestTokens = 32;
@@ -25,6 +26,8 @@ const mostSpilling = 4;
 /** How long a model's dispose waits for the store. */
 const flushMs = 10_000;
 
+type Loaded = Checkpoint | 'no room' | 'wrong';
+
 export class PrefixCache {
   private readonly tree = new PrefixTree<Entry>();
   private readonly ranking = new Ranking();
@@ -33,7 +36,7 @@ export class PrefixCache {
   private hostBytes = 0;
   /** States on their way to the device, and those on their way to the host. */
   private loading = 0;
-  private readonly readings = new Set<{ readonly checkpoint: Checkpoint }>();
+  private readonly departures: Departures;
   private demoting: Promise<unknown> | undefined;
   private saves: Promise<unknown> = Promise.resolve();
   private spilling = 0;
@@ -48,6 +51,7 @@ export class PrefixCache {
     readonly settings: PrefixCacheSettings,
   ) {
     this.store = core.scheduler.store;
+    this.departures = new Departures(core);
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
     this.outside = store && new GuardedStore(store, core.identity, onStoreError);
@@ -85,7 +89,7 @@ export class PrefixCache {
   }
 
   private longest(tokens: Int32Array): Entry | undefined {
-    return this.tree.match(tokens).entries.findLast(({ checkpoint, bytes }) => (checkpoint ?? bytes) !== undefined);
+    return this.tree.match(tokens).entries.findLast(({ checkpoint, saved }) => (checkpoint ?? saved) !== undefined);
   }
 
   private async findHeld(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
@@ -97,10 +101,11 @@ export class PrefixCache {
         this.save(entry); // asked for again here, it may be elsewhere
         return this.store.hold(entry.checkpoint);
       }
-      const loaded = await this.load(entry.bytes!, tokens, signal);
+      const { pieces } = entry.saved!;
+      const loaded = await this.load(new ValuesSource(async (i) => pieces[i]!), tokens, signal);
       if (loaded === 'no room') return undefined;
       if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
-      this.dropBytes(entry);
+      this.dropSaved(entry);
     }
   }
 
@@ -108,9 +113,9 @@ export class PrefixCache {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking) return undefined;
     for (const key of await outside.candidates(tokens, beyond, signal)) {
-      const bytes = await outside.get(key, signal);
-      if (bytes === undefined) continue;
-      const loaded = await this.load(bytes, tokens, signal);
+      const source = await outside.open(key, signal);
+      if (source === undefined) continue;
+      const loaded = await this.load(source, tokens, signal);
       if (loaded === 'no room') return undefined;
       if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== key) {
         if (loaded !== 'wrong') this.store.release(loaded);
@@ -133,16 +138,11 @@ export class PrefixCache {
   }
 
   /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens`. */
-  private async load(
-    bytes: Uint8Array,
-    tokens: Int32Array,
-    signal: AbortSignal,
-  ): Promise<Checkpoint | 'no room' | 'wrong'> {
-    if (!ArrayBuffer.isView(bytes)) return 'wrong'; // of a store that does not do what it should
+  private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal): Promise<Loaded> {
     if (!this.trimDevice(1)) return 'no room';
     this.loading++;
     try {
-      const { checkpoint, history } = await readSnapshot(this.core, bytes, signal);
+      const { checkpoint, history } = await readSnapshot(this.core, 'prefixCache', source, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
       if (isBeginning) return checkpoint;
       this.store.release(checkpoint);
@@ -180,7 +180,7 @@ export class PrefixCache {
       this.ranking.givenUp(entry);
       this.counts.deviceEvictions++;
       // One at a time, so that what leaves never holds more than its share of the device.
-      if (entry.bytes === undefined && this.store.checkpointBytes(entry.checkpoint!) <= this.settings.hostBytes) {
+      if (entry.saved === undefined && this.fitsHost(entry)) {
         this.demoting ??= this.toHost(entry).finally(() => {
           this.demoting = undefined;
         });
@@ -189,6 +189,9 @@ export class PrefixCache {
     }
     return true;
   }
+
+  private readonly fitsHost = ({ checkpoint }: Entry): boolean =>
+    this.store.checkpointBytes(checkpoint!) <= this.settings.hostBytes;
 
   private leaveDevice(entry: Entry): void {
     this.onDevice.delete(entry);
@@ -200,49 +203,43 @@ export class PrefixCache {
   /** A session needs a slot or pages at once: states in the cache go first, then those that are being read out of it. */
   private giveWay(): boolean {
     const entry = this.ranking.least(this.onDevice);
-    const [reading] = this.readings;
-    if (entry !== undefined) {
-      this.ranking.givenUp(entry);
-      this.counts.deviceEvictions++;
-      this.leaveDevice(entry);
-    } else if (reading !== undefined) {
-      this.readings.delete(reading);
-      this.store.release(reading.checkpoint);
-    }
-    return (entry ?? reading) !== undefined;
+    if (entry === undefined) return this.departures.giveWay();
+    this.ranking.givenUp(entry);
+    this.counts.deviceEvictions++;
+    this.leaveDevice(entry);
+    return true;
   }
 
   private forgetEmpty(entry: Entry): void {
-    const { node, checkpoint, bytes, busy } = entry;
-    if (node.entry === entry && checkpoint === undefined && bytes === undefined && busy === 0) this.tree.delete(node);
+    const { node, checkpoint, saved, busy } = entry;
+    if (node.entry === entry && checkpoint === undefined && saved === undefined && busy === 0) this.tree.delete(node);
   }
 
-  /** The state of an entry as bytes, which are kept when there is room; undefined when it gave way or the device fails. */
-  private async toHost(entry: Entry): Promise<Uint8Array | undefined> {
-    const checkpoint = this.store.hold(entry.checkpoint!);
-    const history = TokenList.of(this.tree.tokensOf(entry.node));
-    const reading = { checkpoint };
-    this.readings.add(reading);
+  /** The state of an entry, saved; kept when there is room; undefined when it gave way or the device fails. */
+  private async toHost(entry: Entry): Promise<SavedState | undefined> {
     entry.busy++;
     try {
-      const bytes = await collected(snapshotChunks(this.core, 'prefixCache', { checkpoint, history }, {}));
-      if (!this.readings.has(reading)) return undefined;
-      this.keepBytes(entry, bytes);
-      return bytes;
+      const pieces = await collected(this.piecesOf(entry));
+      const saved = { pieces, byteLength: pieces.reduce((sum, piece) => sum + piece.byteLength, 0) };
+      this.keepSaved(entry, saved);
+      return saved;
     } catch {
       return undefined;
     } finally {
-      if (this.readings.delete(reading)) this.store.release(checkpoint);
       entry.busy--;
       this.forgetEmpty(entry);
     }
   }
 
-  private keepBytes(entry: Entry, bytes: Uint8Array): void {
-    if (entry.bytes !== undefined || bytes.byteLength > this.settings.hostBytes) return;
-    entry.bytes = bytes;
+  private piecesOf({ checkpoint, node }: Entry): AsyncGenerator<Uint8Array> {
+    return this.departures.pieces(checkpoint!, this.tree.tokensOf(node));
+  }
+
+  private keepSaved(entry: Entry, saved: SavedState): void {
+    if (entry.saved !== undefined || saved.byteLength > this.settings.hostBytes) return;
+    entry.saved = saved;
     this.onHost.add(entry);
-    this.hostBytes += bytes.byteLength;
+    this.hostBytes += saved.byteLength;
     while (this.hostBytes > this.settings.hostBytes) {
       const least = this.ranking.least(this.onHost)!;
       this.counts.hostEvictions++;
@@ -250,39 +247,43 @@ export class PrefixCache {
         this.ranking.givenUp(least);
         if (this.spilling < mostSpilling) this.save(least);
       }
-      this.dropBytes(least);
+      this.dropSaved(least);
     }
   }
 
-  private dropBytes(entry: Entry): void {
+  private dropSaved(entry: Entry): void {
     if (!this.onHost.delete(entry)) return;
-    this.hostBytes -= entry.bytes!.byteLength;
-    entry.bytes = undefined;
+    this.hostBytes -= entry.saved!.byteLength;
+    entry.saved = undefined;
     this.forgetEmpty(entry);
   }
 
   /** To the store, after those that were saved before. */
   private save(entry: Entry): void {
     const { outside } = this;
-    const isGone = entry.checkpoint === undefined && entry.bytes === undefined;
+    const isGone = entry.checkpoint === undefined && entry.saved === undefined;
     if (outside === undefined || outside.rests || isGone || entry.isStored || entry.isSaving) return;
     const key = outside.keyOf(this.tree.tokensOf(entry.node));
-    const spilled = entry.checkpoint === undefined ? entry.bytes : undefined;
+    const spilled = entry.checkpoint === undefined ? entry.saved : undefined;
     if (spilled !== undefined) this.spilling++;
     entry.isSaving = true;
     entry.busy++;
-    const write = async () => {
-      if (!this.ended.signal.aborted) {
-        const known = spilled ?? entry.bytes;
-        const bytes = known ?? (entry.checkpoint === undefined ? undefined : await this.toHost(entry));
-        entry.isStored = bytes !== undefined && (await outside.set(key, bytes));
-      }
+    this.saves = this.saves.then(async () => {
+      entry.isStored = !this.ended.signal.aborted && (await this.write(outside, key, entry, spilled ?? entry.saved));
       if (spilled !== undefined) this.spilling--;
       entry.isSaving = false;
       entry.busy--;
       this.forgetEmpty(entry);
-    };
-    this.saves = this.saves.then(write);
+    });
+  }
+
+  /** Whether the store took it. What the host has no room for is written as it is read. */
+  private async write(outside: GuardedStore, key: string, entry: Entry, known?: SavedState): Promise<boolean> {
+    let pieces: Parameters<GuardedStore['set']>[1] | undefined = known?.pieces;
+    if (pieces === undefined && entry.checkpoint !== undefined) {
+      pieces = this.fitsHost(entry) ? (await this.toHost(entry))?.pieces : this.piecesOf(entry);
+    }
+    return pieces !== undefined && outside.set(key, pieces).catch(() => false); // of the device
   }
 
   /** Writes what is to be written, then lets go of everything. */

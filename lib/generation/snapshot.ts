@@ -67,7 +67,10 @@ export class ModelSnapshot implements Snapshot {
 
   async serialize(options: SerializeOptions = {}): Promise<Uint8Array> {
     checkOptions('serialize', options);
-    return this.core.during(options.signal, (signal) => collected(this.chunks('serialize', { ...options, signal })));
+    return this.core.during(options.signal, async (signal) => {
+      const chunks = await collected(this.chunks('serialize', { ...options, signal }));
+      return chunks.length === 1 ? chunks[0]! : bytesOf(Buffer.concat(chunks));
+    });
   }
 
   async save(file: string, options: SerializeOptions = {}): Promise<void> {
@@ -141,16 +144,13 @@ export async function* snapshotChunks(
     tokens: tokens === 'full' ? 'full' : history.hash(),
     sections: sectionsOf(store, checkpoint.length, stateDtype),
   };
-  async function* sections(): AsyncGenerator<Uint8Array> {
-    if (tokens === 'full') yield bytesOf(history.toArray());
-    yield* contentOf(store, checkpoint, stateDtype);
-  }
-  yield* framed(header, sections(), signal);
+  signal?.throwIfAborted();
+  const saved = tokens === 'full' ? history.toArray() : undefined;
+  yield* framed(header, await contentOf(store, checkpoint, stateDtype, saved), signal);
 }
 
-/** All chunks as one array. */
-export async function collected(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+export async function collected(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
   const all: Uint8Array[] = [];
   for await (const chunk of chunks) all.push(chunk);
-  return bytesOf(Buffer.concat(all));
+  return all;
 }

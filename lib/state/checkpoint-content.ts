@@ -1,11 +1,13 @@
-// What a checkpoint holds, as the sections of a saved state: the logits of the next token, each part of the state by its
-// name, and for each group of softmax layers the pages that are still visible, from the oldest to the newest.
+// What a checkpoint holds, as the sections of a saved state: its tokens where they are saved, the logits of the next token,
+// each part of the state by its name, zeros up to a multiple of 64 bytes, and for each group of softmax layers the pages
+// that are still visible, from the oldest to the newest. What stands before the pages, the front, goes through the memory
+// of JavaScript; pages go between blocks of the file and the device.
 import { type KvGroup, pageTokens, type StatePart } from '../layers/layer';
-import { type DType, type DTypes, dtypeBytes, newArray } from '../tensor/dtype';
+import { dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import type { PagePool } from './page-pool';
 import type { Checkpoint, SequenceStore } from './sequence-store';
-import { bytesOf, type FramedReader } from './snapshot-format';
+import { bytesOf, type Content, type FramedReader } from './snapshot-format';
 import { decodePart, encodePart, partBytes, type StateDType, storedPart } from './state-dtype';
 
 export interface Section {
@@ -14,9 +16,19 @@ export interface Section {
   readonly shape: readonly number[];
 }
 
+/** What the sizes of the sections follow from. */
+export interface ContentKind {
+  readonly length: number;
+  readonly stateDtype: StateDType;
+  /** The token ids are saved too. */
+  readonly hasTokens: boolean;
+}
+
+const alignment = 64;
+
 const count = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
-/** The sections of a state of `length` tokens, in their order. */
+/** The sections of a state of `length` tokens, in their order; the token ids, which may come before them, are not told. */
 export function sectionsOf(store: SequenceStore, length: number, stateDtype: StateDType): Section[] {
   const parts = store.layout.parts.map(({ name, shape }) => {
     const { dtype, row } = storedPart(shape, stateDtype);
@@ -32,86 +44,200 @@ export function sectionsOf(store: SequenceStore, length: number, stateDtype: Sta
   return [{ name: 'logits', dtype: 'float32', shape: [store.vocabularySize] }, ...parts, ...groups];
 }
 
-/** The bytes of those sections. The checkpoint must be held until the end. */
-export async function* contentOf(
+function frontBytes(store: SequenceStore, { length, stateDtype, hasTokens }: ContentKind): number {
+  const arrays = store.layout.parts.flatMap(({ shape }) => partBytes(count(shape), storedPart(shape, stateDtype)));
+  const bytes = arrays.reduce((sum, one) => sum + one, (hasTokens ? length * 4 : 0) + store.vocabularySize * 4);
+  return Math.ceil(bytes / alignment) * alignment;
+}
+
+const visiblePages = (pool: PagePool, length: number): number => {
+  const { first, end } = pool.visible(length);
+  return end - first;
+};
+
+function contentBytes(store: SequenceStore, kind: ContentKind): number {
+  const pages = store.pagePools.map((pool) => visiblePages(pool, kind.length) * pool.pageBytes);
+  return pages.reduce((sum, one) => sum + one, frontBytes(store, kind));
+}
+
+/** Part of a page that lies in a stretch of the content. */
+interface Span {
+  readonly pool: PagePool;
+  /** The physical page, and where in it the part begins, in bytes. */
+  readonly page: number;
+  readonly offset: number;
+  /** In the stretch. */
+  readonly start: number;
+  readonly end: number;
+  /** Tokens that the page holds. */
+  readonly tokens: number;
+}
+
+/** What the bytes [from, to) of the content hold of pages. */
+function* spans(
+  store: SequenceStore,
+  { length, pages }: Pick<Checkpoint, 'length' | 'pages'>,
+  front: number,
+  from: number,
+  to: number,
+): Generator<Span> {
+  let base = front;
+  for (const [group, pool] of store.pagePools.entries()) {
+    const { pageBytes } = pool;
+    const { first } = pool.visible(length);
+    const last = Math.min(visiblePages(pool, length), Math.ceil((to - base) / pageBytes));
+    for (let i = Math.max(0, Math.floor((from - base) / pageBytes)); i < last; i++) {
+      const begin = base + i * pageBytes;
+      const start = Math.max(from, begin);
+      const end = Math.min(to, begin + pageBytes);
+      const page = pool.pageOf(pages[group]!, first + i);
+      const tokens = length - (first + i) * pageTokens;
+      yield { pool, page, offset: start - begin, start: start - from, end: end - from, tokens };
+    }
+    base += visiblePages(pool, length) * pageBytes;
+  }
+}
+
+/** The content of a checkpoint, which must be held until the last of it is filled in. `tokens`: to be saved too. */
+export async function contentOf(
   store: SequenceStore,
   checkpoint: Checkpoint,
   stateDtype: StateDType,
-): AsyncGenerator<Uint8Array> {
-  yield bytesOf(await checkpoint.logits.read());
+  tokens: Int32Array | undefined,
+): Promise<Content> {
+  const kind = { length: checkpoint.length, stateDtype, hasTokens: tokens !== undefined };
+  const front = new Uint8Array(frontBytes(store, kind));
+  let at = 0;
+  const add = (array: ArrayBufferView) => {
+    front.set(bytesOf(array), at);
+    at += array.byteLength;
+  };
+  if (tokens !== undefined) add(tokens);
+  add(await checkpoint.logits.read());
   const row = await store.states.read(checkpoint.slot);
   for (const { shape, offset } of store.layout.parts) {
     const values = row.subarray(offset, offset + count(shape));
-    for (const array of encodePart(values, storedPart(shape, stateDtype))) yield bytesOf(array);
+    for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
   }
-  for (const [i, pool] of store.pagePools.entries()) {
-    const { first, end } = pool.visible(checkpoint.length);
-    for (let logical = first; logical < end; logical++) {
-      const content = await pool.readPage(pool.pageOf(checkpoint.pages[i]!, logical));
-      clearBeyond(pool.group, content, checkpoint.length - logical * pageTokens);
-      yield bytesOf(content);
+  const fill = async (target: Uint8Array, from: number) => {
+    const to = from + target.length;
+    if (from < front.length) target.set(front.subarray(from, to));
+    for (const span of spans(store, checkpoint, front.length, from, to)) {
+      const part = target.subarray(span.start, span.end);
+      await span.pool.readPage(span.page, span.offset, part);
+      clearBeyond(span, part);
     }
-  }
+  };
+  return { bytes: contentBytes(store, kind), fill };
 }
 
 /** What lies behind the tokens of a page is of steps that did not count, or of sequences before: nobody else's business. */
-function clearBeyond(group: KvGroup, content: DTypes[DType], tokens: number): void {
+function clearBeyond({ pool, offset, tokens }: Span, part: Uint8Array): void {
   if (tokens >= pageTokens) return;
-  for (const { offset, heads, width } of group.parts) {
-    for (const start of [offset, offset + pageTokens * heads * width]) {
-      (content as Float32Array).fill(0, start + tokens * heads * width, start + pageTokens * heads * width);
-    }
+  const bytes = dtypeBytes(pool.dtype);
+  for (const { start, row } of keysAndValues(pool.group)) {
+    const [from, to] = [start + tokens * row, start + pageTokens * row].map((element) => element * bytes - offset);
+    part.fill(0, Math.max(0, from!), Math.max(0, to!));
   }
 }
 
-/** A new checkpoint with the sections that come next in `reader`; the caller releases it when they prove false. */
+/** Where a page has the keys or values of a layer, `row` elements a token. */
+const keysAndValues = (group: KvGroup): { start: number; row: number }[] =>
+  group.parts.flatMap(({ offset, heads, width }) => {
+    const row = heads * width;
+    return [offset, offset + pageTokens * row].map((start) => ({ start, row }));
+  });
+
+/**
+ * A new checkpoint with the content that comes next in `reader`, and the tokens that were saved with it. Nothing is kept
+ * where the content proves false.
+ */
 export async function readContent(
   store: SequenceStore,
   reader: FramedReader,
-  length: number,
-  stateDtype: StateDType,
-): Promise<Checkpoint> {
+  kind: ContentKind,
+): Promise<{ checkpoint: Checkpoint; tokens: Int32Array | undefined }> {
   const vocabulary = store.vocabularySize;
-  const values = new Float32Array(await reader.section(vocabulary * 4));
-  const logits = Tensor.from(values, { dtype: 'float32', shape: [1, vocabulary], device: store.device });
+  store.checkLength(kind.length);
+  const logits = Tensor.make({ dtype: 'float32', shape: [1, vocabulary], device: store.device }, false, false);
   let checkpoint: Checkpoint;
   try {
-    checkpoint = store.emptyCheckpoint(length, logits);
+    checkpoint = store.emptyCheckpoint(kind.length, logits);
   } catch (error) {
     logits.dispose();
     throw error;
   }
+  let tokens: Int32Array | undefined;
+  const front = new Front(frontBytes(store, kind), (bytes) => {
+    tokens = placeFront(store, checkpoint, kind, bytes);
+  });
   try {
-    store.states.write(checkpoint.slot, await readRow(store.layout, reader, stateDtype));
-    for (const [i, pool] of store.pagePools.entries()) await readPages(pool, checkpoint, i, reader);
-    return checkpoint;
+    await reader.content(contentBytes(store, kind), async (block, at) => {
+      front.add(block, at);
+      const writes: Promise<void>[] = [];
+      for (const { pool, page, offset, start, end } of spans(store, checkpoint, front.bytes, at, at + block.length)) {
+        writes.push(pool.writePage(page, offset, block.subarray(start, end)));
+      }
+      await Promise.all(writes);
+    });
+    return { checkpoint, tokens };
   } catch (error) {
     store.release(checkpoint);
     throw error;
   }
 }
 
-async function readRow(
+/** The front as it arrives, in any order. Memory is taken as bytes arrive, whatever a header promises. */
+class Front {
+  private readonly pieces = new Map<number, Uint8Array>();
+  private missing: number;
+
+  constructor(
+    readonly bytes: number,
+    private readonly whole: (bytes: Uint8Array) => void,
+  ) {
+    this.missing = bytes;
+  }
+
+  add(block: Uint8Array, at: number): void {
+    if (at >= this.bytes) return;
+    const piece = block.slice(0, this.bytes - at);
+    this.pieces.set(at, piece);
+    this.missing -= piece.length;
+    if (this.missing > 0) return;
+    const inOrder = [...this.pieces].sort(([a], [b]) => a - b).map(([, one]) => one);
+    this.whole(inOrder.length === 1 ? inOrder[0]! : bytesOf(Buffer.concat(inOrder)));
+  }
+}
+
+/** Writes the logits and the state to the device, and returns the tokens. */
+function placeFront(
+  store: SequenceStore,
+  checkpoint: Checkpoint,
+  { length, stateDtype, hasTokens }: ContentKind,
+  front: Uint8Array,
+): Int32Array | undefined {
+  let at = 0;
+  const next = (bytes: number): ArrayBuffer => {
+    const start = front.byteOffset + at;
+    at += bytes;
+    return front.buffer.slice(start, start + bytes) as ArrayBuffer;
+  };
+  const tokens = hasTokens ? new Int32Array(next(length * 4)) : undefined;
+  checkpoint.logits.write(new Float32Array(next(store.vocabularySize * 4)));
+  store.states.write(checkpoint.slot, rowOf(store.layout, next, stateDtype));
+  return tokens;
+}
+
+function rowOf(
   layout: { readonly parts: readonly StatePart[]; readonly elements: number },
-  reader: FramedReader,
+  next: (bytes: number) => ArrayBuffer,
   stateDtype: StateDType,
-): Promise<Float32Array> {
+): Float32Array {
   const row = new Float32Array(layout.elements);
   for (const { shape, offset } of layout.parts) {
     const stored = storedPart(shape, stateDtype);
-    const arrays: ArrayBuffer[] = [];
-    for (const bytes of partBytes(count(shape), stored)) arrays.push(await reader.section(bytes));
-    row.set(decodePart(arrays, stored), offset);
+    row.set(decodePart(partBytes(count(shape), stored).map(next), stored), offset);
   }
   return row;
-}
-
-async function readPages(pool: PagePool, checkpoint: Checkpoint, group: number, reader: FramedReader): Promise<void> {
-  const { first, end } = pool.visible(checkpoint.length);
-  const elements = pool.group.pageElements;
-  for (let logical = first; logical < end; logical++) {
-    const content = newArray(pool.dtype, elements);
-    bytesOf(content).set(new Uint8Array(await reader.section(elements * dtypeBytes(pool.dtype))));
-    pool.writePage(pool.pageOf(checkpoint.pages[group]!, logical), content);
-  }
 }

@@ -17,7 +17,7 @@ export async function writeDurably(
   try {
     for await (const chunk of chunks) {
       handle ??= await open(beside, 'wx');
-      await handle.writeFile(chunk);
+      for (let done = 0; done < chunk.length; ) done += (await handle.write(chunk, done)).bytesWritten;
     }
     await handle!.sync();
     await handle!.close();

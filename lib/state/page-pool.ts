@@ -5,7 +5,7 @@ import { addon, checked } from '../binding/load';
 import { linattnError } from '../errors';
 import { type KvGroup, pageTokens } from '../layers/layer';
 import { type DeviceName, deviceIndex } from '../tensor/device';
-import { type DType, type DTypes, dtypeBytes } from '../tensor/dtype';
+import { type DType, dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import { copySlot } from './copy-slot';
 
@@ -35,7 +35,7 @@ export class PagePool {
   private readonly tablePages: number;
   private readonly free: number[];
   private readonly holders: Uint32Array;
-  private readonly pageBytes: number;
+  readonly pageBytes: number;
 
   constructor(
     readonly group: KvGroup,
@@ -152,16 +152,19 @@ export class PagePool {
     return held;
   }
 
-  /** What a page holds, [pageElements] in the order of the group's parts. */
-  async readPage(page: number): Promise<DTypes[DType]> {
-    const { pageElements } = this.group;
-    const view = this.pages.view([pageElements], page * pageElements, 1);
-    return view.read().finally(() => view.dispose());
+  /**
+   * Reads what a page holds from `offset` on, [pageElements] in the order of the group's parts, into `target`; both in
+   * bytes, whole elements.
+   */
+  async readPage(page: number, offset: number, target: Uint8Array): Promise<void> {
+    const bytes = dtypeBytes(this.dtype);
+    const view = this.pages.view([target.length / bytes], (page * this.pageBytes + offset) / bytes, 1);
+    await view.readInto(target).finally(() => view.dispose());
   }
 
-  /** Enqueues the write of a page. */
-  writePage(page: number, content: DTypes[DType]): void {
-    this.pages.write(content, page * this.group.pageElements);
+  /** Enqueues the write of a page from `offset` (bytes) on; `content` stays as it is until this resolves. */
+  writePage(page: number, offset: number, content: Uint8Array): Promise<void> {
+    return this.pages.writeHeld(content, page * this.pageBytes + offset);
   }
 
   /** `sequence` goes back to what a checkpoint holds (or to nothing): `held` becomes its pages. */

@@ -1,35 +1,49 @@
-// The bytes of a saved state, version 1; all numbers little-endian:
+// The bytes of a saved state, version 2; all numbers little-endian:
 //   8 bytes   the letters LINATTN and a zero
 //   uint32    version
 //   uint32    length of the header
 //   header    JSON: which model, how many tokens, which sections follow
 //   32 bytes  SHA-256 of all before
-//   sections  back to back, in the order of the header
-//   32 bytes  SHA-256 of the sections
-// A reader checks the header before it believes it, and the sections before anybody uses them.
+//   blocks    the content in pieces of 16 MiB, the last one shorter; after each its checksum:
+//   8 bytes     XXH64 of the piece; the seed is the first 6 bytes of the SHA-256 plus the number of the block from 0
+// A reader checks the header before it believes it, and each block before it is used; blocks are read, checked and placed
+// several at a time, and the state counts when all of them are in their place.
 import { createHash } from 'node:crypto';
-import { setImmediate } from 'node:timers/promises';
-import { linattnError } from '../errors';
+import { addon, request } from '../binding/load';
+import { type LinattnError, linattnError } from '../errors';
+import type { ByteSource } from './byte-source';
 
 const magic = Buffer.from('LINATTN\0', 'latin1');
-const version = 1;
+const version = 2;
 const preludeBytes = magic.length + 8;
 const hashBytes = 32;
 const maxHeaderBytes = 2 ** 24;
-/** Largest chunk given out, and bytes hashed before the event loop has its turn. */
-const chunkBytes = 2 ** 20;
+/** Of the content; a block has its checksum besides. */
+const blockBytes = 2 ** 24;
+export const checksumBytes = 8;
+/** Blocks in memory while a state is read. */
+const blocksAtOnce = 6;
 
 const sha256 = (...parts: Uint8Array[]): Buffer =>
   parts.reduce((hash, part) => hash.update(part), createHash('sha256')).digest();
+
+const seedOf = (headerHash: Buffer): number => headerHash.readUIntLE(0, 6);
 
 /** Bytes of a typed array, not copied. */
 export const bytesOf = (array: ArrayBufferView): Uint8Array =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
-/** The whole file in chunks of at most 1 MiB. Throws signal.reason between two of them. */
+/** What the sections of a state hold, back to back. */
+export interface Content {
+  readonly bytes: number;
+  /** Writes the bytes from `at` on into `target`, which is zeros. */
+  fill(target: Uint8Array, at: number): Promise<void>;
+}
+
+/** The whole file: all before the blocks with the first one, then each other one. Throws signal.reason between two of them. */
 export async function* framed(
   header: object,
-  sections: AsyncIterable<Uint8Array>,
+  { bytes, fill }: Content,
   signal?: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const json = Buffer.from(JSON.stringify(header));
@@ -37,43 +51,44 @@ export async function* framed(
   magic.copy(prelude);
   prelude.writeUInt32LE(version, magic.length);
   prelude.writeUInt32LE(json.length, magic.length + 4);
-  signal?.throwIfAborted();
-  yield Buffer.concat([prelude, json, sha256(prelude, json)]);
-  const hash = createHash('sha256');
-  for await (const section of sections) {
-    for (let at = 0; at < section.length; at += chunkBytes) {
-      signal?.throwIfAborted();
-      const chunk = section.subarray(at, at + chunkBytes);
-      hash.update(chunk);
-      yield chunk;
-      if (chunk.length === chunkBytes) await setImmediate();
-    }
+  const hash = sha256(prelude, json);
+  const head = Buffer.concat([prelude, json, hash]);
+  for (let at = 0; at < bytes; at += blockBytes) {
+    signal?.throwIfAborted();
+    const size = Math.min(blockBytes, bytes - at);
+    const start = at === 0 ? head.length : 0;
+    const piece = new Uint8Array(start + size + checksumBytes);
+    if (at === 0) piece.set(head);
+    await fill(piece.subarray(start, start + size), at);
+    const block = piece.subarray(start);
+    await request((number) => addon.makeChecksum(block, seedOf(hash) + at / blockBytes, number));
+    yield piece;
   }
   signal?.throwIfAborted();
-  yield hash.digest();
 }
 
 /** Reads what `framed` made. Every fault of the bytes is an ERR_SNAPSHOT_* that begins with `name`. */
 export class FramedReader {
-  private readonly source: AsyncIterator<Uint8Array>;
-  private chunk: Uint8Array = new Uint8Array(0);
-  private readonly hash = createHash('sha256');
+  private seed = 0;
+  private stopped = false;
 
   constructor(
     private readonly name: string,
-    source: AsyncIterable<Uint8Array>,
+    private readonly source: ByteSource,
     private readonly signal?: AbortSignal,
-  ) {
-    this.source = source[Symbol.asyncIterator]();
-  }
+  ) {}
 
   corrupt(message: string): Error {
     return linattnError('ERR_SNAPSHOT_CORRUPT', `${this.name}: ${message}`);
   }
 
   /** The header, whose bytes are as they were written; what it says is not checked yet. */
-  async header(): Promise<Record<string, unknown>> {
-    const prelude = Buffer.from(await this.read(preludeBytes));
+  header(): Promise<Record<string, unknown>> {
+    return this.orAborted(() => this.readHeader());
+  }
+
+  private async readHeader(): Promise<Record<string, unknown>> {
+    const prelude = Buffer.from(await this.take(preludeBytes));
     if (!prelude.subarray(0, magic.length).equals(magic)) throw this.corrupt('these bytes are no snapshot of linattn');
     const found = prelude.readUInt32LE(magic.length);
     if (found !== version) {
@@ -81,8 +96,10 @@ export class FramedReader {
     }
     const length = prelude.readUInt32LE(magic.length + 4);
     if (length > maxHeaderBytes) throw this.corrupt(`a header of ${length} bytes, at most ${maxHeaderBytes} are read`);
-    const json = Buffer.from(await this.read(length));
-    if (!sha256(prelude, json).equals(await this.read(hashBytes))) throw this.corrupt('its header was changed');
+    const json = Buffer.from(await this.take(length));
+    const hash = sha256(prelude, json);
+    if (!hash.equals(await this.take(hashBytes))) throw this.corrupt('its header was changed');
+    this.seed = seedOf(hash);
     try {
       const header: unknown = JSON.parse(json.toString('utf8'));
       if (typeof header === 'object' && header !== null && !Array.isArray(header)) return { ...header };
@@ -92,35 +109,56 @@ export class FramedReader {
     throw this.corrupt('its header is not a JSON object');
   }
 
-  /** The next bytes of the sections, in memory of their own. */
-  async section(bytes: number): Promise<ArrayBuffer> {
-    const array = await this.read(bytes);
-    this.hash.update(array);
-    return array.buffer as ArrayBuffer;
+  /**
+   * Gives each block of the content, which has `bytes` bytes, to `place`, once it has proved to be as it was written: in
+   * any order, `at` bytes from the start. Resolves when all of them are placed and nothing follows them.
+   */
+  async content(bytes: number, place: (block: Uint8Array, at: number) => Promise<void>): Promise<void> {
+    let next = 0;
+    const lane = async () => {
+      let memory: Uint8Array | undefined; // used again and again: new memory costs as much as the reading
+      while (next * blockBytes < bytes && !this.stopped) {
+        const i = next++;
+        const size = Math.min(blockBytes, bytes - i * blockBytes) + checksumBytes;
+        if (i > 0) memory ??= Buffer.allocUnsafeSlow(size);
+        const block = await this.take(size, memory);
+        await this.check(block, i);
+        if (!this.stopped) await place(block.subarray(0, -checksumBytes), i * blockBytes);
+      }
+    };
+    const lanes = async () => {
+      await Promise.all(Array.from({ length: blocksAtOnce }, lane));
+      if (!(await this.source.isAtEnd())) throw this.corrupt('more bytes follow its end');
+    };
+    try {
+      await this.orAborted(lanes);
+    } catch (error) {
+      this.stopped = true;
+      throw error;
+    }
   }
 
-  /** After the last section: ERR_SNAPSHOT_CORRUPT unless all of them are as they were written and nothing follows. */
-  async finish(): Promise<void> {
-    if (!this.hash.digest().equals(await this.read(hashBytes))) throw this.corrupt('its content was changed');
-    while (this.chunk.length === 0) if (!(await this.next())) return;
-    throw this.corrupt('more bytes follow its end');
+  private async check(block: Uint8Array, index: number): Promise<void> {
+    try {
+      await request((number) => addon.checkChecksum(block, this.seed + index, number));
+    } catch (error) {
+      if ((error as LinattnError).code === 'ERR_SNAPSHOT_CORRUPT') throw this.corrupt('its content was changed');
+      throw error;
+    }
   }
 
   /** Lets go of the source; one that has not answered when the signal came is not waited for. */
   async close(): Promise<void> {
-    const closed = this.source.return?.();
-    if (this.signal?.aborted) closed?.catch(() => undefined);
+    const closed = this.source.close();
+    if (this.signal?.aborted) closed.catch(() => undefined);
     else await closed;
   }
 
-  private async next(): Promise<boolean> {
-    const { done, value } = await this.orAborted(() => this.source.next());
-    if (done) return false;
-    if (!ArrayBuffer.isView(value)) {
-      throw linattnError('ERR_ARGUMENT', `${this.name}: the source must give Uint8Array chunks, got ${typeof value}`);
-    }
-    this.chunk = bytesOf(value as ArrayBufferView);
-    return true;
+  private async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
+    const taken = await this.source.take(bytes, memory);
+    if (taken.length < bytes) throw this.corrupt(`it ends ${bytes - taken.length} bytes too early`);
+    if (taken.length > bytes) throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
+    return taken;
   }
 
   private async orAborted<T>(work: () => Promise<T>): Promise<T> {
@@ -137,24 +175,5 @@ export class FramedReader {
     } finally {
       signal.removeEventListener('abort', abort);
     }
-  }
-
-  /** Memory is taken as bytes arrive, whatever a header promises. */
-  private async read(bytes: number): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    for (let missing = bytes; missing > 0; ) {
-      if (this.chunk.length === 0 && !(await this.next())) throw this.corrupt(`it ends ${missing} bytes too early`);
-      const part = this.chunk.subarray(0, missing);
-      this.chunk = this.chunk.subarray(part.length);
-      missing -= part.length;
-      parts.push(part);
-    }
-    const all = new Uint8Array(bytes);
-    let at = 0;
-    for (const part of parts) {
-      all.set(part, at);
-      at += part.length;
-    }
-    return all;
   }
 }

@@ -166,6 +166,12 @@ export class Tensor<D extends DType = DType> implements Disposable {
     checked(addon.write(this.live(), offset * dtypeBytes(this.dtype), data));
   }
 
+  /** @internal the same without a copy: `data` stays as it is until this resolves; `offset` in bytes */
+  async writeHeld(data: Uint8Array, offset: number): Promise<void> {
+    const id = this.live();
+    await request((number) => addon.writeHeld(id, offset, data, number));
+  }
+
   /**
    * The same values in another dtype, on another device, or both: always a new tensor, also where nothing changes. Between
    * float32, bfloat16 and float16 values are rounded to nearest even, beyond the range to infinity. Between devices they
@@ -206,10 +212,16 @@ export class Tensor<D extends DType = DType> implements Disposable {
 
   /** The values, in row-major order. ERR_OUT_OF_MEMORY when JavaScript has no room for them. */
   async read(): Promise<DTypes[D]> {
-    const id = this.live();
+    this.live();
     const target = this.roomForValues();
-    await request((number) => addon.read(id, number, target));
+    await this.readInto(target);
     return target;
+  }
+
+  /** @internal the same into memory of as many bytes */
+  async readInto(target: ArrayBufferView): Promise<void> {
+    const id = this.live();
+    await request((number) => addon.read(id, number, target));
   }
 
   private roomForValues(): DTypes[D] {

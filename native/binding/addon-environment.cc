@@ -10,6 +10,10 @@ constexpr size_t kRecord = 1024;                    // doubles
 constexpr int64_t kAccountStep = int64_t{4} << 20;  // bytes before V8 is told
 constexpr const char* kFieldKinds[] = {"in", "optional", "inout", "out", "number"};
 
+char* memory_of(const Napi::TypedArray& view) {
+  return static_cast<char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
+}
+
 }  // namespace
 
 AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
@@ -25,6 +29,9 @@ AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
   add_function(env, exports, "view", &Self::view);
   add_function(env, exports, "release", &Self::release);
   add_function(env, exports, "write", &Self::write);
+  add_function(env, exports, "writeHeld", &Self::write_held);
+  add_function(env, exports, "makeChecksum", &Self::make_checksum);
+  add_function(env, exports, "checkChecksum", &Self::check_checksum);
   add_function(env, exports, "copy", &Self::copy);
   add_function(env, exports, "read", &Self::read);
   add_function(env, exports, "wait", &Self::wait);
@@ -52,6 +59,7 @@ AddonEnvironment::~AddonEnvironment() { close(); }
 
 void AddonEnvironment::close() {
   if (completions_) completions_->close();
+  checksums_.reset();
   if (!runtime_) return;
   for (auto& [handle, graph] : graphs_) graph.first->queue->task(environment_, destroy_task(graph.second));
   graphs_.clear();
@@ -173,7 +181,6 @@ Napi::Value AddonEnvironment::create(const Info& info) {
     const double id = make(spec, device_at(fields_[0]), fields_[1] != 0, fields_[2] != 0);
     const Storage& storage = *runtime_->table().entry(id).storage;
     if (!storage.transactional) unaccounted_ += static_cast<int64_t>(storage.bytes);
-    account(info.Env());
     return id;
   });
 }
@@ -197,7 +204,7 @@ Napi::Value AddonEnvironment::release(const Info& info) {
     for (size_t i = 0; i < count; i++) {
       TensorEntry& entry = runtime_->table().live(fields_[i], environment_->id);
       entry.disposed = true;
-      const bool counted = entry.storage->handles == 1 && !entry.storage->transactional;
+      const bool counted = --entry.storage->live_handles == 0 && !entry.storage->transactional;
       if (counted) bytes += static_cast<int64_t>(entry.storage->bytes);
     }
     unaccounted_ -= bytes;
@@ -226,8 +233,44 @@ Napi::Value AddonEnvironment::write(const Info& info) {
     const auto view = info[2].As<Napi::TypedArray>();
     const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
     if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
-    const char* data = static_cast<const char*>(view.ArrayBuffer().Data()) + view.ByteOffset();
-    entry.device->queue->task(environment_, write_task(id, offset, data, view.ByteLength()));
+    entry.device->queue->task(environment_, write_task(id, offset, memory_of(view), view.ByteLength()));
+    return 0.0;
+  });
+}
+
+// writeHeld(id, byteOffset, view, request): the same without a copy of `view`, which stays as it is until `request`
+// completes.
+Napi::Value AddonEnvironment::write_held(const Info& info) {
+  return guard(info, [&] {
+    const double id = info[0].As<Napi::Number>();
+    TensorEntry& entry = runtime_->table().live(id, environment_->id);
+    if (recording_) throw Error("ERR_ARGUMENT", "write: a capture records no host memory");
+    const auto view = info[2].As<Napi::TypedArray>();
+    const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
+    if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
+    const double request = info[3].As<Napi::Number>();
+    completions_->expect(info.Env(), request, view);
+    entry.device->queue->task(environment_,
+                              held_write_task(id, offset, memory_of(view), view.ByteLength(), request, completions_));
+    return 0.0;
+  });
+}
+
+// makeChecksum(block, seed, request)
+Napi::Value AddonEnvironment::make_checksum(const Info& info) { return checksum(info, Checksums::What::kMake); }
+
+// checkChecksum(block, seed, request)
+Napi::Value AddonEnvironment::check_checksum(const Info& info) { return checksum(info, Checksums::What::kCheck); }
+
+Napi::Value AddonEnvironment::checksum(const Info& info, Checksums::What what) {
+  return guard(info, [&] {
+    const auto block = info[0].As<Napi::TypedArray>();
+    if (block.ByteLength() < Checksums::kBytes) throw Error("ERR_ARGUMENT", "a block has at least 8 bytes");
+    const auto seed = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
+    const double request = info[2].As<Napi::Number>();
+    if (!checksums_) checksums_ = std::make_unique<Checksums>();
+    completions_->expect(info.Env(), request, block);
+    checksums_->enqueue(what, memory_of(block), block.ByteLength(), seed, request, completions_);
     return 0.0;
   });
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "binding/checksums.h"
 #include "binding/runtime.h"
 #include "binding/tasks.h"
 
@@ -42,6 +43,9 @@ class AddonEnvironment {
   Napi::Value view(const Info& info);
   Napi::Value release(const Info& info);
   Napi::Value write(const Info& info);
+  Napi::Value write_held(const Info& info);
+  Napi::Value make_checksum(const Info& info);
+  Napi::Value check_checksum(const Info& info);
   Napi::Value copy(const Info& info);
   Napi::Value read(const Info& info);
   Napi::Value wait(const Info& info);
@@ -64,6 +68,7 @@ class AddonEnvironment {
   Napi::Value set_threads(const Info& info);
   Napi::Value last_error(const Info& info);
 
+  Napi::Value checksum(const Info& info, Checksums::What what);
   Device& device_at(double index);
   TensorSpec spec_at(const double* at) const;  // dtype, rank, dims...
   double make(const TensorSpec& spec, Device& device, bool zeroed, bool transactional);
@@ -75,6 +80,7 @@ class AddonEnvironment {
   std::shared_ptr<Runtime> runtime_;
   std::shared_ptr<Environment> environment_;
   std::shared_ptr<Completions> completions_;
+  std::unique_ptr<Checksums> checksums_;  // from the first one on
   Napi::Reference<Napi::Float64Array> record_;
   double* fields_ = nullptr;  // record_'s memory
   std::string error_code_, error_message_;

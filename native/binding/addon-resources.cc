@@ -125,14 +125,13 @@ Napi::Value AddonEnvironment::memory(const Info& info) {
   });
 }
 
-// charge(device, bytes): what a pool uses of its memory, more or (negative) less.
+// charge(device, bytes): what a pool uses of its memory, more or (negative) less. V8 does not hear of it: a collection
+// gives nothing back to a pool.
 Napi::Value AddonEnvironment::charge(const Info& info) {
   return guard(info, [&] {
     const int64_t bytes = info[1].As<Napi::Number>().Int64Value();
     device_at(info[0].As<Napi::Number>()).charge(bytes);
     charged_[static_cast<int>(info[0].As<Napi::Number>())] += bytes;
-    unaccounted_ += bytes;
-    account(info.Env());
     return 0.0;
   });
 }

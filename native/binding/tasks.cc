@@ -60,6 +60,25 @@ struct Write final : Task {
   }
 };
 
+struct HeldWrite final : Task {
+  double id = 0, request = 0;
+  size_t offset = 0, bytes = 0;
+  const void* data = nullptr;
+  std::shared_ptr<Completions> completions;
+  void run(Device& device, TensorTable& table) override {
+    Completion completion;
+    completion.request = request;
+    TensorEntry& entry = table.entry(id);
+    try {
+      bind(entry, device);
+      device.copy_in(static_cast<char*>(resolve(entry).data) + offset, data, bytes);
+    } catch (const Error& error) {
+      entry.storage->taint = completion.error = as_error(error);
+    }
+    completions->finish(std::move(completion));
+  }
+};
+
 struct Read final : Task {
   double id = 0, request = 0;
   bool with_data = false;
@@ -267,6 +286,18 @@ std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data
   task->bytes = bytes;
   task->data = std::make_unique_for_overwrite<char[]>(bytes);
   if (bytes > 0) std::memcpy(task->data.get(), data, bytes);
+  return task;
+}
+
+std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, double request,
+                                      std::shared_ptr<Completions> completions) {
+  auto task = std::make_unique<HeldWrite>();
+  task->id = id;
+  task->offset = byte_offset;
+  task->bytes = bytes;
+  task->data = data;
+  task->request = request;
+  task->completions = std::move(completions);
   return task;
 }
 

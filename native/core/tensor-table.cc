@@ -43,7 +43,7 @@ double TensorTable::create(const TensorSpec& spec, Device* device, int32_t envir
   storage->bytes = static_cast<size_t>(spec.rank > 0 ? spec.shape[0] * inner : 1) * dtype_bytes(spec.dtype);
   storage->zeroed = zeroed;
   storage->transactional = transactional;
-  storage->handles = 1;
+  storage->handles = storage->live_handles = 1;
   const double id = add(spec, device, environment, storage.get(), 0, inner);
   storage.release();
   return id;
@@ -66,6 +66,7 @@ double TensorTable::view(double base, const TensorSpec& spec, int64_t offset, in
                         from.offset + static_cast<size_t>(offset) * width, stride0);
   std::lock_guard lock(mutex_);
   from.storage->handles++;
+  from.storage->live_handles++;
   return id;
 }
 

@@ -24,6 +24,7 @@ struct Storage {
   void* data = nullptr;
   bool owns_data = true;
   int handles = 0;
+  int live_handles = 0;  // JavaScript side: not disposed
   std::shared_ptr<const Error> taint;
 };
 

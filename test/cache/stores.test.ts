@@ -102,19 +102,70 @@ describe('GuardedStore', () => {
   test('finds the states that begin a text, of its model only', async () => {
     const store = new MemoryStore();
     const [mine, others] = [{ model: 'a' }, { model: 'b' }].map((model) => new GuardedStore(store, model, () => {}));
-    for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), bytes(1, length));
-    await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), bytes(1, 25));
-    await others!.set(others!.keyOf(tokens.subarray(0, 40)), bytes(1, 40));
+    for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), [bytes(9, length)]);
+    await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), [bytes(9, 25)]);
+    await others!.set(others!.keyOf(tokens.subarray(0, 40)), [bytes(9, 40)]);
     await store.set('not-a-state', bytes(1, 1));
     const found = async (beyond: number) => {
       const keys = await mine!.candidates(tokens, beyond, signal);
-      return Promise.all(keys.map(async (key) => (await mine!.get(key, signal))![0]));
+      return Promise.all(keys.map(async (key) => (await (await mine!.open(key, signal))!.take(1))[0]));
     };
     expect(await found(0)).toEqual([30, 20, 10]);
     expect(await found(20)).toEqual([30]);
     expect(await found(30)).toEqual([]);
     expect(await mine!.candidates(tokens.subarray(0, 29), 0, signal)).toHaveLength(2);
     expect(mine!.keyOf(tokens)).toMatch(/^[a-z0-9-]{1,120}$/);
+  });
+
+  test('a state of several values is written with its first value last, and read as one', async () => {
+    const order: string[] = [];
+    class Watched extends MemoryStore {
+      override set(key: string, value: Uint8Array): Promise<void> {
+        order.push(key);
+        return super.set(key, value);
+      }
+    }
+    const store = new Watched();
+    const guarded = new GuardedStore(store, {}, () => {});
+    const key = guarded.keyOf(tokens);
+    const pieces = [bytes(40, 1), bytes(30, 2), bytes(20, 3)];
+    expect(await guarded.set(key, pieces)).toBe(true);
+    expect(order).toEqual([expect.stringMatching(/-1$/), expect.stringMatching(/-2$/), key]);
+    for (const name of order) expect(name).toMatch(/^[a-z0-9-]{1,120}$/);
+    expect(await guarded.candidates(tokens, 0, signal)).toEqual([key]);
+    const source = (await guarded.open(key, signal))!;
+    for (const [taken, fill] of [
+      [10, 1],
+      [30, 1],
+      [30, 2],
+      [20, 3],
+    ] as const) {
+      expect(await source.take(taken)).toEqual(bytes(taken, fill));
+    }
+    expect(guarded.counts).toMatchObject({ storeReadBytes: 90, storeWrittenBytes: 90 });
+    // Another writing of it has blocks of other names; the state goes with all of them.
+    expect(await guarded.set(key, [bytes(40, 9), bytes(30, 8)])).toBe(true);
+    expect([...(await store.keys())]).toHaveLength(4);
+    await guarded.delete(key, signal);
+    expect([...(await store.keys())]).toEqual([]);
+  });
+
+  test('a state that lacks a value ends early; a store that fails between two is no end', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    await guarded.set('a', [bytes(40, 1), bytes(30, 2)]);
+    const source = (await guarded.open('a', signal))!;
+    await source.take(40);
+    await store.delete([...(await store.keys())].find((key) => key !== 'a')!);
+    expect(await source.take(30)).toHaveLength(0);
+    const get = async (key: string) => {
+      if (key === 'a') return bytes(40, 1);
+      throw new Error('lost');
+    };
+    const failing = new GuardedStore({ get, set: store.set, delete: store.delete, keys: store.keys }, {}, () => {});
+    const broken = (await failing.open('a', signal))!;
+    await broken.take(40);
+    await expect(broken.take(30)).rejects.toThrow('the store failed');
   });
 
   test('a failure is told, is a miss, and gives the store a rest', async () => {
@@ -128,8 +179,8 @@ describe('GuardedStore', () => {
     const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) =>
       errors.push(error),
     );
-    expect(await store.get('a', signal)).toBeUndefined();
-    expect(await store.set('a', bytes(1, 1))).toBe(false);
+    expect(await store.open('a', signal)).toBeUndefined();
+    expect(await store.set('a', [bytes(1, 1)])).toBe(false);
     expect(await store.candidates(tokens, 0, signal)).toEqual([]);
     await store.delete('a', signal);
     expect(errors).toEqual([lost]);

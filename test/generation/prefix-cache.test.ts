@@ -196,8 +196,8 @@ describe.each(['qwen3_5/grouped', 'gated_deltanet/hybrid'])('%s', (name) => {
       const { prefixCache } = insideOf(model).core;
       const { tree } = prefixCache as unknown as { tree: { match(tokens: Int32Array): { entries: object[] } } };
       return texts.map((text) => {
-        const [entry] = tree.match(text).entries as { checkpoint?: object; bytes?: object }[];
-        return entry === undefined ? '-' : entry.checkpoint ? 'device' : entry.bytes ? 'host' : '-';
+        const [entry] = tree.match(text).entries as { checkpoint?: object; saved?: object }[];
+        return entry === undefined ? '-' : entry.checkpoint ? 'device' : entry.saved ? 'host' : '-';
       });
     };
     const deviceBytes = await room(options, 3);

@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { addon, request } from '../../lib/binding/load';
 import { load } from '../../lib/generation/load';
 import { seeded } from '../support/arrays';
 import { readGolden } from '../support/golden';
@@ -80,7 +81,7 @@ test('bytes that lie are a typed error, and nothing is kept', async () => {
   const counts = { loaded: 0, refused: 0 };
   const end = performance.now() + fuzzSeconds * 1000;
   while (performance.now() < end) {
-    const bytes = mutated(good[random.int(good.length)]!, random);
+    const bytes = await mutated(good[random.int(good.length)]!, random);
     try {
       (await model.loadSnapshot(bytes)).dispose();
       counts.loaded++;
@@ -98,7 +99,7 @@ test('bytes that lie are a typed error, and nothing is kept', async () => {
 });
 
 /** Changed bytes: half of them with hashes that are right again, so that what is behind them is reached. */
-function mutated(good: Uint8Array, random: ReturnType<typeof seeded>): Uint8Array {
+async function mutated(good: Uint8Array, random: ReturnType<typeof seeded>): Promise<Uint8Array> {
   let bytes = Buffer.from(good);
   const headerEnd = 16 + bytes.readUInt32LE(12);
   const change = random.int(4);
@@ -117,12 +118,13 @@ function mutated(good: Uint8Array, random: ReturnType<typeof seeded>): Uint8Arra
 const swapped = (number: string, random: ReturnType<typeof seeded>): string =>
   random.int(8) > 0 ? number : ['0', '-1', '1e9', '9007199254740993', String(random.int(1000))][random.int(5)]!;
 
-function rehashed(bytes: Buffer): Buffer {
+/** For a state of one block. */
+async function rehashed(bytes: Buffer): Promise<Buffer> {
   if (bytes.length < 16) return bytes;
   const headerEnd = 16 + bytes.readUInt32LE(12);
-  const sha256 = (part: Buffer) => createHash('sha256').update(part).digest();
-  if (bytes.length < headerEnd + 64) return bytes;
-  sha256(bytes.subarray(0, headerEnd)).copy(bytes, headerEnd);
-  sha256(bytes.subarray(headerEnd + 32, bytes.length - 32)).copy(bytes, bytes.length - 32);
+  if (bytes.length < headerEnd + 40) return bytes;
+  const hash = createHash('sha256').update(bytes.subarray(0, headerEnd)).digest();
+  hash.copy(bytes, headerEnd);
+  await request((number) => addon.makeChecksum(bytes.subarray(headerEnd + 32), hash.readUIntLE(0, 6), number));
   return bytes;
 }

@@ -1,5 +1,7 @@
 // V8 knows what tensors hold, forgotten ones are freed, and freeing them never waits for the device; on the cpu, whose
 // commands take long.
+import { constants, PerformanceObserver } from 'node:perf_hooks';
+import { Tensor } from '../../lib/tensor/tensor';
 import { runProgram } from '../support/programs';
 
 const mib = 2 ** 20;
@@ -19,4 +21,26 @@ test('a service that disposes nothing does not fill the memory: V8 is told what 
   const { made, most } = (await runProgram<{ made: number; most: number }>('collected', [], [], env)).printed;
   expect(made).toBe(200 * 16 * mib);
   expect(most).toBeLessThan(made / 4);
+});
+
+test('V8 hears that tensors with views are gone: it does not collect for them', async () => {
+  let collections = 0;
+  const observer = new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) {
+      if ((entry as unknown as { detail: { kind: number } }).detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR)
+        collections++;
+    }
+  });
+  observer.observe({ entryTypes: ['gc'] });
+  for (let i = 0; i < 200; i++) {
+    const x = Tensor.zeros({ dtype: 'float32', shape: [2 ** 22] });
+    Tensor.disposeAll([x, x.view([2 ** 20], 0, 1)]); // as a scope does
+    const last = Tensor.zeros({ dtype: 'float32', shape: [1] });
+    await last.wait(); // where V8 is told
+    last.dispose();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  observer.disconnect();
+  expect(collections).toBeLessThan(5); // of 3.3 GB
 });

@@ -1,0 +1,38 @@
+// States of the prefix cache that are read out of the device. Sessions go first: one of them gives way to whoever needs a
+// slot or pages at once.
+import { linattnError } from '../errors';
+import type { Checkpoint } from '../state/sequence-store';
+import type { ModelCore } from './model-core';
+import { snapshotChunks } from './snapshot';
+import { TokenList } from './token-list';
+
+export class Departures {
+  private readonly held = new Set<{ readonly checkpoint: Checkpoint }>();
+
+  constructor(private readonly core: ModelCore) {}
+
+  /** The state of `tokens` as the pieces of a file. Throws when it gave way, or the device fails. */
+  async *pieces(checkpoint: Checkpoint, tokens: Int32Array): AsyncGenerator<Uint8Array> {
+    const { store } = this.core.scheduler;
+    const departure = { checkpoint: store.hold(checkpoint) };
+    this.held.add(departure);
+    try {
+      const content = { checkpoint, history: TokenList.of(tokens) };
+      for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {})) {
+        if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
+        yield piece;
+      }
+    } finally {
+      if (this.held.delete(departure)) store.release(checkpoint);
+    }
+  }
+
+  /** Lets go of the oldest one; false when there is none. */
+  giveWay(): boolean {
+    const [departure] = this.held;
+    if (departure === undefined) return false;
+    this.held.delete(departure);
+    this.core.scheduler.store.release(departure.checkpoint);
+    return true;
+  }
+}

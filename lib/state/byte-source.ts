@@ -1,0 +1,165 @@
+// Where the bytes of a saved state come from: memory, a file, a stream, or values that each hold a piece.
+import { createReadStream } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { linattnError } from '../errors';
+import { bytesOf } from './snapshot-format';
+
+/** Bytes in their order. Each take() may be called before the one before has answered. */
+export interface ByteSource {
+  /**
+   * The next bytes, fewer where the source ends. They stay as they are, in memory of the source or in `memory`, which holds
+   * as many and is free to be used.
+   */
+  take(bytes: number, memory?: Uint8Array): Promise<Uint8Array>;
+  /** Whether nothing follows what was taken. */
+  isAtEnd(): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+export class MemorySource implements ByteSource {
+  private at = 0;
+  private readonly bytes: Uint8Array;
+
+  constructor(array: ArrayBufferView) {
+    const isShared = array.buffer instanceof SharedArrayBuffer; // another thread may change it
+    this.bytes = isShared ? bytesOf(array).slice() : bytesOf(array);
+  }
+
+  async take(bytes: number): Promise<Uint8Array> {
+    const taken = this.bytes.subarray(this.at, this.at + bytes);
+    this.at += taken.length;
+    return taken;
+  }
+
+  async isAtEnd(): Promise<boolean> {
+    return this.at === this.bytes.length;
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** A file that can be read at any position. */
+class FileSource implements ByteSource {
+  private at = 0;
+
+  constructor(private readonly handle: FileHandle) {}
+
+  async take(bytes: number, memory = Buffer.allocUnsafeSlow(bytes) as Uint8Array): Promise<Uint8Array> {
+    const position = this.at;
+    this.at += bytes;
+    return readAt(this.handle, memory.subarray(0, bytes), position);
+  }
+
+  async isAtEnd(): Promise<boolean> {
+    return (await readAt(this.handle, new Uint8Array(1), this.at)).length === 0;
+  }
+
+  close(): Promise<void> {
+    return this.handle.close();
+  }
+}
+
+/** Reads a file from `position` on into `target`; what was read of it, less than all of it where the file ends. */
+export async function readAt(handle: FileHandle, target: Uint8Array, position: number): Promise<Uint8Array> {
+  let done = 0;
+  while (done < target.length) {
+    const { bytesRead } = await handle.read(target, done, target.length - done, position + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return bytesOf(target).subarray(0, done);
+}
+
+export async function fileSource(file: string): Promise<ByteSource> {
+  const handle = await open(file, 'r');
+  try {
+    if ((await handle.stat()).isFile()) return new FileSource(handle);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+  await handle.close();
+  return new StreamSource(file, createReadStream(file)); // a pipe, say
+}
+
+export class StreamSource implements ByteSource {
+  private readonly iterator: AsyncIterator<Uint8Array>;
+  private chunk: Uint8Array = new Uint8Array(0);
+  private last: Promise<unknown> = Promise.resolve();
+
+  /** @param name of the source, for errors */
+  constructor(
+    private readonly name: string,
+    chunks: AsyncIterable<Uint8Array>,
+  ) {
+    this.iterator = chunks[Symbol.asyncIterator]();
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const own = this.last.then(work);
+    this.last = own.catch(() => undefined);
+    return own;
+  }
+
+  take(bytes: number): Promise<Uint8Array> {
+    return this.inTurn(() => this.read(bytes));
+  }
+
+  isAtEnd(): Promise<boolean> {
+    return this.inTurn(async () => !(await this.fetch()));
+  }
+
+  async close(): Promise<void> {
+    await this.iterator.return?.();
+  }
+
+  /** False at the end. */
+  private async fetch(): Promise<boolean> {
+    while (this.chunk.length === 0) {
+      const { done, value } = await this.iterator.next();
+      if (done) return false;
+      if (!ArrayBuffer.isView(value)) {
+        throw linattnError('ERR_ARGUMENT', `${this.name}: the source must give Uint8Array chunks, got ${typeof value}`);
+      }
+      this.chunk = bytesOf(value as ArrayBufferView);
+    }
+    return true;
+  }
+
+  /** Memory is taken as bytes arrive, whatever a header promises. */
+  private async read(bytes: number): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    let missing = bytes;
+    while (missing > 0 && (await this.fetch())) {
+      const part = this.chunk.slice(0, missing); // a source may use its memory again
+      this.chunk = this.chunk.subarray(part.length);
+      missing -= part.length;
+      parts.push(part);
+    }
+    return parts.length === 1 ? parts[0]! : bytesOf(Buffer.concat(parts));
+  }
+}
+
+/** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
+export class ValuesSource implements ByteSource {
+  private first: Uint8Array | undefined;
+  private at = 0;
+  private index = 0;
+
+  /** @param value the one of an index, or nothing where there is none */
+  constructor(private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>) {}
+
+  async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
+    this.first ??= await this.value(0); // the header is taken before anything else is asked
+    if (this.at === this.first.length) return this.value(++this.index, memory);
+    const taken = this.first.subarray(this.at, this.at + bytes);
+    this.at += taken.length;
+    return taken;
+  }
+
+  async isAtEnd(): Promise<boolean> {
+    return this.at === this.first?.length;
+  }
+
+  async close(): Promise<void> {}
+}
