@@ -1,10 +1,13 @@
 // What a recorded graph does with one kernel for several ops has the bits of those ops one by one.
 import { causalConv } from '../../lib/ops/causal-conv';
 import { deltaGates } from '../../lib/ops/delta-gates';
+import { gatedActivation } from '../../lib/ops/gated-activation';
 import { linearAttention } from '../../lib/ops/linear-attention';
-import { rmsNorm } from '../../lib/ops/rms-norm';
+import { matmul } from '../../lib/ops/matmul';
+import { weightFrom } from '../../lib/ops/pack-weight';
+import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
 import { rope } from '../../lib/ops/rope';
-import { packedSequences } from '../../lib/ops/sequences';
+import { packedSequences, type Sequences } from '../../lib/ops/sequences';
 import { deviceOf } from '../../lib/tensor/device';
 import { scope } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
@@ -34,6 +37,48 @@ async function expectSameBits(states: () => Tensor[], enqueue: (states: Tensor[]
 
 const normal = <D extends Half | 'float32'>(seed: number, shape: number[], dtype: D) =>
   tensorOf(rounded(seeded(seed).normal(shape), dtype), dtype);
+
+interface Mixer {
+  /** [T, q | k | v | .. | b | a], with b from column `at` on. */
+  readonly input: Tensor<Half>;
+  readonly at: number;
+  readonly Hk: number;
+  readonly Hv: number;
+  readonly weight: Tensor<'float32'>;
+  readonly aLog: Tensor<'float32'>;
+  readonly dtBias: Tensor<'float32'>;
+  readonly sequences: Sequences;
+}
+
+/** The convolution, the gates and the delta rule with heads of 128, of `used`: windows and states. */
+function mixerStep({ input, at, Hk, Hv, weight, aLog, dtBias, sequences }: Mixer, used: Tensor[]): Tensor[] {
+  const [window, state] = used as [Tensor<'float32'>, Tensor<'float32'>];
+  const D = 128;
+  const [T, stride] = input.shape as [number, number];
+  const keys = Hk * D;
+  const channels = 2 * keys + Hv * D;
+  const qkv = causalConv({
+    x: input.view([T, channels], 0, stride),
+    weight,
+    state: window,
+    sequences,
+    activation: 'silu',
+    l2Norm: { heads: 2 * Hk, width: D, eps: 1e-6 },
+  });
+  const b = input.view([T, Hv], at, stride);
+  const { g, beta } = deltaGates({ b, a: input.view([T, Hv], at + Hv, stride), aLog, dtBias });
+  const { out } = linearAttention({
+    q: qkv.view([T, Hk, D], 0, channels),
+    k: qkv.view([T, Hk, D], keys, channels),
+    v: qkv.view([T, Hv, D], 2 * keys, channels),
+    rule: { name: 'delta', beta },
+    decay: { per: 'token', g },
+    scale: D ** -0.5,
+    state,
+    sequences,
+  });
+  return [qkv, g, beta, out!];
+}
 
 describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
   test.each([
@@ -71,29 +116,48 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     const [aLog, dtBias] = [normal(3, [Hv], 'float32'), normal(4, [Hv], 'float32')];
     const sequences = packedSequences(new Array<number>(T).fill(1), { readSlots, writeSlots });
     const states = () => [normal(5, [4, channels, taps - 1], 'float32'), normal(6, [4, Hv, D, D], 'float32')];
+    await expectSameBits(states, (used) =>
+      mixerStep({ input, at: channels, Hk, Hv, weight, aLog, dtBias, sequences }, used),
+    );
+  });
+
+  test.each([
+    { Hk: 2, Hv: 2, hidden: 256, inner: 384, readSlot: 0, writeSlot: 1 },
+    { Hk: 1, Hv: 2, hidden: 128, inner: 1024, readSlot: -1, writeSlot: 3 },
+    { Hk: 4, Hv: 4, hidden: 512, inner: 1152, readSlot: 2, writeSlot: 2 },
+  ])('layers of one token: %j', async ({ Hk, Hv, hidden, inner, readSlot, writeSlot }) => {
+    const [D, taps] = [128, 4];
+    const values = Hv * D;
+    const channels = 2 * Hk * D + values;
+    const weight = normal(2, [channels, taps], 'float32');
+    const [aLog, dtBias] = [normal(3, [Hv], 'float32'), normal(4, [Hv], 'float32')];
+    const sequences = packedSequences([1], { readSlots: [readSlot], writeSlots: [writeSlot] });
+    const states = () => [normal(5, [4, channels, taps - 1], 'float32'), normal(6, [4, Hv, D, D], 'float32')];
+    const product = (seed: number, outputs: number, inputs: number) =>
+      weightFrom(normal(seed, [outputs, inputs], dtype), dtype);
+    const [toMixer, fromMixer] = [product(7, channels + values + 2 * Hv, hidden), product(8, hidden, values)];
+    const [toInner, fromInner] = [product(9, 2 * inner, hidden), product(10, hidden, inner)];
+    const bias = normal(11, [hidden], 'float32');
+    const norms = [normal(12, [hidden], 'float32'), normal(13, [D], 'float32'), normal(14, [hidden], 'float32')];
+    const [first, firstResidual] = [normal(15, [1, hidden], dtype), normal(16, [1, hidden], dtype)];
     const enqueue = (used: Tensor[]) => {
-      const [window, state] = used as [Tensor<'float32'>, Tensor<'float32'>];
-      const qkv = causalConv({
-        x: input.view([T, channels], 0, stride),
-        weight,
-        state: window,
-        sequences,
-        activation: 'silu',
-        l2Norm: { heads: 2 * Hk, width: D, eps: 1e-6 },
+      let [branch, residual]: Tensor<Half>[] = [first, firstResidual];
+      return [0, 1].flatMap(() => {
+        const before = { x: branch!, residual: residual!, weight: norms[0]!, eps: 1e-6, branchScale: 0.01 };
+        const { out: x, sum } = addRmsNorm({ ...before, zeroCentred: true });
+        const input = matmul({ x, weight: toMixer });
+        const stride = input.shape[1]!;
+        const mixed = mixerStep({ input, at: channels + values, Hk, Hv, weight, aLog, dtBias, sequences }, used);
+        const gate = input.view([1, Hv, D], channels, stride);
+        const gated = { gate, gateOrder: 'after', gateActivation: 'silu' } as const;
+        const normed = rmsNorm({ x: mixed.at(-1) as Tensor<Half>, weight: norms[1]!, eps: 1e-6, ...gated });
+        const back = matmul({ x: normed.view([1, values], 0, values), weight: fromMixer, bias });
+        const second = addRmsNorm({ x: back, residual: sum, weight: norms[2]!, eps: 1e-6, branchScale: 0.01 });
+        const fused = matmul({ x: second.out, weight: toInner });
+        const activated = gatedActivation({ x: fused, activation: 'silu' });
+        [branch, residual] = [matmul({ x: activated, weight: fromInner }), second.sum];
+        return [x, sum, input, ...mixed, normed, back, second.out, second.sum, fused, activated, branch];
       });
-      const b = input.view([T, Hv], channels, stride);
-      const { g, beta } = deltaGates({ b, a: input.view([T, Hv], channels + Hv, stride), aLog, dtBias });
-      const { out } = linearAttention({
-        q: qkv.view([T, Hk, D], 0, channels),
-        k: qkv.view([T, Hk, D], keys, channels),
-        v: qkv.view([T, Hv, D], 2 * keys, channels),
-        rule: { name: 'delta', beta },
-        decay: { per: 'token', g },
-        scale: D ** -0.5,
-        state,
-        sequences,
-      });
-      return [qkv, g, beta, out!];
     };
     await expectSameBits(states, enqueue);
   });
