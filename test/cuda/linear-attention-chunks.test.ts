@@ -1,59 +1,7 @@
 // linearAttention of bfloat16 at widths that matrix units take in chunks of 64 tokens, against its float64 reference.
-import type { NdArray } from '../../lib/ops/reference';
-import { readNd, relativeError, ulp } from '../support/arrays';
 import { onCuda } from '../support/device';
-import {
-  bitsOf,
-  type Case,
-  type CaseOptions,
-  makeCase,
-  part,
-  pools,
-  reference,
-  runCase,
-} from '../support/linear-attention';
-
-const slotsOf = ({ shape, data }: NdArray): NdArray[] => {
-  const size = data.length / shape[0]!;
-  return [...Array(shape[0]!).keys()].map((slot) => ({
-    shape: shape.slice(1),
-    data: data.slice(slot * size, (slot + 1) * size),
-  }));
-};
-
-const word = new Uint32Array(1);
-const float = new Float32Array(word.buffer);
-const toBFloat16 = (value: number): number => {
-  float[0] = value;
-  word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
-  return float[0];
-};
-
-// `times` the error of the recurrence with its state rounded to bfloat16 after each token, plus half an ulp: products of
-// matrices take the state, and what is written to it, as bfloat16.
-async function expectClose(x: Case, times = 1) {
-  const made = runCase(x);
-  const exact = reference(x);
-  const plain = reference(x, toBFloat16);
-  const out = await readNd(made.out!);
-  expect(out.shape).toEqual(exact.out.shape);
-  const limit = (of: NdArray, exactly: NdArray) => times * relativeError(of, exactly) + ulp.bfloat16 / 2;
-  expect(relativeError(out, exact.out)).toBeLessThan(limit(plain.out, exact.out));
-  if (made.denominator) {
-    const error = relativeError(await readNd(made.denominator), exact.denominator);
-    expect(error).toBeLessThan(limit(plain.denominator, exact.denominator));
-  }
-  for (const name of ['state', 'keySum'] as const) {
-    if (!made[name]) continue;
-    const before = slotsOf(x.call[name]!);
-    const expected = slotsOf(exact[name]);
-    const rough = slotsOf(plain[name]);
-    slotsOf(await readNd(made[name])).forEach((slot, i) => {
-      const written = relativeError(expected[i]!, before[i]!) > 0;
-      expect(relativeError(slot, expected[i]!)).toBeLessThanOrEqual(written ? limit(rough[i]!, expected[i]!) : 0);
-    });
-  }
-}
+import { bitsOf, type Case, type CaseOptions, makeCase, part, pools, runCase } from '../support/linear-attention';
+import { expectCloseInChunks as expectClose } from '../support/linear-attention-chunks';
 
 const base: CaseOptions = { dtype: 'bfloat16', K: 64, V: 64, heads: [1, 1, 1], lengths: [130] };
 const kinds = [
@@ -88,6 +36,11 @@ describe.each(kinds)('%s, decay %s', (rule, decay) => {
     [128, 48],
     [256, 16],
     [64, 192],
+    [8, 16],
+    [40, 64],
+    [96, 32],
+    [160, 64],
+    [200, 16],
   ])('K %i, V %i', async (K, V) => {
     await expectClose(of({ K, V, seed: 3 }));
   });
@@ -158,10 +111,13 @@ describe.each([
     [128, 128, 1],
     [128, 64, 1],
     [256, 64, 1],
+    [160, 64, 1],
   ] as const;
   const many = [
     [64, 128, 34],
     [64, 64, 66],
+    [48, 64, 66],
+    [160, 64, 34],
   ] as const;
   test.each(onCuda ? [...few, ...many] : few)('K %i, V %i, %i rows of 4', async (K, V, rows) => {
     const lengths = new Array<number>(rows).fill(2);
@@ -198,10 +154,22 @@ describe('key sums', () => {
     ] as const) {
       await expectClose(makeCase({ ...additive, decay, heads, lengths: [70, 1, 9] }));
     }
-    const x = makeCase({ ...additive, K: 128, decay, lengths: [1, 150], slots: 6 });
-    x.call.positions = [0, 10];
-    x.call.checkpoints = { every: 64, slots: [4, 5] };
-    await expectClose(x);
+    for (const K of [128, 160, 8]) {
+      const x = makeCase({ ...additive, K, decay, lengths: [1, 150], slots: 6 });
+      x.call.positions = [0, 10];
+      x.call.checkpoints = { every: 64, slots: [4, 5] };
+      await expectClose(x);
+    }
+  });
+
+  test('the same bits for a prompt that is cut where its position is a multiple of 64', async () => {
+    const x = makeCase({ ...additive, decay: 'token', lengths: [900], seed: 8 });
+    x.call.positions = [30];
+    const whole = runCase(x);
+    const pool = pools(x);
+    const outs = [runCase(part(x, 0, 98), pool).out, runCase(part(x, 98, 802), pool).out];
+    const cut = await bitsOf([...outs, pool.state, pool.keySum]);
+    expect(cut.equals(await bitsOf([whole.out, whole.state, whole.keySum]))).toBe(true);
   });
 
   test('denominator beside an output that is not divided', async () => {

@@ -255,7 +255,7 @@ __device__ __forceinline__ void ScanBlock<Traits>::run() {
 // Blocks: rows x output heads x slices, slices first.
 template <class Traits>
 __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call) {
-  const int slices = Traits::kKeySum ? 1 : call.sizes.V / Traits::kWidth;
+  const int slices = call.sizes.V / Traits::kWidth;
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
   const int n = call.sizes.single_rows + at / call.sizes.Ho, head = at % call.sizes.Ho;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -278,7 +278,7 @@ __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_
 template <class Traits>
 void launch_scan(const Call& call, Cuda& cuda) {
   const LinearSizes& x = call.sizes;
-  const int slices = Traits::kKeySum ? 1 : x.V / Traits::kWidth;
+  const int slices = x.V / Traits::kWidth;
   const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * x.Ho * slices));
   launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call);
 }
@@ -287,22 +287,22 @@ void launch_scan(const Call& call, Cuda& cuda) {
 // multiprocessor, several share their state rows. Under 32 rows, memory traffic costs more than the idle half of a GPU.
 template <int K, LinearRule rule, bool channels>
 void scan(const Call& call, Cuda& cuda) {
-  const auto tried = [&]<int rows, int split, ScanKind kind = ScanKind::kRecords>(bool fills) {
-    using Traits = ScanTraits<K, rows, split, rule, channels, kind>;
+  const auto tried = [&]<int rows, int split, bool alone = false>(bool fills) {
+    using Traits = ScanTraits<K, rows, split, rule, channels, alone>;
     if (!fills || call.sizes.V % rows != 0 || Traits::kShared > cuda.properties.shared_memory) return false;
     launch_scan<Traits>(call, cuda);
     return true;
   };
   const int wide = wide_rows(call.sizes, cuda);
-  if constexpr (K < 256 && rule == LinearRule::kAdditive && !channels) {
+  if constexpr (K <= 128 && rule == LinearRule::kAdditive && !channels) {
     if (call.records == nullptr) {
-      if (!tried.template operator()<128, 1, ScanKind::kAlone>(wide == 128)) {
-        tried.template operator()<64, 1, ScanKind::kAlone>(true);
+      if (!tried.template operator()<128, 1, true>(wide == 128)) {
+        tried.template operator()<64, 1, true>(true);
       }
       return;
     }
   }
-  if constexpr (K < 256) {
+  if constexpr (K <= 128) {
     if (tried.template operator()<128, 1>(wide == 128)) return;
     if (tried.template operator()<64, 1>(wide > 0)) return;
   }

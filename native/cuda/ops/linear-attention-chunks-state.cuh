@@ -23,19 +23,18 @@ __device__ __forceinline__ void group_barrier(int group) {
   named_barrier<4, kThreads>();
 }
 
-// kKeySum: the state is the sum of keys, one row whose v is 1. kAlone: without records.
-enum class ScanKind { kRecords, kAlone, kKeySum };
-template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
+// kAlone_: without records.
+template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, bool kAlone_>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
-  static constexpr bool kKeySum = kKind == ScanKind::kKeySum, kAlone = kKind == ScanKind::kAlone;
+  static constexpr bool kAlone = kAlone_;
   static constexpr int kThreads = kGroups * kSplit * kWarp;
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
-  static constexpr StageLayout stage{record, kChannels, kKeySum ? 0 : kWidth};
+  static constexpr StageLayout stage{record, kChannels, kWidth};
   static constexpr int kShared = stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
@@ -62,19 +61,18 @@ struct ScanBlock {
     const Chunk chunk = chunk_of(row, c);
     const LinearSizes& x = call.sizes;
     if constexpr (!Traits::kChannels) {
-      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * K;
-      const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * K;
-      load_tile_async<Traits::kThreads, K / 8>(stage, q, call.q_stride, chunk);
-      load_tile_async<Traits::kThreads, K / 8>(stage + K * 128, k, call.k_stride, chunk);
+      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
+      const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
+      load_tile_async<Traits::kThreads, K / 8>(stage, q, call.q_stride, chunk, x.K / 8);
+      load_tile_async<Traits::kThreads, K / 8>(stage + K * 128, k, call.k_stride, chunk, x.K / 8);
     }
     if constexpr (!Traits::kAlone) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
       copy_record_async<Traits::kThreads, Traits::record.read()>(stage + Traits::stage.given(), record);
     }
-    if constexpr (!Traits::kKeySum) {
-      const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
-      load_tile_async<Traits::kThreads, Traits::kWidth / 8>(stage + Traits::stage.values(), v, call.v_stride, chunk);
-    }
+    const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
+    constexpr int kPieces = Traits::kWidth / 8;
+    load_tile_async<Traits::kThreads, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces);
   }
 
   // The record of a chunk that is in shared memory, by all warps: of its gates, by the last warp, and q k'.
@@ -108,12 +106,7 @@ struct ScanBlock {
 
   // v' of a token block as fragments: state rows x tokens.
   __device__ __forceinline__ void load_values(Fragment& to, const char* stage, int block) const {
-    if constexpr (Traits::kKeySum) {
-      to[0] = to[2] = g == 0 ? pack(1.0f, 1.0f) : 0;
-      to[1] = to[3] = 0;
-    } else {
-      load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
-    }
+    load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
   }
 
   // This warp's part of a state in memory; `base` is the head's.
@@ -127,8 +120,9 @@ struct ScanBlock {
 #pragma unroll
         for (int low = 0; low < 2; low++) {
           const int r = group * 16 + g + low * 8;
-          if (Traits::kKeySum && r != 0) continue;
-          auto* at = reinterpret_cast<float2*>(base + (static_cast<int64_t>(slice) * Traits::kWidth + r) * K + c);
+          if (c >= call.sizes.K) continue;
+          auto* at =
+              reinterpret_cast<float2*>(base + (static_cast<int64_t>(slice) * Traits::kWidth + r) * call.sizes.K + c);
           body(*at, state[i][half][low * 2], state[i][half][low * 2 + 1]);
         }
       }
@@ -145,38 +139,26 @@ struct ScanBlock {
     each_state(base, [](float2& at, float x, float y) { at = make_float2(x, y); });
   }
   __device__ __forceinline__ float* slot_state(int slot) const {
-    if constexpr (Traits::kKeySum) {
-      return call.key_sum + slot * call.key_sum_stride + static_cast<int64_t>(state_head) * K;
-    }
-    return call.state + slot * call.state_stride + static_cast<int64_t>(state_head) * call.sizes.V * K;
+    return call.state + slot * call.state_stride + static_cast<int64_t>(state_head) * call.sizes.V * call.sizes.K;
   }
-  __device__ __forceinline__ int64_t carry_offset(int64_t index) const {
-    return index * (Traits::kKeySum ? 1 : call.sizes.V) * K;
-  }
+  __device__ __forceinline__ int64_t carry_offset(int64_t index) const { return index * call.sizes.V * call.sizes.K; }
 
   __device__ __forceinline__ void begin() {
-    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr) return;
+    if (call.state == nullptr) return;
     const int slot = checked_slot(call.fault, FaultName::kReadSlots, call.sequences.read_slots, n, call.sizes.slots);
     if (slot < 0) return;
-    const float* start = Traits::kKeySum ? call.start_sums : call.start;
     const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
-    load_state(start ? start + carry_offset(at) : slot_state(slot));
+    load_state(call.start ? call.start + carry_offset(at) : slot_state(slot));
   }
   __device__ __forceinline__ void end() {
-    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr || head % call.sizes.G != 0) return;
+    if (call.state == nullptr || head % call.sizes.G != 0) return;
     const int slot = checked_slot(call.fault, FaultName::kWriteSlots, call.sequences.write_slots, n, call.sizes.slots);
     if (slot >= 0) store_state(slot_state(slot));
   }
 
   // After chunk c, where a multiple of `every` is passed.
   __device__ __forceinline__ void checkpoint(int c) {
-    if (call.every == 0 || head % call.sizes.G != 0) return;
-    const int64_t after = int64_t{c + 1} * kTokens - row.lead, position = call.sequences.positions[n];
-    if (after > row.count || (position + after) % call.every != 0) return;
-    const int64_t at = call.sizes.checkpoint_begin[n] + (position + after) / call.every - position / call.every - 1;
-    if (at < 0 || at >= call.checkpoint_count) return;
-    const int slot = checked_slot(call.fault, FaultName::kCheckpointSlots, call.checkpoint_slots, static_cast<int>(at),
-                                  call.sizes.slots);
+    const int slot = head % call.sizes.G == 0 ? checkpoint_slot(call, row, n, c) : -1;
     if (slot >= 0) store_state(slot_state(slot));
   }
 
@@ -187,10 +169,6 @@ struct ScanBlock {
       const int token = block * kBlock + g + low * 8 - chunk.skip;
       const bool present = token >= 0 && token < chunk.count;
       const int64_t at = static_cast<int64_t>(chunk.first + token) * x.Ho + head;
-      if constexpr (Traits::kKeySum) {
-        if (present && p == 0) call.sums[at] = out[0][low * 2];
-        continue;
-      }
       float by = call.scale;
       if (call.normalize && present) by = 1.0f / (call.sums[at] + call.eps);
       const uint32_t first = pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by);

@@ -38,12 +38,19 @@ struct RecordLayout {
 };
 constexpr int kScalarGates = 2 * kTokens + 4;
 
+// The key width K of the kernels: the op's own, and columns of zeros, which change nothing.
+__host__ __device__ constexpr int kernel_width(int own, LinearRule rule, bool channels) {
+  if (own <= 64) return 64;
+  if (own <= 128) return 128;
+  return own <= 192 && rule == LinearRule::kAdditive && !channels ? 192 : 256;
+}
+
 __host__ __device__ constexpr RecordLayout record_layout(LinearRule rule, bool channels, int K) {
   const int matrices = rule == LinearRule::kAdditive ? 1 : rule == LinearRule::kDelta ? 2 : 4;
   const int tiles = rule == LinearRule::kAdditive ? 2 : rule == LinearRule::kDelta ? 3 : 4;
   return {channels ? tiles : 0, matrices, channels ? K : kScalarGates, K};
 }
-// A stage of the scan: of scalar decays q and k; the record; v of `rows` state rows (0: of key sums).
+// A stage of the scan: of scalar decays q and k; the record; v of `rows` state rows.
 struct StageLayout {
   RecordLayout record;
   bool channels;
@@ -83,7 +90,8 @@ struct Call {
   bool normalize;
   float scale, eps;
   // Records of the slots [first_slot, end_slot); rows that reach over an end of it hand their state on in `carry`.
-  char* records;  // null: of scalar decays and the additive rule, which the scan makes for itself
+  char* records;      // null: of scalar decays and the additive rule, which the scan makes for itself
+  float* chunk_sums;  // [slots, Ho, K]: what the keys of a chunk add to the key sums, then those before the chunk
   int first_slot, end_slot;
   const float* carry_in;  // [Ho, V, K]
   float* carry_out;
@@ -145,6 +153,17 @@ __device__ __forceinline__ SlotOwner owner_of(const Call& call, int slot) {
     }
   }
   return {low, slot - first_slot_of(call, low)};
+}
+
+// The slot of the checkpoint at the end of chunk c of row n, or -1.
+__device__ __forceinline__ int checkpoint_slot(const Call& call, const Row& row, int n, int c) {
+  if (call.every == 0) return -1;
+  const int64_t after = int64_t{c + 1} * kTokens - row.lead, position = call.sequences.positions[n];
+  if (after > row.count || (position + after) % call.every != 0) return -1;
+  const int64_t at = call.sizes.checkpoint_begin[n] + (position + after) / call.every - position / call.every - 1;
+  if (at < 0 || at >= call.checkpoint_count) return -1;
+  return checked_slot(call.fault, FaultName::kCheckpointSlots, call.checkpoint_slots, static_cast<int>(at),
+                      call.sizes.slots);
 }
 
 // g as the contract clamps it; NaN stays.
@@ -269,21 +288,26 @@ __device__ __forceinline__ void load_tile_block_transposed(Fragment& to, const c
   load_tiles_x4<true>(to, tile + tile_offset(t0 + lane % 8 + lane / 16 * 8, c0 / 8 + lane / 8 % 2));
 }
 
-// Copies kPieces 16-byte pieces of each of a chunk's tokens into a tile, in the background; other tokens become zeros.
-// `from`: the piece 0 of the chunk's first token.
+// Copies `pieces` 16-byte pieces of each of a chunk's tokens into a tile of kPieces, in the background; the others and
+// those of other tokens become zeros. `from`: the piece 0 of the chunk's first token.
 template <int kThreads, int kPieces>
-__device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from, int64_t stride, const Chunk& chunk) {
-  static_assert(kThreads % kPieces == 0);
-  constexpr int kStep = kThreads / kPieces;  // tokens
-  const int first = static_cast<int>(threadIdx.x) / kPieces, piece = static_cast<int>(threadIdx.x) % kPieces;
-  const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+__device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from, int64_t stride, const Chunk& chunk,
+                                                int pieces) {
+  constexpr int kAtOnce = kThreads % kPieces == 0 ? kPieces : 8;  // of a token
+  static_assert(kThreads % kAtOnce == 0 && kPieces % kAtOnce == 0);
+  constexpr int kStep = kThreads / kAtOnce;  // tokens
+  const int first = static_cast<int>(threadIdx.x) / kAtOnce;
 #pragma unroll
-  for (int i = 0; i < kTokens; i += kStep) {
-    const int t = first + i;
-    if (kStep > kTokens && t >= kTokens) break;
-    const bool present = t >= chunk.skip && t < chunk.skip + chunk.count;
-    copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
-    at += kStep * stride;
+  for (int piece = static_cast<int>(threadIdx.x) % kAtOnce; piece < kPieces; piece += kAtOnce) {
+    const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+#pragma unroll
+    for (int i = 0; i < kTokens; i += kStep) {
+      const int t = first + i;
+      if (kStep > kTokens && t >= kTokens) break;
+      const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
+      copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
+      at += kStep * stride;
+    }
   }
 }
 
@@ -304,15 +328,15 @@ inline int64_t scan_blocks(const LinearSizes& x, int rows) {
 // State rows of a block where enough blocks fill the GPU with one warp for 16 rows; else 0.
 inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
   const int64_t processors = cuda.properties.multiprocessors;
-  if (x.K == 256) return 0;
+  if (x.K > 128) return 0;
   return scan_blocks(x, 128) >= processors ? 128 : scan_blocks(x, 64) >= 2 * processors ? 64 : 0;
 }
 
 // Launches over `call`.
 void prepare_scalar(const Call& call, LinearRule rule, Cuda& cuda);
 void prepare_channels(const Call& call, LinearRule rule, Cuda& cuda);
-// The state, or with `key_sum` the key sums as a state of one row, whose outputs are `sums`.
-void scan_additive(const Call& call, bool channels, bool key_sum, Cuda& cuda);
+void scan_sums(const Call& call, bool channels, Cuda& cuda);  // of the additive rule: key sums, and `sums`
+void scan_additive(const Call& call, bool channels, Cuda& cuda);
 void scan_delta(const Call& call, bool channels, Cuda& cuda);
 void scan_low_rank(const Call& call, Cuda& cuda);
 
