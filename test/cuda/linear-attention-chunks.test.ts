@@ -59,6 +59,13 @@ describe.each(kinds)('%s, decay %s', (rule, decay) => {
     await expectClose(x);
   });
 
+  test('without q: the state alone', async () => {
+    const x = of({ heads: [1, 1, 2], lengths: [70, 1, 12], seed: 9 });
+    x.call.q = undefined;
+    expect(runCase(x).out).toBeUndefined();
+    await expectClose(x);
+  });
+
   test('without state', async () => {
     const x = of({ lengths: [70, 12], seed: 9 });
     x.call.state = undefined;
@@ -170,6 +177,13 @@ describe('key sums', () => {
     const outs = [runCase(part(x, 0, 98), pool).out, runCase(part(x, 98, 802), pool).out];
     const cut = await bitsOf([...outs, pool.state, pool.keySum]);
     expect(cut.equals(await bitsOf([whole.out, whole.state, whole.keySum]))).toBe(true);
+  });
+
+  test('without q: the state and the key sums alone', async () => {
+    const x = makeCase({ ...additive, lengths: [7, 80] });
+    x.call.q = undefined;
+    x.call.normalize = undefined;
+    await expectClose(x);
   });
 
   test('denominator beside an output that is not divided', async () => {

@@ -28,10 +28,12 @@ export async function expectCloseInChunks(x: Case, times = 1): Promise<void> {
   const made = runCase(x);
   const exact = reference(x);
   const plain = reference(x, toBFloat16);
-  const out = await readNd(made.out!);
-  expect(out.shape).toEqual(exact.out.shape);
   const limit = (of: NdArray, exactly: NdArray) => times * relativeError(of, exactly) + ulp.bfloat16 / 2;
-  expect(relativeError(out, exact.out)).toBeLessThan(limit(plain.out, exact.out));
+  if (x.call.q) {
+    const out = await readNd(made.out!);
+    expect(out.shape).toEqual(exact.out.shape);
+    expect(relativeError(out, exact.out)).toBeLessThan(limit(plain.out, exact.out));
+  }
   if (made.denominator) {
     const error = relativeError(await readNd(made.denominator), exact.denominator);
     expect(error).toBeLessThan(limit(plain.denominator, exact.denominator));

@@ -145,7 +145,7 @@ struct Product {
     each_sixteen([&](int direction, const float (&u)[kTiles][2][4]) {
       const auto put = [&](int column, float sign) {
         store(column, u, [&](float value, int tile, int low) {
-          return ratio * (__expf(sign * value - shift[tile][low]) + a.eps);
+          return fmaf(ratio, __expf(sign * value - shift[tile][low]), ratio * a.eps);
         });
       };
       put(direction, 1.0f);
@@ -154,26 +154,41 @@ struct Product {
   }
 };
 
-// The directions as right operands: 8 of them x 16 values, a part after the other.
+// The directions as right operands: 8 of them x 16 values, a part after the other. Four values a thread, many loads of
+// them under way.
 __device__ __forceinline__ void put_fragments(const Favor<bfloat16>& a, char* to) {
-  const int pairs = a.size / 2, steps = a.size / 16;
-  for (int i = static_cast<int>(threadIdx.x); i < a.directions * pairs; i += kWarps * kWarp) {
-    const int n = i / pairs, k = i % pairs * 2;
-    const float2 two = *reinterpret_cast<const float2*>(a.directions_of + static_cast<int64_t>(n) * a.size + k);
-    float rest[2] = {two.x, two.y};
-    char* at = to + (n / 8 * steps + k / 16) * kParts * kFragmentBytes + (n % 8 * 4 + k % 8 / 2) * 8 + k % 16 / 8 * 4;
+  constexpr int kAhead = 8, kThreads = kWarps * kWarp;
+  const int fours = a.size / 4, steps = a.size / 16, count = a.directions * fours;
+  const auto* const from = reinterpret_cast<const float4*>(a.directions_of);
+  for (int first = static_cast<int>(threadIdx.x); first < count; first += kAhead * kThreads) {
+    float4 loaded[kAhead];
 #pragma unroll
-    for (int part = 0; part < kParts; part++) {
-      const float leading[2] = {leading_part(rest[0]), leading_part(rest[1])};
-      *reinterpret_cast<uint32_t*>(at + part * kFragmentBytes) = pack_pair<bfloat16>(leading[0], leading[1]);
-      rest[0] = rest_of(rest[0], leading[0]);
-      rest[1] = rest_of(rest[1], leading[1]);
+    for (int i = 0; i < kAhead; i++) {
+      if (first + i * kThreads < count) loaded[i] = from[first + i * kThreads];
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; i++) {
+      const int at = first + i * kThreads, n = at / fours, k = at % fours * 4;
+      if (at >= count) break;
+      float rest[4] = {loaded[i].x, loaded[i].y, loaded[i].z, loaded[i].w};
+      char* place = to + (n / 8 * steps + k / 16) * kParts * kFragmentBytes + n % 8 * 32 + k % 8 * 4 + k % 16 / 8 * 4;
+#pragma unroll
+      for (int part = 0; part < kParts; part++) {
+#pragma unroll
+        for (int pair = 0; pair < 2; pair++) {
+          const float low = leading_part(rest[pair * 2]), high = leading_part(rest[pair * 2 + 1]);
+          *reinterpret_cast<uint32_t*>(place + part * kFragmentBytes + pair * 8) = pack_pair<bfloat16>(low, high);
+          rest[pair * 2] = rest_of(rest[pair * 2], low);
+          rest[pair * 2 + 1] = rest_of(rest[pair * 2 + 1], high);
+        }
+      }
     }
   }
 }
 
 template <int kSteps, bool peaks_only>
-__global__ void __launch_bounds__(kWarps* kWarp) multiply(const __grid_constant__ Favor<bfloat16> a) {
+__global__ void __launch_bounds__(kWarps* kWarp, kSteps == 4 ? 2 : 1)
+    multiply(const __grid_constant__ Favor<bfloat16> a) {
   char* const fragments = dynamic_shared<char>();
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   wait_for_inputs();

@@ -177,7 +177,7 @@ void run_sums(const SumsCall& a, Cuda& cuda) {
   const dim3 rows(static_cast<unsigned>(x.rows - x.single_rows), heads);
   launch(cuda, sum_keys<channels>, chunks, kThreads, 0, a);
   launch(cuda, sum_chunks<channels>, rows, dim3(static_cast<unsigned>(ceil_div(x.K, kWarp) * kWarp)), 0, a);
-  launch(cuda, read_sums<channels>, chunks, kThreads, 0, a);
+  if (a.call.sums) launch(cuda, read_sums<channels>, chunks, kThreads, 0, a);
 }
 
 }  // namespace

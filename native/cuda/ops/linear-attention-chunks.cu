@@ -46,7 +46,7 @@ const float* starts_of(const Tensor& state, const LinearSizes& x, const Call& ca
 }  // namespace
 
 bool chunk_supports(const LinearAttention& op, const LinearSizes& x, const Cuda& cuda) {
-  if (!op.q || !op.k || x.dtype != DType::kBFloat16 || op.decay == LinearDecay::kValue) return false;
+  if (!op.k || x.dtype != DType::kBFloat16 || op.decay == LinearDecay::kValue) return false;
   if (x.K % 8 != 0 || x.K > (by_channel(op) && op.rule != LinearRule::kAdditive ? 128 : 256)) return false;
   const int K = chunks::kernel_width(x.K, op.rule, by_channel(op));
   const chunks::StageLayout least{chunks::record_layout(op.rule, by_channel(op), K), by_channel(op), 16};
@@ -62,12 +62,15 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   Call call{};
   call.sizes = x;
   call.sequences = view_of(op.sequences);
-  call.q = op.q.as<const bfloat16>();
+  // Without q the keys stand for it, and what comes of them is not stored.
+  const Tensor& q = op.q ? op.q : op.k;
+  if (!op.q) call.sizes.Hq = x.Hk;
+  call.q = q.as<const bfloat16>();
   call.k = op.k.as<const bfloat16>();
   call.v = op.v.as<const bfloat16>();
   call.a = op.a.as<const bfloat16>();
   call.b = op.b.as<const bfloat16>();
-  call.q_stride = op.q.stride0;
+  call.q_stride = q.stride0;
   call.k_stride = op.k.stride0;
   call.v_stride = op.v.stride0;
   call.a_stride = op.a.stride0;
@@ -95,9 +98,10 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
     call.start_sums = starts_of(op.key_sum, x, call, cuda);
   }
   const bool channels = by_channel(op), sums = op.key_sum || op.normalize || op.denominator;
-  if (sums) {
-    call.sums = op.denominator ? op.denominator.as<float>()
-                               : cuda.scratch_of<float>(static_cast<size_t>(x.tokens) * static_cast<size_t>(x.Ho));
+  if (op.denominator) {
+    call.sums = op.denominator.as<float>();
+  } else if (op.normalize) {
+    call.sums = cuda.scratch_of<float>(static_cast<size_t>(x.tokens) * static_cast<size_t>(x.Ho));
   }
   const int K = chunks::kernel_width(x.K, op.rule, channels);
   const int bytes = chunks::record_layout(op.rule, channels, K).bytes(), slots = chunks::slot_count(x);

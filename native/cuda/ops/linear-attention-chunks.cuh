@@ -85,8 +85,8 @@ struct Call {
   const float *start, *start_sums;
   const int32_t* checkpoint_slots;
   int checkpoint_count, every;
-  bfloat16* out;
-  float* sums;  // z'q: float32 [T, Ho]
+  bfloat16* out;  // or null
+  float* sums;    // z'q: float32 [T, Ho], or null
   bool normalize;
   float scale, eps;
   // Records of the slots [first_slot, end_slot); rows that reach over an end of it hand their state on in `carry`.
@@ -335,7 +335,7 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
 // Launches over `call`.
 void prepare_scalar(const Call& call, LinearRule rule, Cuda& cuda);
 void prepare_channels(const Call& call, LinearRule rule, Cuda& cuda);
-void scan_sums(const Call& call, bool channels, Cuda& cuda);  // of the additive rule: key sums, and `sums`
+void scan_sums(const Call& call, bool channels, Cuda& cuda);  // of the additive rule: key sums, and z'q
 void scan_additive(const Call& call, bool channels, Cuda& cuda);
 void scan_delta(const Call& call, bool channels, Cuda& cuda);
 void scan_low_rank(const Call& call, Cuda& cuda);
