@@ -29,8 +29,8 @@ __global__ __launch_bounds__(kThreads) void prepare_scalar_kernel(Call call) {
   auto& shared = *reinterpret_cast<ScalarShared*>(k_tile + K * 128);
   const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
   const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
-  load_tile_async<kThreads, K / 8>(k_tile, k, call.k_stride, chunk, x.K / 8);
-  load_tile_async<kThreads, K / 8>(q_tile, q, call.q_stride, chunk, x.K / 8);
+  load_tile_async<kThreads, K / 8>(k_tile, k, call.k_stride, chunk, x.K / 8, static_cast<int>(threadIdx.x));
+  load_tile_async<kThreads, K / 8>(q_tile, q, call.q_stride, chunk, x.K / 8, static_cast<int>(threadIdx.x));
   copy_async_commit();
 
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, p = lane % 4;

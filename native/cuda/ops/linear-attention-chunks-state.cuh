@@ -23,19 +23,24 @@ __device__ __forceinline__ void group_barrier(int group) {
   named_barrier<4, kThreads>();
 }
 
-// kAlone_: without records.
-template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, bool kAlone_>
+// kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch.
+enum class ScanKind { kRecords, kAlone, kWarpgroup };
+template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
-  static constexpr bool kAlone = kAlone_;
-  static constexpr int kThreads = kGroups * kSplit * kWarp;
+  static constexpr bool kAlone = kKind == ScanKind::kAlone;
+  static constexpr bool kWarpgroup = kKind == ScanKind::kWarpgroup;
+  static constexpr int kWorkers = kGroups * kSplit * kWarp;
+  static constexpr int kFetchers = kWarpgroup ? 2 * kWarp : kWorkers;
+  static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
   static constexpr StageLayout stage{record, kChannels, kWidth};
-  static constexpr int kShared = stage.shared(kSplit == 1 ? 0 : kGroups);
+  static constexpr int kStages = kWarpgroup && 3 * stage.bytes() <= (226 << 10) ? 3 : 2;
+  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
@@ -48,7 +53,7 @@ struct ScanBlock {
   Row row;
   int n, head, state_head, slice;
   char* memory;
-  int lane, g, p, group, part;
+  int lane, g, p, group, part;  // of a worker
   Sums state[Traits::kParts];
 
   __device__ __forceinline__ int own_block(int i) const {
@@ -57,22 +62,24 @@ struct ScanBlock {
     return part;
   }
 
-  __device__ __forceinline__ void fetch(int c, char* stage) {
+  // By `thread` of kFetchers.
+  __device__ __forceinline__ void fetch(int c, char* stage, int thread) {
+    constexpr int kFetchers = Traits::kFetchers;
     const Chunk chunk = chunk_of(row, c);
     const LinearSizes& x = call.sizes;
     if constexpr (!Traits::kChannels) {
       const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
       const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
-      load_tile_async<Traits::kThreads, K / 8>(stage, q, call.q_stride, chunk, x.K / 8);
-      load_tile_async<Traits::kThreads, K / 8>(stage + K * 128, k, call.k_stride, chunk, x.K / 8);
+      load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
+      load_tile_async<kFetchers, K / 8>(stage + K * 128, k, call.k_stride, chunk, x.K / 8, thread);
     }
     if constexpr (!Traits::kAlone) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
-      copy_record_async<Traits::kThreads, Traits::record.read()>(stage + Traits::stage.given(), record);
+      copy_record_async<kFetchers, Traits::record.read()>(stage + Traits::stage.given(), record, thread);
     }
     const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
     constexpr int kPieces = Traits::kWidth / 8;
-    load_tile_async<Traits::kThreads, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces);
+    load_tile_async<kFetchers, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces, thread);
   }
 
   // The record of a chunk that is in shared memory, by all warps: of its gates, by the last warp, and q k'.
@@ -150,6 +157,19 @@ struct ScanBlock {
     const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
     load_state(call.start ? call.start + carry_offset(at) : slot_state(slot));
   }
+  // The state before chunk `first`.
+  __device__ __forceinline__ void enter(int first) {
+#pragma unroll
+    for (int i = 0; i < Traits::kParts; i++) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) state[i][e / 4][e % 4] = 0.0f;
+    }
+    if (first == 0) {
+      begin();
+    } else {
+      load_state(call.carry_in + carry_offset(head));
+    }
+  }
   __device__ __forceinline__ void end() {
     if (call.state == nullptr || head % call.sizes.G != 0) return;
     const int slot = checked_slot(call.fault, FaultName::kWriteSlots, call.sequences.write_slots, n, call.sizes.slots);
@@ -163,7 +183,6 @@ struct ScanBlock {
   }
 
   __device__ __forceinline__ void store_out(const Chunk& chunk, int block, const Sums& out) {
-    if (call.out == nullptr) return;
     const LinearSizes& x = call.sizes;
 #pragma unroll
     for (int low = 0; low < 2; low++) {
@@ -172,19 +191,48 @@ struct ScanBlock {
       const int64_t at = static_cast<int64_t>(chunk.first + token) * x.Ho + head;
       float by = call.scale;
       if (call.normalize && present) by = 1.0f / (call.sums[at] + call.eps);
-      const uint32_t first = pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by);
-      const uint32_t second = pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by);
-      // A lane of even place takes four state rows of the first eight, the next one four of the others.
-      const bool even = p % 2 == 0;
-      const uint32_t other = __shfl_xor_sync(kFullMask, even ? second : first, 1);
-      const int r = slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
-      if (present)
-        *reinterpret_cast<uint2*>(call.out + at * x.V + r) =
-            even ? make_uint2(first, other) : make_uint2(other, second);
+      store_pairs(at, present, pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by),
+                  pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by));
+    }
+  }
+  // The same of sums whose rows are state rows.
+  __device__ __forceinline__ void store_out_transposed(const Chunk& chunk, int block, const Sums& out) {
+    const LinearSizes& x = call.sizes;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float by[2] = {call.scale, call.scale};
+      if (call.normalize) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          const int token = block * kBlock + half * 8 + 2 * p + i - chunk.skip;
+          const bool present = token >= 0 && token < chunk.count;
+          by[i] =
+              1.0f / ((present ? call.sums[static_cast<int64_t>(chunk.first + token) * x.Ho + head] : 1.0f) + call.eps);
+        }
+      }
+      const uint32_t first = transpose_8x8(pack(out[half][0] * by[0], out[half][1] * by[1]));
+      const uint32_t second = transpose_8x8(pack(out[half][2] * by[0], out[half][3] * by[1]));
+      const int token = block * kBlock + half * 8 + g - chunk.skip;
+      store_pairs(static_cast<int64_t>(chunk.first + token) * x.Ho + head, token >= 0 && token < chunk.count, first,
+                  second);
+    }
+  }
+  // A token's outputs of state rows 2p, 2p + 1 and 8 + 2p, 9 + 2p of the group.
+  __device__ __forceinline__ void store_pairs(int64_t at, bool present, uint32_t first, uint32_t second) {
+    // A lane of even place takes four state rows of the first eight, the next one four of the others.
+    const bool even = p % 2 == 0;
+    const uint32_t other = __shfl_xor_sync(kFullMask, even ? second : first, 1);
+    const int r = slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
+    if (present && call.out != nullptr) {
+      *reinterpret_cast<uint2*>(call.out + at * call.sizes.V + r) =
+          even ? make_uint2(first, other) : make_uint2(other, second);
     }
   }
 
+  __device__ __forceinline__ void decay_state(const float* gates);
   __device__ void run_chunk(int c, const char* stage);
+  __device__ void walk_warpgroup(int first, int end_chunk);
+  __device__ void walk(int first, int end_chunk);
   __device__ void run();
 };
 

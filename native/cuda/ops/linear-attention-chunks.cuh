@@ -57,7 +57,10 @@ struct StageLayout {
   int rows;
   __host__ __device__ constexpr int given() const { return channels ? 0 : 2 * record.K * 128; }
   __host__ __device__ constexpr int values() const { return given() + record.rest(); }
-  __host__ __device__ constexpr int bytes() const { return values() + (rows + 63) / 64 * kPanelBytes; }
+  // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
+  __host__ __device__ constexpr int bytes() const {
+    return (values() + (rows + 63) / 64 * kPanelBytes + 1023) / 1024 * 1024;
+  }
   // Of a block with two stages, whose groups of warps exchange 16 state rows and v'; or two sums of log decays.
   __host__ __device__ constexpr int shared(int groups) const {
     return 2 * bytes() + (groups > 0 ? groups * (record.K / kBlock + kBlocks) * 512 : 2 * kTokens * 4);
@@ -289,16 +292,16 @@ __device__ __forceinline__ void load_tile_block_transposed(Fragment& to, const c
 }
 
 // Copies `pieces` 16-byte pieces of each of a chunk's tokens into a tile of kPieces, in the background; the others and
-// those of other tokens become zeros. `from`: the piece 0 of the chunk's first token.
+// those of other tokens become zeros. `from`: the piece 0 of the chunk's first token. By `thread` of kThreads.
 template <int kThreads, int kPieces>
 __device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from, int64_t stride, const Chunk& chunk,
-                                                int pieces) {
+                                                int pieces, int thread) {
   constexpr int kAtOnce = kThreads % kPieces == 0 ? kPieces : 8;  // of a token
   static_assert(kThreads % kAtOnce == 0 && kPieces % kAtOnce == 0);
   constexpr int kStep = kThreads / kAtOnce;  // tokens
-  const int first = static_cast<int>(threadIdx.x) / kAtOnce;
+  const int first = thread / kAtOnce;
 #pragma unroll
-  for (int piece = static_cast<int>(threadIdx.x) % kAtOnce; piece < kPieces; piece += kAtOnce) {
+  for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
     const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
 #pragma unroll
     for (int i = 0; i < kTokens; i += kStep) {
@@ -313,8 +316,8 @@ __device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from
 
 // Copies what lies together, in the background.
 template <int kThreads, int kBytes>
-__device__ __forceinline__ void copy_record_async(char* to, const char* from) {
-  const int at = static_cast<int>(threadIdx.x) * 16;
+__device__ __forceinline__ void copy_record_async(char* to, const char* from, int thread) {
+  const int at = thread * 16;
 #pragma unroll
   for (int i = 0; i < kBytes; i += kThreads * 16) {
     if (i + kThreads * 16 <= kBytes || at + i < kBytes) copy_async_16(to + at + i, from + at + i);
