@@ -3,37 +3,11 @@
 // fragments as they are). kSplit warps share 16 rows: each holds a part of the channels and makes the output of a part
 // of the tokens; they exchange the state and v', rounded to bfloat16 as the products take them.
 #pragma once
+#include "cuda/ops/linear-attention-chunks-segments.cuh"
 #include "cuda/ops/linear-attention-chunks-step.cuh"
+#include "cuda/ops/linear-attention-chunks-warpgroup.cuh"
 
 namespace linattn::cuda::chunks {
-
-// Workers take chunk after chunk from a ring of stages that the other warps fill.
-template <class Traits>
-__device__ __forceinline__ void ScanBlock<Traits>::walk_warpgroup(int first, int end_chunk) {
-  constexpr int kAhead = Traits::kStages - 1;
-  const auto stage_of = [&](int c) { return memory + (c - first) % Traits::kStages * Traits::stage.bytes(); };
-  const int thread = static_cast<int>(threadIdx.x) - Traits::kWorkers;
-  if (thread >= 0) {
-    const auto fetch_or_nothing = [&](int c) {
-      if (c < end_chunk) fetch(c, stage_of(c), thread);
-      copy_async_commit();
-    };
-    for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
-    for (int c = first; c < end_chunk; c++) {
-      copy_async_wait<kAhead - 1>();
-      publish_to_products();
-      __syncthreads();
-      fetch_or_nothing(c + kAhead);
-    }
-    return;
-  }
-  enter(first);
-  for (int c = first; c < end_chunk; c++) {
-    __syncthreads();
-    run_chunk(c, stage_of(c));
-    checkpoint(c);
-  }
-}
 
 template <class Traits>
 __device__ __forceinline__ void ScanBlock<Traits>::walk(int first, int end_chunk) {
@@ -66,53 +40,68 @@ __device__ __forceinline__ void ScanBlock<Traits>::walk(int first, int end_chunk
   }
 }
 
-template <class Traits>
-__device__ __forceinline__ void ScanBlock<Traits>::run() {
+// A block is a ScanBlock or WarpgroupChunks.
+template <class Traits, class Block>
+__device__ __forceinline__ void run_scan(Block& block) {
+  const Call& call = block.call;
+  const Row& row = block.row;
   const int first = max(0, call.first_slot - row.slot), end_chunk = min(row.chunks, call.end_slot - row.slot);
   const bool empty = row.chunks == 0 && row.slot >= call.first_slot && row.slot < call.end_slot;
   if (first >= end_chunk && !empty) return;
-  const bool works = static_cast<int>(threadIdx.x) < Traits::kWorkers;
-  if constexpr (Traits::kWarpgroup) {
-    walk_warpgroup(first, end_chunk);
-  } else {
-    walk(first, end_chunk);
-  }
-  if (!works) return;
-  if (end_chunk < row.chunks) {
-    store_state(call.carry_out + carry_offset(head));
-  } else {
-    end();
+  const Segment segment = segment_of(call, first, end_chunk, block.segment);
+  if (segment.first >= segment.end && !(empty && block.segment == 0)) return;
+  if (Traits::kEnds && (segment.last || (block.segment == 0 && block.of_transition()))) return;
+  block.walk(segment.first, segment.end);
+  if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) return;
+  if constexpr (Traits::kEnds) {
+    block.store_state(block.segment_rows(block.segment));
+  } else if (segment.last) {
+    if (end_chunk < row.chunks) {
+      block.store_state(call.carry_out + block.carry_offset(block.head));
+    } else {
+      block.end();
+    }
   }
 }
 
-// Blocks: rows x output heads x slices, slices first.
+template <class Traits>
+__host__ __device__ __forceinline__ int slices_of(const LinearSizes& x) {
+  const bool transitions = Traits::kEnds && Traits::rule != LinearRule::kAdditive;
+  return (x.V + (transitions ? Traits::K : 0)) / Traits::kWidth;
+}
+
+// Blocks: rows x segments x heads (of ends: state heads) x slices, slices first.
 template <class Traits>
 __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call) {
-  const int slices = call.sizes.V / Traits::kWidth;
+  const int slices = slices_of<Traits>(call.sizes);
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
-  const int n = call.sizes.single_rows + at / call.sizes.Ho, head = at % call.sizes.Ho;
+  const int heads = Traits::kEnds ? call.sizes.H : call.sizes.Ho, segments = call.segments;
+  const int n = call.sizes.single_rows + at / heads / segments, segment = at / heads % segments;
+  const int head = at % heads * (Traits::kEnds ? call.sizes.G : 1);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  ScanBlock<Traits> block{call,
-                          row_of(call, n),
-                          n,
-                          head,
-                          head / call.sizes.G,
-                          slice,
-                          dynamic_shared<char>(),
-                          lane,
-                          lane / 4,
-                          lane % 4,
-                          warp / Traits::kSplit,
-                          warp % Traits::kSplit,
-                          {}};
-  block.run();
+  using Block = std::conditional_t<Traits::kWarpgroup, WarpgroupChunks<Traits>, ScanBlock<Traits>>;
+  Block block{call,
+              row_of(call, n),
+              n,
+              head,
+              head / call.sizes.G,
+              slice,
+              segment,
+              dynamic_shared<char>(),
+              lane,
+              lane / 4,
+              lane % 4,
+              warp / Traits::kSplit,
+              warp % Traits::kSplit,
+              {}};
+  run_scan<Traits>(block);
 }
 
 template <class Traits>
 void launch_scan(const Call& call, Cuda& cuda) {
   const LinearSizes& x = call.sizes;
-  const int slices = x.V / Traits::kWidth;
-  const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * x.Ho * slices));
+  const int heads = Traits::kEnds ? x.H : x.Ho, segments = call.segments;
+  const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));
   launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call);
 }
 
@@ -136,10 +125,14 @@ void scan(const Call& call, Cuda& cuda) {
     }
   }
   const int64_t processors = cuda.properties.multiprocessors;
-  if constexpr (K < 256) {
-    if (cuda.properties.capability == 90 && tried.template operator()<64, 1, ScanKind::kWarpgroup>(true)) return;
-  }
   if constexpr (K <= 128) {
+    if (by_warpgroups(call.sizes, cuda)) {
+      if (call.segments > 1) {
+        launch_scan<ScanTraits<K, 64, 1, rule, channels, ScanKind::kEnds>>(call, cuda);
+        join_segments<K, rule, channels>(call, cuda);
+      }
+      return launch_scan<ScanTraits<K, 64, 1, rule, channels, ScanKind::kWarpgroup>>(call, cuda);
+    }
     if (tried.template operator()<128, 1>(wide == 128)) return;
     if (tried.template operator()<64, 1>(wide > 0)) return;
   }

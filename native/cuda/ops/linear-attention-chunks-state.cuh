@@ -23,22 +23,23 @@ __device__ __forceinline__ void group_barrier(int group) {
   named_barrier<4, kThreads>();
 }
 
-// kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch.
-enum class ScanKind { kRecords, kAlone, kWarpgroup };
+// kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch. kEnds: the
+// same for the ends and transitions of segments alone.
+enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds };
 template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
   static constexpr bool kAlone = kKind == ScanKind::kAlone;
-  static constexpr bool kWarpgroup = kKind == ScanKind::kWarpgroup;
+  static constexpr bool kEnds = kKind == ScanKind::kEnds, kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds;
   static constexpr int kWorkers = kGroups * kSplit * kWarp;
-  static constexpr int kFetchers = kWarpgroup ? 2 * kWarp : kWorkers;
+  static constexpr int kFetchers = kWarpgroup ? 4 * kWarp : kWorkers;
   static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
-  static constexpr StageLayout stage{record, kChannels, kWidth};
+  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth};
   static constexpr int kStages = kWarpgroup && 3 * stage.bytes() <= (226 << 10) ? 3 : 2;
   static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
@@ -51,7 +52,7 @@ struct ScanBlock {
   static constexpr int K = Traits::K, kSplit = Traits::kSplit;
   const Call& call;
   Row row;
-  int n, head, state_head, slice;
+  int n, head, state_head, slice, segment;
   char* memory;
   int lane, g, p, group, part;  // of a worker
   Sums state[Traits::kParts];
@@ -62,6 +63,19 @@ struct ScanBlock {
     return part;
   }
 
+  // Whether the rows of this block are those of a transition.
+  __device__ __forceinline__ bool of_transition() const {
+    return Traits::kEnds && slice >= call.sizes.V / Traits::kWidth;
+  }
+  // Of the state rows in `ends` or, from its own slice on, in `transitions`.
+  __device__ __forceinline__ float* segment_rows(int of_segment) const {
+    const int64_t at = call.segment_index(n, state_head, of_segment);
+    if (!of_transition()) return call.ends + at * call.sizes.V * K;
+    return call.transitions + at * K * K - static_cast<int64_t>(call.sizes.V) * K;
+  }
+
+  static constexpr int kKeys = Traits::kEnds ? 0 : K * 128;  // of scalar decays, in a stage
+
   // By `thread` of kFetchers.
   __device__ __forceinline__ void fetch(int c, char* stage, int thread) {
     constexpr int kFetchers = Traits::kFetchers;
@@ -70,16 +84,20 @@ struct ScanBlock {
     if constexpr (!Traits::kChannels) {
       const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
       const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
-      load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
-      load_tile_async<kFetchers, K / 8>(stage + K * 128, k, call.k_stride, chunk, x.K / 8, thread);
+      if constexpr (!Traits::kEnds) load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
+      load_tile_async<kFetchers, K / 8>(stage + kKeys, k, call.k_stride, chunk, x.K / 8, thread);
     }
     if constexpr (!Traits::kAlone) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
-      copy_record_async<kFetchers, Traits::record.read()>(stage + Traits::stage.given(), record, thread);
+      constexpr int kSkipped = Traits::kEnds && Traits::kChannels ? Traits::record.tile(1) : 0;  // queries
+      copy_record_async<kFetchers, Traits::record.read() - kSkipped>(stage + Traits::stage.given() + kSkipped,
+                                                                     record + kSkipped, thread);
     }
-    const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
-    constexpr int kPieces = Traits::kWidth / 8;
-    load_tile_async<kFetchers, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces, thread);
+    if (!of_transition()) {
+      const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
+      constexpr int kPieces = Traits::kWidth / 8;
+      load_tile_async<kFetchers, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces, thread);
+    }
   }
 
   // The record of a chunk that is in shared memory, by all warps: of its gates, by the last warp, and q k'.
@@ -113,7 +131,11 @@ struct ScanBlock {
 
   // v' of a token block as fragments: state rows x tokens.
   __device__ __forceinline__ void load_values(Fragment& to, const char* stage, int block) const {
-    load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
+    if (of_transition()) {
+      to[0] = to[1] = to[2] = to[3] = 0;
+    } else {
+      load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
+    }
   }
 
   // This warp's part of a state in memory; `base` is the head's.
@@ -159,12 +181,18 @@ struct ScanBlock {
   }
   // The state before chunk `first`.
   __device__ __forceinline__ void enter(int first) {
+    const int row0 = (slice - call.sizes.V / Traits::kWidth) * Traits::kWidth + group * 16 + g;  // of a transition
 #pragma unroll
     for (int i = 0; i < Traits::kParts; i++) {
 #pragma unroll
-      for (int e = 0; e < 8; e++) state[i][e / 4][e % 4] = 0.0f;
+      for (int e = 0; e < 8; e++) {
+        const int r = row0 + e % 4 / 2 * 8, c = (part * Traits::kParts + i) * kBlock + e / 4 * 8 + 2 * p + e % 2;
+        state[i][e / 4][e % 4] = of_transition() && r == c ? 1.0f : 0.0f;
+      }
     }
-    if (first == 0) {
+    if (segment > 0) {
+      if constexpr (!Traits::kEnds) load_state(segment_rows(segment - 1));
+    } else if (first == 0) {
       begin();
     } else {
       load_state(call.carry_in + carry_offset(head));
@@ -178,7 +206,8 @@ struct ScanBlock {
 
   // After chunk c, where a multiple of `every` is passed.
   __device__ __forceinline__ void checkpoint(int c) {
-    const int slot = head % call.sizes.G == 0 ? checkpoint_slot(call, row, n, c) : -1;
+    const bool kept = !Traits::kEnds && head % call.sizes.G == 0;
+    const int slot = kept ? checkpoint_slot(call, row, n, c) : -1;
     if (slot >= 0) store_state(slot_state(slot));
   }
 
@@ -195,28 +224,6 @@ struct ScanBlock {
                   pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by));
     }
   }
-  // The same of sums whose rows are state rows.
-  __device__ __forceinline__ void store_out_transposed(const Chunk& chunk, int block, const Sums& out) {
-    const LinearSizes& x = call.sizes;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float by[2] = {call.scale, call.scale};
-      if (call.normalize) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          const int token = block * kBlock + half * 8 + 2 * p + i - chunk.skip;
-          const bool present = token >= 0 && token < chunk.count;
-          by[i] =
-              1.0f / ((present ? call.sums[static_cast<int64_t>(chunk.first + token) * x.Ho + head] : 1.0f) + call.eps);
-        }
-      }
-      const uint32_t first = transpose_8x8(pack(out[half][0] * by[0], out[half][1] * by[1]));
-      const uint32_t second = transpose_8x8(pack(out[half][2] * by[0], out[half][3] * by[1]));
-      const int token = block * kBlock + half * 8 + g - chunk.skip;
-      store_pairs(static_cast<int64_t>(chunk.first + token) * x.Ho + head, token >= 0 && token < chunk.count, first,
-                  second);
-    }
-  }
   // A token's outputs of state rows 2p, 2p + 1 and 8 + 2p, 9 + 2p of the group.
   __device__ __forceinline__ void store_pairs(int64_t at, bool present, uint32_t first, uint32_t second) {
     // A lane of even place takes four state rows of the first eight, the next one four of the others.
@@ -231,9 +238,7 @@ struct ScanBlock {
 
   __device__ __forceinline__ void decay_state(const float* gates);
   __device__ void run_chunk(int c, const char* stage);
-  __device__ void walk_warpgroup(int first, int end_chunk);
   __device__ void walk(int first, int end_chunk);
-  __device__ void run();
 };
 
 }  // namespace linattn::cuda::chunks

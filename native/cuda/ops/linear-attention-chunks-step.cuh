@@ -1,6 +1,5 @@
-// What a block of the scan does with one chunk.
+// What the warps of a block of the scan do with one chunk.
 #pragma once
-#include "cuda/ops/linear-attention-chunks-products.cuh"
 #include "cuda/ops/linear-attention-chunks-state.cuh"
 
 namespace linattn::cuda::chunks {
@@ -30,8 +29,8 @@ __device__ __forceinline__ void ScanBlock<Traits>::run_chunk(int c, const char* 
   constexpr RecordLayout record = Traits::record;
   const char* given = stage + Traits::stage.given();
   const char* query = Traits::kChannels ? given + record.tile(kQuery) : stage;
-  const char* write = Traits::kChannels ? given + record.tile(kWrite) : stage + K * 128;
-  const char* read = Traits::kChannels ? given + record.tile(kRead) : stage + K * 128;
+  const char* write = Traits::kChannels ? given + record.tile(kWrite) : stage + kKeys;
+  const char* read = Traits::kChannels ? given + record.tile(kRead) : stage + kKeys;
   const auto* gates = reinterpret_cast<const float*>(given + record.gate());
   char* states = memory + 2 * Traits::stage.bytes() + group * (K / kBlock + kBlocks) * 512;
   char* values = states + K / kBlock * 512;
@@ -50,46 +49,26 @@ __device__ __forceinline__ void ScanBlock<Traits>::run_chunk(int c, const char* 
 
   // The state before the chunk, read by queries and keys.
   Sums out[Traits::kOwn], told[Traits::kOwn];
-  if constexpr (Traits::kWarpgroup) {
-    Fragment x[K / kBlock];
 #pragma unroll
-    for (int i = 0; i < K / kBlock; i++) pack_block(x[i], state[i]);
-    begin_products();
-    if constexpr (rule != LinearRule::kAdditive) {
-      multiply_tokens<false>(told, x[0], read, 0, lane);
+  for (int own = 0; own < Traits::kOwn; own++) {
 #pragma unroll
-      for (int i = 1; i < K / kBlock; i++) multiply_tokens<true>(told, x[i], read, i * kBlock, lane);
-      commit_products();
+    for (int e = 0; e < 8; e++) out[own][e / 4][e % 4] = told[own][e / 4][e % 4] = 0.0f;
+  }
+#pragma unroll
+  for (int i = 0; i < K / kBlock; i++) {
+    Fragment x, y;
+    if constexpr (kSplit == 1) {
+      pack_block(x, state[i]);
+    } else {
+      load_block(x, states + i * 512, lane);
     }
-    multiply_tokens<false>(out, x[0], query, 0, lane);
-#pragma unroll
-    for (int i = 1; i < K / kBlock; i++) multiply_tokens<true>(out, x[i], query, i * kBlock, lane);
-    commit_products();
-    if constexpr (rule != LinearRule::kAdditive) {
-      finish_products<1>(told);
-    }
-  } else {
 #pragma unroll
     for (int own = 0; own < Traits::kOwn; own++) {
-#pragma unroll
-      for (int e = 0; e < 8; e++) out[own][e / 4][e % 4] = told[own][e / 4][e % 4] = 0.0f;
-    }
-#pragma unroll
-    for (int i = 0; i < K / kBlock; i++) {
-      Fragment x, y;
-      if constexpr (kSplit == 1) {
-        pack_block(x, state[i]);
-      } else {
-        load_block(x, states + i * 512, lane);
-      }
-#pragma unroll
-      for (int own = 0; own < Traits::kOwn; own++) {
-        load_tile_block(y, query, own_block(own) * kBlock, i * kBlock, lane);
-        multiply(out[own], y, x);
-        if constexpr (rule != LinearRule::kAdditive) {
-          load_tile_block(y, read, own_block(own) * kBlock, i * kBlock, lane);
-          multiply(told[own], x, y);
-        }
+      load_tile_block(y, query, own_block(own) * kBlock, i * kBlock, lane);
+      multiply(out[own], y, x);
+      if constexpr (rule != LinearRule::kAdditive) {
+        load_tile_block(y, read, own_block(own) * kBlock, i * kBlock, lane);
+        multiply(told[own], x, y);
       }
     }
   }
@@ -192,91 +171,47 @@ __device__ __forceinline__ void ScanBlock<Traits>::run_chunk(int c, const char* 
   }
 
   const Chunk chunk = chunk_of(row, c);
-  if constexpr (Traits::kWarpgroup) {
-    decay_state(gates);
-    begin_products();
 #pragma unroll
-    for (int i = 0; i < Traits::kParts; i += kBlocks) {
-      auto& channels = reinterpret_cast<Sums(&)[kBlocks]>(state[i]);
+  for (int own = 0; own < Traits::kOwn; own++) {
+    const int block = own_block(own);
+    if constexpr (!Traits::kChannels) {
 #pragma unroll
-      for (int j = 0; j < kBlocks; j++) {
-        if constexpr (rule == LinearRule::kLowRank) {
-          multiply_channels(channels, given_values[j], write, j * kBlock, i * kBlock, lane);
-          multiply_channels(channels, updates[j], given + record.tile(kWriteLow), j * kBlock, i * kBlock, lane);
-        } else {
-          multiply_channels(channels, Traits::kChannels ? updates[j] : late_updates[j], write, j * kBlock, i * kBlock,
-                            lane);
-        }
-      }
-    }
-    commit_products();
-    finish_products<1>(out);
-#pragma unroll
-    for (int i = 0; i < kBlocks; i++) {
-      if constexpr (!Traits::kChannels) {
+      for (int low = 0; low < 2; low++) {
+        const float gate = gates[block * kBlock + g + low * 8];
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-          const float2 gate = *reinterpret_cast<const float2*>(gates + i * kBlock + half * 8 + 2 * p);
-#pragma unroll
-          for (int e = 0; e < 4; e++) out[i][half][e] *= e % 2 ? gate.y : gate.x;
+          out[own][half][low * 2] *= gate;
+          out[own][half][low * 2 + 1] *= gate;
         }
       }
-#pragma unroll
-      for (int j = 0; j <= i; j++) {
-        Fragment y;
-        matrix(y, kOut, i, j);
-        if constexpr (rule == LinearRule::kLowRank) {
-          multiply(out[i], given_values[j], y);
-          matrix(y, kOutLow, i, j);
-        }
-        multiply(out[i], updates[j], y);
-      }
-      store_out_transposed(chunk, i, out[i]);
     }
-    finish_products<0>(state);
-  } else {
 #pragma unroll
-    for (int own = 0; own < Traits::kOwn; own++) {
-      const int block = own_block(own);
-      if constexpr (!Traits::kChannels) {
-#pragma unroll
-        for (int low = 0; low < 2; low++) {
-          const float gate = gates[block * kBlock + g + low * 8];
-#pragma unroll
-          for (int half = 0; half < 2; half++) {
-            out[own][half][low * 2] *= gate;
-            out[own][half][low * 2 + 1] *= gate;
-          }
-        }
+    for (int j = 0; j < kBlocks; j++) {
+      if (j > block) continue;
+      Fragment y;
+      matrix(y, kOut, block, j);
+      if constexpr (rule == LinearRule::kLowRank) {
+        multiply(out[own], y, given_values[j]);
+        matrix(y, kOutLow, block, j);
       }
-#pragma unroll
-      for (int j = 0; j < kBlocks; j++) {
-        if (j > block) continue;
-        Fragment y;
-        matrix(y, kOut, block, j);
-        if constexpr (rule == LinearRule::kLowRank) {
-          multiply(out[own], y, given_values[j]);
-          matrix(y, kOutLow, block, j);
-        }
-        multiply(out[own], y, updates[j]);
-      }
-      store_out(chunk, block, out[own]);
+      multiply(out[own], y, updates[j]);
     }
+    store_out(chunk, block, out[own]);
+  }
 
-    decay_state(gates);
+  decay_state(gates);
 #pragma unroll
-    for (int i = 0; i < Traits::kParts; i++) {
-      const int c0 = (part * Traits::kParts + i) * kBlock;
+  for (int i = 0; i < Traits::kParts; i++) {
+    const int c0 = (part * Traits::kParts + i) * kBlock;
 #pragma unroll
-      for (int j = 0; j < kBlocks; j++) {
-        Fragment y;
-        load_tile_block_transposed(y, write, j * kBlock, c0, lane);
-        if constexpr (rule == LinearRule::kLowRank) {
-          multiply(state[i], given_values[j], y);
-          load_tile_block_transposed(y, given + record.tile(kWriteLow), j * kBlock, c0, lane);
-        }
-        multiply(state[i], Traits::kChannels ? updates[j] : late_updates[j], y);
+    for (int j = 0; j < kBlocks; j++) {
+      Fragment y;
+      load_tile_block_transposed(y, write, j * kBlock, c0, lane);
+      if constexpr (rule == LinearRule::kLowRank) {
+        multiply(state[i], given_values[j], y);
+        load_tile_block_transposed(y, given + record.tile(kWriteLow), j * kBlock, c0, lane);
       }
+      multiply(state[i], Traits::kChannels ? updates[j] : late_updates[j], y);
     }
   }
 }

@@ -49,7 +49,7 @@ bool chunk_supports(const LinearAttention& op, const LinearSizes& x, const Cuda&
   if (!op.k || x.dtype != DType::kBFloat16 || op.decay == LinearDecay::kValue) return false;
   if (x.K % 8 != 0 || x.K > (by_channel(op) && op.rule != LinearRule::kAdditive ? 128 : 256)) return false;
   const int K = chunks::kernel_width(x.K, op.rule, by_channel(op));
-  const chunks::StageLayout least{chunks::record_layout(op.rule, by_channel(op), K), by_channel(op), 16};
+  const chunks::StageLayout least{chunks::record_layout(op.rule, by_channel(op), K), by_channel(op), true, 16};
   if (least.shared(1) > cuda.properties.shared_memory) return false;
   if (x.V % 16 != 0 || op.checkpoint_every % chunks::kTokens != 0 || x.Ho > 65535 || x.rows > 65535) return false;
   return aligned(op.q, 16) && aligned(op.k, 16) && aligned(op.v, 16) && aligned(op.a, 16) && aligned(op.b, 16) &&
@@ -105,11 +105,22 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   }
   const int K = chunks::kernel_width(x.K, op.rule, channels);
   const int bytes = chunks::record_layout(op.rule, channels, K).bytes(), slots = chunks::slot_count(x);
+  const int most_chunks = static_cast<int>(ceil_div(x.max_tokens, chunks::kTokens)) + 1;
   const bool alone = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0;
   const int64_t most = alone ? slots : std::max<int64_t>(64, kRecordBytes / bytes / x.Ho);
   const int window = static_cast<int>(std::min<int64_t>(slots, most));
   if (!alone) call.records = cuda.scratch_of<char>(static_cast<size_t>(int64_t{window} * x.Ho * bytes));
   if (sums) call.chunk_sums = cuda.scratch_of<float>(static_cast<size_t>(int64_t{window} * x.Ho * x.K));
+  const int row_chunks = std::min(most_chunks, window);
+  call.segments = alone ? 1 : chunks::segments_of(x, row_chunks, cuda);
+  call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
+  if (call.segments > 1) {
+    const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
+    call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));
+    if (op.rule != LinearRule::kAdditive) {
+      call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads * x.K * x.K));
+    }
+  }
   float* carry[2] = {};
   const int64_t state_floats = int64_t{x.Ho} * (x.V + 1) * x.K;
   if (window < slots) {

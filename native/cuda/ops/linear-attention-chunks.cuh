@@ -3,6 +3,8 @@
 // scan walks a row's chunks with the state in registers. All matrices of a chunk are lower triangular with blocks of 16
 // x 16.
 #pragma once
+#include <algorithm>
+
 #include "cuda/device/launch.cuh"
 #include "cuda/device/mma.cuh"
 #include "cuda/ops/linear-attention.h"
@@ -50,12 +52,12 @@ __host__ __device__ constexpr RecordLayout record_layout(LinearRule rule, bool c
   const int tiles = rule == LinearRule::kAdditive ? 2 : rule == LinearRule::kDelta ? 3 : 4;
   return {channels ? tiles : 0, matrices, channels ? K : kScalarGates, K};
 }
-// A stage of the scan: of scalar decays q and k; the record; v of `rows` state rows.
+// A stage of the scan: of scalar decays k and, for outputs, q; the record; v of `rows` state rows.
 struct StageLayout {
   RecordLayout record;
-  bool channels;
+  bool channels, outputs;
   int rows;
-  __host__ __device__ constexpr int given() const { return channels ? 0 : 2 * record.K * 128; }
+  __host__ __device__ constexpr int given() const { return channels ? 0 : (outputs ? 2 : 1) * record.K * 128; }
   __host__ __device__ constexpr int values() const { return given() + record.rest(); }
   // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
   __host__ __device__ constexpr int bytes() const {
@@ -98,10 +100,19 @@ struct Call {
   int first_slot, end_slot;
   const float* carry_in;  // [Ho, V, K]
   float* carry_out;
+  // Each row's chunks between these slots are cut into segments of so many chunks, which are scanned side by side; 1:
+  // one segment. `ends` [rows from single_rows on, H, segments, V, K]: the state after each segment but the last. First
+  // that of a segment that starts from zero, with `transitions` [same, K, K]: what it makes of each row of the
+  // identity, where that is no diagonal matrix.
+  int segments, segment_chunks;
+  float *ends, *transitions;
   Fault* fault;
 
   __device__ char* record(int slot, int head, int bytes) const {
     return records + (static_cast<int64_t>(slot - first_slot) * sizes.Ho + head) * bytes;
+  }
+  __device__ int64_t segment_index(int n, int state_head, int segment) const {
+    return (int64_t{n - sizes.single_rows} * sizes.H + state_head) * segments + segment;
   }
   __device__ bool fresh(int n) const { return state == nullptr || sequences.read_slots[n] < 0; }
 };
@@ -130,6 +141,17 @@ __device__ __forceinline__ Row row_of(const Call& call, int n) {
   row.slot = first_slot_of(call, n);
   row.chunks = row.count > 0 ? (row.lead + row.count + kTokens - 1) / kTokens : 0;
   return row;
+}
+
+// The chunks of segment `segment` of a row's chunks [begin, end); none where it has fewer segments.
+struct Segment {
+  int first, end;
+  bool last;
+};
+__device__ __forceinline__ Segment segment_of(const Call& call, int begin, int end, int segment) {
+  if (call.segments == 1) return {begin, end, true};
+  const int first = min(begin + segment * call.segment_chunks, end), after = min(first + call.segment_chunks, end);
+  return {first, after, after == end};
 }
 
 // Tokens of a chunk: `skip` of its 64 lie before the row, `count` follow, the first of them packed token `first`.
@@ -333,6 +355,19 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
   const int64_t processors = cuda.properties.multiprocessors;
   if (x.K > 128) return 0;
   return scan_blocks(x, 128) >= processors ? 128 : scan_blocks(x, 64) >= 2 * processors ? 64 : 0;
+}
+
+// Whether the scan is that of Hopper's warpgroups.
+inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
+  return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
+}
+// Segments of a row of so many chunks, so that few heads fill the GPU. One for short rows, whose bits therefore do not
+// depend on the rows beside them.
+inline int segments_of(const LinearSizes& x, int chunks, const Cuda& cuda) {
+  constexpr int kLeastChunks = 6, kLeastRow = 16;
+  if (!by_warpgroups(x, cuda) || chunks < kLeastRow) return 1;
+  const int64_t fill = cuda.properties.multiprocessors / scan_blocks(x, 64);
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / kLeastChunks)));
 }
 
 // Launches over `call`.
