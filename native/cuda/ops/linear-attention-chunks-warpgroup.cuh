@@ -57,22 +57,22 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   }
 
   __device__ __forceinline__ void keep_out(const Chunk& chunk, const Sums (&out)[kBlocks]) {
-    const float scale = call.scale;
+    float by[4 * kBlocks] = {};  // of tokens 8 i + 2 p and the next one
+    if (call.normalize) {
+      // Of tokens that are not there a neighbour's: all loads are under way at once.
+#pragma unroll
+      for (int i = 0; i < 4 * kBlocks; i++) {
+        const int token = min(max(i / 2 * 8 + 2 * p + i % 2 - chunk.skip, 0), chunk.count - 1);
+        by[i] = call.sums[static_cast<int64_t>(chunk.first + token) * call.sizes.Ho + head];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4 * kBlocks; i++) by[i] = call.normalize ? 1.0f / (by[i] + call.eps) : call.scale;
 #pragma unroll
     for (int i = 0; i < 2 * kBlocks; i++) {
       const float* x = out[i / 2][i % 2];
-      float by[2] = {scale, scale};
-      if (call.normalize) {
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          const int token = i * 8 + 2 * p + e - chunk.skip;
-          const bool present = token >= 0 && token < chunk.count;
-          const int64_t at = static_cast<int64_t>(chunk.first + token) * call.sizes.Ho + head;
-          by[e] = 1.0f / ((present ? call.sums[at] : 1.0f) + call.eps);
-        }
-      }
-      pending.pairs[i][0] = pack(x[0] * by[0], x[1] * by[1]);
-      pending.pairs[i][1] = pack(x[2] * by[0], x[3] * by[1]);
+      pending.pairs[i][0] = pack(x[0] * by[2 * i], x[1] * by[2 * i + 1]);
+      pending.pairs[i][1] = pack(x[2] * by[2 * i], x[3] * by[2 * i + 1]);
     }
     pending.chunk = chunk;
   }
