@@ -164,14 +164,14 @@ class LinformerReader implements Reader {
   private readonly projection: Tensor<'float32'>;
   private readonly sequence: ReturnType<BlockCausalLinformer['createSequence']>;
 
-  constructor({ device, heads, width, capacity }: ReaderSizes, block: number, slots: number) {
+  constructor({ device, dtype, heads, width, capacity }: ReaderSizes, block: number, slots: number) {
     const each = block / slots;
     const mean = Float32Array.from({ length: block * slots }, (_, i) =>
       Math.floor(Math.floor(i / slots) / each) === i % slots ? 1 / each : 0,
     );
     this.projection = Tensor.from(mean, { dtype: 'float32', shape: [block, 1, slots], device });
     this.layer = new BlockCausalLinformer({ keyProjection: this.projection });
-    this.sequence = this.layer.createSequence({ capacity, heads, width, device });
+    this.sequence = this.layer.createSequence({ capacity, heads, width, dtype, device });
   }
 
   read({ q, k, v }: Tokens): Hidden {

@@ -2,13 +2,16 @@
 // mixtures each, and the current one token by token. It has to be trained as such.
 import { linattnError } from '../errors';
 import { convert, convertInto } from '../ops/convert';
+import { copySlots } from '../ops/copy-slots';
+import { gatherRows } from '../ops/gather-rows';
 import { linearAttention } from '../ops/linear-attention';
-import { packedSequences } from '../ops/sequences';
+import { packedSequences, type Sequences } from '../ops/sequences';
 import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
-import { leave, scope } from '../tensor/scope';
+import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type Hidden, pageTokens } from './layer';
+import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
+import type { Hidden } from './layer';
 
 export interface BlockCausalLinformerOptions {
   /** E, float32 [B, 1, kB] or [B, Hkv, kB]: row t = what token t of a block gives to each of its kB slots; kB % 8 = 0. */
@@ -17,54 +20,6 @@ export interface BlockCausalLinformerOptions {
   readonly valueProjection?: Tensor<'float32'> | undefined;
   /** Of the scores, D^(-1/2) by default. */
   readonly scale?: number | undefined;
-}
-
-/**
- * One sequence: the slots of its complete blocks, then the tokens of the current one, in pages; and the mixtures of the
- * current block so far. Belongs to whoever made it: no scope frees it.
- */
-export class BlockCausalSequence implements Disposable {
-  /** Tokens so far. */
-  length = 0;
-  /** @internal float32 [pages, 2, 64, Hkv, D] */
-  readonly pages: Tensor<'float32'>;
-  /** @internal int32 [1, pages], and its one row */
-  readonly pageTable: Tensor<'int32'>;
-  readonly tableRows: Tensor<'int32'>;
-  /** @internal float32 [1, Hkv, D, kB]: of keys, of values */
-  readonly mixtures: readonly [Tensor<'float32'>, Tensor<'float32'>];
-
-  /** @internal made by BlockCausalLinformer.createSequence */
-  constructor(
-    readonly capacity: number,
-    heads: number,
-    width: number,
-    places: number,
-    slots: number,
-    device: DeviceName,
-  ) {
-    const own = <T extends Tensor>(tensor: T): T => {
-      leave(tensor);
-      tensor.keep();
-      return tensor;
-    };
-    const count = Math.ceil(places / pageTokens);
-    const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
-    this.pages = zeros(count, 2, pageTokens, heads, width);
-    const numbers = Array.from({ length: count }, (_, page) => page);
-    this.pageTable = own(Tensor.from(numbers, { dtype: 'int32', shape: [1, count], device }));
-    this.tableRows = own(Tensor.from([0], { dtype: 'int32', shape: [1], device }));
-    this.mixtures = [zeros(1, heads, width, slots), zeros(1, heads, width, slots)];
-  }
-
-  /** Frees the memory once the commands that use it are done. Idempotent. */
-  dispose(): void {
-    for (const tensor of [this.pages, this.pageTable, this.tableRows, ...this.mixtures]) tensor.dispose();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
 }
 
 /**
@@ -95,12 +50,12 @@ export class BlockCausalLinformer {
     capacity: number;
     heads: number;
     width: number;
+    /** What keys, values and mixtures are kept as, and q, E and F taken as; float32 by default. */
+    dtype?: BlockCausalDType | undefined;
     device?: DeviceName | undefined;
   }): BlockCausalSequence {
-    const { capacity, heads, width, device = defaultDevice() } = sizes;
-    const blocks = Math.ceil(capacity / this.block);
-    const places = Math.max(blocks - 1, 0) * this.slots + Math.max(this.block, this.slots);
-    return new BlockCausalSequence(capacity, heads, width, places, this.slots, device);
+    const { capacity, heads, width, dtype = 'float32', device = defaultDevice() } = sizes;
+    return new BlockCausalSequence(capacity, heads, width, this.block, this.slots, dtype, device);
   }
 
   /**
@@ -118,53 +73,86 @@ export class BlockCausalLinformer {
       );
     }
     return scope(() => {
-      const out = Tensor.zeros({ dtype: q.dtype, shape: [T, Hq, D], device: q.device });
-      const all = [q, k, v].map((x) => convert({ x, dtype: 'float32' }));
+      const { dtype } = sequence;
+      const all = [q, k, v].map((x) => convert({ x, dtype })) as [Hidden, Hidden, Hidden];
+      const projections = this.projections.map((E) => as(E, dtype));
+      const most = sequence.atOnce * this.block;
+      const outs: Hidden[] = [];
       for (let from = 0; from < T; ) {
-        const count = Math.min(T - from, this.block - (sequence.length % this.block));
+        const count = Math.min(T - from, most - (sequence.length % this.block));
         const [queries, keys, values] = all.map((x) => rows(x, from, count)) as [Hidden, Hidden, Hidden];
-        convertInto({ x: this.attend(queries, keys, values, sequence), into: rows(out, from, count) });
-        this.mix([keys, values], sequence);
+        outs.push(this.read(queries, keys, values, projections, sequence));
         sequence.length += count;
-        if (sequence.length % this.block === 0) this.close(sequence);
         from += count;
+      }
+      if (outs.length === 1) return as(outs[0]!, q.dtype);
+      const out = Tensor.zeros({ dtype: q.dtype, shape: [T, Hq, D], device: q.device });
+      let from = 0;
+      for (const one of outs) {
+        convertInto({ x: one, into: rows(out, from, one.shape[0]!) });
+        from += one.shape[0]!;
       }
       return out;
     });
   }
 
-  /** Attention of tokens within a block, which are written behind the slots of the blocks before. */
-  private attend(q: Hidden, k: Hidden, v: Hidden, sequence: BlockCausalSequence, place?: number): Hidden {
-    const { length, pages, pageTable, tableRows } = sequence;
-    const position = place ?? Math.floor(length / this.block) * this.slots + (length % this.block);
+  /** Tokens of as many blocks as are read together. */
+  private read(q: Hidden, k: Hidden, v: Hidden, projections: readonly Hidden[], sequence: BlockCausalSequence): Hidden {
+    const { block: B, slots: kB } = this;
+    const { device } = q;
+    const begin = sequence.length;
+    const end = begin + q.shape[0]!;
+    const first = Math.floor(begin / B);
+    const blocks = Array.from({ length: Math.ceil(end / B) - first }, (_, i) => first + i);
+    const starts = blocks.map((b) => Math.max(begin, b * B) - b * B);
+    const lengths = blocks.map((b, i) => Math.min(end, (b + 1) * B) - b * B - starts[i]!);
+    const table = sequence.tableOf(first, blocks.length);
     const scale = this.options.scale ?? q.shape[2]! ** -0.5;
-    const sequences = packedSequences([q.shape[0]!], { positions: [position], device: q.device });
-    return softmaxAttention({ q, k, v, pages, pageTable, tableRows, sequences, scale }).out;
-  }
+    const attend = (x: [Hidden, Hidden, Hidden], tableRows: Tensor<'int32'>, sequences: Sequences, window: number) => {
+      const { pages } = sequence;
+      const [queries, keys, values] = x;
+      const call = { q: queries, k: keys, v: values, pages, pageTable: table.pages, tableRows, sequences };
+      return softmaxAttention({ ...call, scale, window }).out;
+    };
 
-  /** Adds tokens to the mixtures of the current block. */
-  private mix(added: readonly [Hidden, Hidden], { mixtures, length }: BlockCausalSequence): void {
-    const at = length % this.block;
-    const slots = { readSlots: [at === 0 ? -1 : 0], writeSlots: [0] };
-    added.forEach((v, i) => {
-      const k = rows(this.projections[i]!, at, v.shape[0]!);
-      const sequences = packedSequences([v.shape[0]!], { ...slots, device: v.device });
-      linearAttention({ k, v, rule: { name: 'additive' }, state: mixtures[i]!, sequences });
-    });
-  }
+    const mixing = sequence.mixingOf(first, starts, lengths);
+    for (const [i, x] of [k, v].entries()) {
+      const E = tokensOf(projections[i]!, starts[0]!, lengths[0]!, mixing.tokens);
+      linearAttention({ k: E, v: x, rule: additive, state: sequence.mixtures[i]!, sequences: mixing.sequences });
+    }
 
-  /** The mixtures of the block that has ended take the place of its tokens. */
-  private close(sequence: BlockCausalSequence): void {
-    const kB = this.slots;
-    const device = sequence.pages.device;
-    const identity = Array.from({ length: kB * kB }, (_, i) => (i % (kB + 1) === 0 ? 1 : 0));
-    const q = Tensor.from(identity, { dtype: 'float32', shape: [kB, 1, kB], device });
-    const sequences = packedSequences([kB], { readSlots: [0], device });
-    const [keys, values] = sequence.mixtures.map(
-      (state) => linearAttention({ q, rule: { name: 'additive' }, state, sequences }).out,
-    ) as [Hidden, Hidden];
-    this.attend(keys, keys, values, sequence, (sequence.length / this.block - 1) * kB);
+    const { complete, ended } = mixing;
+    if (ended) {
+      const unit = rows(sequence.unit, 0, complete * kB);
+      const [keys, values] = sequence.mixtures.map(
+        (state) => linearAttention({ q: unit, rule: additive, state, sequences: ended }).out,
+      ) as [Hidden, Hidden];
+      const place = packedSequences([complete * kB], { positions: [first * kB], device });
+      // Written there; a window of one token costs next to nothing.
+      attend([as(keys, sequence.dtype), keys, values], table.slotsRow, place, 1);
+    }
+
+    const begun = blocks.map((b) => sequence.firstPage(b)).filter(({ behind }, i) => starts[i] === 0 && behind > 0);
+    if (begun.length > 0) {
+      const ints = (values: number[]) => Tensor.from(values, { dtype: 'int32', shape: [values.length], device });
+      const from = ints(begun.map(({ shared }) => shared));
+      copySlots({ pool: sequence.pages, from, to: ints(begun.map((page) => page.own)) });
+    }
+    const positions = blocks.map((b, i) => b * kB + starts[i]!);
+    return attend([q, k, v], table.rows, packedSequences(lengths, { positions, device }), 0);
   }
+}
+
+const additive = { name: 'additive' } as const;
+
+const as = (x: Hidden, dtype: BlockCausalDType): Hidden => (x.dtype === dtype ? x : convert({ x, dtype }));
+
+/** E of each token: of one block from its row `start` on, or the rows that are given. */
+function tokensOf(E: Hidden, start: number, length: number, given: Tensor<'int32'> | undefined): Hidden {
+  if (!given) return rows(E, start, length);
+  const [B, heads, kB] = E.shape as [number, number, number];
+  const flat = E.view([B, heads * kB], 0, heads * kB);
+  return gatherRows({ x: flat, rows: given }).view([given.shape[0]!, heads, kB], 0, heads * kB) as Hidden;
 }
 
 /** Tokens [from, from + count) of a contiguous [T, H, D]. */

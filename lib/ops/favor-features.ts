@@ -12,7 +12,8 @@ import { type Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('favorFeatures', {
   x: 'in',
-  projected: 'in',
+  projected: 'optional',
+  weights: 'optional',
   decay: 'optional',
   keyMax: 'inout',
   out: 'out',
@@ -21,6 +22,7 @@ const op = defineOp('favorFeatures', {
   ...sequenceFields,
   kind: 'number',
   maximum: 'number',
+  directions: 'number',
   scale: 'number',
   eps: 'number',
 });
@@ -78,7 +80,7 @@ export interface FavorFeatures<D extends Float> {
  */
 export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): FavorFeatures<D> {
   const { x, projection, maximum, keyMax, decay, sequences, eps = 0 } = input;
-  const [T, H, D] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
+  const [T, H] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.dtype('x', x, floats);
   op.expect('x', x, x.dtype, { T: sequences.tokens, H, D: projection.width });
   const number = maxima.indexOf(maximum);
@@ -100,16 +102,36 @@ export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): Fa
   }
   const { kind, scale, directions, features } = projection;
   return scope(() => {
-    const vectors = convert({ x, dtype: 'float32' }).view([T * H, D], 0, D);
-    const projected = matmul({ x: vectors, weight: projection.weight }).view([T, H, directions], 0, H * directions);
+    const product = multipliesItself(x, directions)
+      ? { weights: projection.weight.data }
+      : { projected: project(x, projection) };
     const out = op.output(x, x.dtype, [T, H, paddedWidth(features)]);
     const spread = maximum === 'running' || maximum === 'sequence';
     const peak = spread ? op.output(x, 'float32', [T, H]) : undefined;
     const logDecay = maximum === 'running' ? op.output(x, 'float32', [T, H]) : undefined;
-    const tensors = { x, projected, decay, keyMax, out, peak, logDecay };
-    op.run({ ...tensors, ...sequences.record, kind: favorKinds.indexOf(kind), maximum: number, scale, eps });
+    const tensors = { x, ...product, decay, keyMax, out, peak, logDecay };
+    const numbers = { kind: favorKinds.indexOf(kind), maximum: number, directions, scale, eps };
+    op.run({ ...tensors, ...sequences.record, ...numbers });
     return logDecay ? { features: out, logDecay } : { features: out };
   });
+}
+
+/** Whether the op takes the product with W too, on matrix units that have it exact to float32. */
+const multipliesItself = ({ device, dtype, shape: [, , D = 0] }: Tensor, directions: number): boolean =>
+  device !== 'cpu' &&
+  dtype === 'bfloat16' &&
+  D % 16 === 0 &&
+  D <= 128 &&
+  directions % 16 === 0 &&
+  directions * D <= mostDirectionValues;
+
+/** What is held of W beside the matrix units. */
+const mostDirectionValues = 2 ** 14;
+
+function project(x: Tensor<Float>, { weight, directions }: FavorProjection): Tensor<'float32'> {
+  const [T, H, D] = x.shape as [number, number, number];
+  const vectors = convert({ x, dtype: 'float32' }).view([T * H, D], 0, D);
+  return matmul({ x: vectors, weight }).view([T, H, directions], 0, H * directions);
 }
 
 /**

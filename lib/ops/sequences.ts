@@ -158,19 +158,38 @@ export function sequences(lengths: readonly number[], options: SequenceOptions =
 export function packedSequences(lengths: readonly number[], options: SequenceOptions = {}): Sequences {
   const offsets = [0];
   for (const length of lengths) offsets.push(offsets.at(-1)! + length);
-  const ints = (values: readonly number[]) =>
-    Tensor.from(values, { dtype: 'int32', shape: [values.length], device: options.device ?? defaultDevice() });
   const others = lengths.findIndex((length) => length !== 1);
+  const none = lengths.map(() => -1);
+  const lists = [
+    offsets,
+    options.readSlots ?? none,
+    options.writeSlots ?? none,
+    options.positions ?? lengths.map(() => 0),
+  ];
+  const [begins, readSlots, writeSlots, positions] = together(lists, options.device ?? defaultDevice());
   return new Sequences({
     rows: lengths.length,
     tokens: offsets.at(-1)!,
     maxTokens: Math.max(0, ...lengths),
     singleRows: others < 0 ? lengths.length : others,
-    offsets: ints(offsets),
-    readSlots: ints(options.readSlots ?? lengths.map(() => -1)),
-    writeSlots: ints(options.writeSlots ?? lengths.map(() => -1)),
-    positions: ints(options.positions ?? lengths.map(() => 0)),
+    offsets: begins!,
+    readSlots: readSlots!,
+    writeSlots: writeSlots!,
+    positions: positions!,
   });
+}
+
+/** A tensor of each list, in one piece of memory that one copy fills. */
+function together(lists: readonly (readonly number[])[], device: DeviceName): Tensor<'int32'>[] {
+  const all = lists.flat();
+  const memory = Tensor.from(all, { dtype: 'int32', shape: [all.length], device });
+  let end = 0;
+  const parts = lists.map(({ length }) => {
+    end += length;
+    return memory.view([length], end - length, 1);
+  });
+  memory.dispose();
+  return parts;
 }
 
 /** `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero. */

@@ -12,7 +12,8 @@ enum class FavorMaximum : uint8_t { kNone, kToken, kRunning, kSequence };
 struct FavorFeatures {
   static constexpr const char* kName = "favorFeatures";
   Tensor x;          // [T, H, D] float
-  Tensor projected;  // float32 [T, H, m]
+  Tensor projected;  // float32 [T, H, m], W y; or absent
+  Tensor weights;    // else of W, [m, D] packed as float32: on CUDA, of bfloat16 x, m and D multiples of 16
   Tensor decay;      // float32 [H] or [T, H], added to log_decay
   Tensor key_max;    // float32 [slots, H]
   Tensor out;        // [T, H, F] as x: the features, then zeros
@@ -21,12 +22,14 @@ struct FavorFeatures {
   Sequences sequences;
   FavorKind kind = FavorKind::kPositive;
   FavorMaximum maximum = FavorMaximum::kNone;
+  int directions = 0;  // m
   float scale = 1, eps = 0;
 
   template <class V>
   void visit(V& v) {
     v.in("x", x);
-    v.in("projected", projected);
+    v.optional("projected", projected);
+    v.optional("weights", weights);
     v.optional("decay", decay);
     v.inout("keyMax", key_max);
     v.out("out", out);
@@ -35,6 +38,7 @@ struct FavorFeatures {
     sequences.visit(v);
     v.number("kind", kind);
     v.number("maximum", maximum);
+    v.number("directions", directions);
     v.number("scale", scale);
     v.number("eps", eps);
   }

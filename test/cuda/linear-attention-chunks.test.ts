@@ -1,59 +1,7 @@
 // linearAttention of bfloat16 at widths that matrix units take in chunks of 64 tokens, against its float64 reference.
-import type { NdArray } from '../../lib/ops/reference';
-import { readNd, relativeError, ulp } from '../support/arrays';
 import { onCuda } from '../support/device';
-import {
-  bitsOf,
-  type Case,
-  type CaseOptions,
-  makeCase,
-  part,
-  pools,
-  reference,
-  runCase,
-} from '../support/linear-attention';
-
-const slotsOf = ({ shape, data }: NdArray): NdArray[] => {
-  const size = data.length / shape[0]!;
-  return [...Array(shape[0]!).keys()].map((slot) => ({
-    shape: shape.slice(1),
-    data: data.slice(slot * size, (slot + 1) * size),
-  }));
-};
-
-const word = new Uint32Array(1);
-const float = new Float32Array(word.buffer);
-const toBFloat16 = (value: number): number => {
-  float[0] = value;
-  word[0] = (word[0]! + 0x7fff + ((word[0]! >>> 16) & 1)) & 0xffff0000;
-  return float[0];
-};
-
-// `times` the error of the recurrence with its state rounded to bfloat16 after each token, plus half an ulp: products of
-// matrices take the state, and what is written to it, as bfloat16.
-async function expectClose(x: Case, times = 1) {
-  const made = runCase(x);
-  const exact = reference(x);
-  const plain = reference(x, toBFloat16);
-  const out = await readNd(made.out!);
-  expect(out.shape).toEqual(exact.out.shape);
-  const limit = (of: NdArray, exactly: NdArray) => times * relativeError(of, exactly) + ulp.bfloat16 / 2;
-  expect(relativeError(out, exact.out)).toBeLessThan(limit(plain.out, exact.out));
-  if (made.denominator) {
-    const error = relativeError(await readNd(made.denominator), exact.denominator);
-    expect(error).toBeLessThan(limit(plain.denominator, exact.denominator));
-  }
-  for (const name of ['state', 'keySum'] as const) {
-    if (!made[name]) continue;
-    const before = slotsOf(x.call[name]!);
-    const expected = slotsOf(exact[name]);
-    const rough = slotsOf(plain[name]);
-    slotsOf(await readNd(made[name])).forEach((slot, i) => {
-      const written = relativeError(expected[i]!, before[i]!) > 0;
-      expect(relativeError(slot, expected[i]!)).toBeLessThanOrEqual(written ? limit(rough[i]!, expected[i]!) : 0);
-    });
-  }
-}
+import { bitsOf, type Case, type CaseOptions, makeCase, part, pools, runCase } from '../support/linear-attention';
+import { expectCloseInChunks as expectClose } from '../support/linear-attention-chunks';
 
 const base: CaseOptions = { dtype: 'bfloat16', K: 64, V: 64, heads: [1, 1, 1], lengths: [130] };
 const kinds = [
@@ -88,6 +36,11 @@ describe.each(kinds)('%s, decay %s', (rule, decay) => {
     [128, 48],
     [256, 16],
     [64, 192],
+    [8, 16],
+    [40, 64],
+    [96, 32],
+    [160, 64],
+    [200, 16],
   ])('K %i, V %i', async (K, V) => {
     await expectClose(of({ K, V, seed: 3 }));
   });
@@ -103,6 +56,13 @@ describe.each(kinds)('%s, decay %s', (rule, decay) => {
     x.call.readSlots = [0, -1, 1, 2, -1, 1, 3, 1];
     x.call.writeSlots = [10, 4, 5, 6, 7, 8, -1, 9];
     x.call.positions = [64, 0, 3, 9, 0, 63, 64, 130];
+    await expectClose(x);
+  });
+
+  test('without q: the state alone', async () => {
+    const x = of({ heads: [1, 1, 2], lengths: [70, 1, 12], seed: 9 });
+    x.call.q = undefined;
+    expect(runCase(x).out).toBeUndefined();
     await expectClose(x);
   });
 
@@ -158,10 +118,13 @@ describe.each([
     [128, 128, 1],
     [128, 64, 1],
     [256, 64, 1],
+    [160, 64, 1],
   ] as const;
   const many = [
     [64, 128, 34],
     [64, 64, 66],
+    [48, 64, 66],
+    [160, 64, 34],
   ] as const;
   test.each(onCuda ? [...few, ...many] : few)('K %i, V %i, %i rows of 4', async (K, V, rows) => {
     const lengths = new Array<number>(rows).fill(2);
@@ -187,6 +150,42 @@ describe('keys near one direction, 600 tokens', () => {
   });
 });
 
+// Rows of 1,024 tokens and more are cut into segments where there are few heads.
+describe('long rows', () => {
+  const long: CaseOptions = { ...base, lengths: [1100], slots: 24 };
+
+  test.each(kinds)('%s, decay %s', async (rule, decay) => {
+    for (const heads of [
+      [1, 1, 1],
+      [2, 1, 1],
+    ] as const) {
+      const x = makeCase({ ...long, rule, decay, heads, seed: 12 });
+      x.call.positions = [40];
+      x.call.checkpoints = { every: 256, slots: [20, 21, 22, 23] };
+      await expectClose(x);
+    }
+  });
+
+  test.each(kinds)('beside short ones: %s, decay %s', async (rule, decay) => {
+    const x = makeCase({ ...long, K: 128, rule, decay, lengths: [1, 90, 1030], seed: 13 });
+    x.call.readSlots = [0, -1, 2];
+    await expectClose(x);
+  });
+
+  test.each([0.5, 2])('keys near one direction, beta %d', async (beta) => {
+    for (const decay of ['none', 'token', 'channel'] as const) {
+      await expectClose(makeCase({ ...long, rule: 'delta', decay, beta, correlated: true }), 2);
+    }
+    await expectClose(makeCase({ ...long, rule: 'lowRank', decay: 'none', correlated: true }));
+  });
+
+  test('the same bits twice', async () => {
+    const x = makeCase({ ...long, rule: 'delta', decay: 'token', seed: 14 });
+    const [one, other] = [runCase(x), runCase(x)];
+    expect((await bitsOf([one.out, one.state])).equals(await bitsOf([other.out, other.state]))).toBe(true);
+  });
+});
+
 describe('key sums', () => {
   const additive: CaseOptions = { ...base, rule: 'additive', normalize: { eps: 1e-6 }, V: 32 };
 
@@ -198,9 +197,28 @@ describe('key sums', () => {
     ] as const) {
       await expectClose(makeCase({ ...additive, decay, heads, lengths: [70, 1, 9] }));
     }
-    const x = makeCase({ ...additive, K: 128, decay, lengths: [1, 150], slots: 6 });
-    x.call.positions = [0, 10];
-    x.call.checkpoints = { every: 64, slots: [4, 5] };
+    for (const K of [128, 160, 8]) {
+      const x = makeCase({ ...additive, K, decay, lengths: [1, 150], slots: 6 });
+      x.call.positions = [0, 10];
+      x.call.checkpoints = { every: 64, slots: [4, 5] };
+      await expectClose(x);
+    }
+  });
+
+  test('the same bits for a prompt that is cut where its position is a multiple of 64', async () => {
+    const x = makeCase({ ...additive, decay: 'token', lengths: [900], seed: 8 });
+    x.call.positions = [30];
+    const whole = runCase(x);
+    const pool = pools(x);
+    const outs = [runCase(part(x, 0, 98), pool).out, runCase(part(x, 98, 802), pool).out];
+    const cut = await bitsOf([...outs, pool.state, pool.keySum]);
+    expect(cut.equals(await bitsOf([whole.out, whole.state, whole.keySum]))).toBe(true);
+  });
+
+  test('without q: the state and the key sums alone', async () => {
+    const x = makeCase({ ...additive, lengths: [7, 80] });
+    x.call.q = undefined;
+    x.call.normalize = undefined;
     await expectClose(x);
   });
 

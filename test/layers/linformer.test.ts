@@ -203,6 +203,42 @@ describe('BlockCausalLinformer', () => {
     }
   });
 
+  test('a long text, more blocks than are read at a time, kept as bfloat16', async () => {
+    const [block, slots, tokens] = [6, 24, 130];
+    const mean = rounded(random.normal([block, H, slots], 0.3), 'bfloat16');
+    const long = new BlockCausalLinformer({ keyProjection: float32(mean) });
+    const y = arrays(tokens);
+    const exact = attention(y.q, (t, h) => {
+      const current = Math.floor(t / block);
+      const of = (array: NdArray) => [
+        ...Array.from({ length: current }, (_, b) => mixtures(mean, array, h, b * block, (b + 1) * block)).flat(),
+        ...Array.from({ length: (t % block) + 1 }, (_, i) => rowOf(array, current * block + i, h)),
+      ];
+      return { keys: of(y.k), values: of(y.v) };
+    });
+    for (const [dtype, limit] of [
+      ['float32', 32 * ulp.float32],
+      ['bfloat16', 2 * relativeError(rounded(exact, 'bfloat16'), exact) + 4 * ulp.bfloat16],
+    ] as const) {
+      const sequence = long.createSequence({ capacity: tokens, heads: H, width: D, dtype });
+      const outs: Tensor[] = [];
+      for (const [from, to] of [
+        [0, 7],
+        [7, 125],
+        [125, 130],
+      ] as const) {
+        const [q, keys, v] = [y.q, y.k, y.v].map((array) => tensorOf(cut(array, from, to), dtype));
+        outs.push(long.forward({ q: q!, k: keys!, v: v! }, sequence));
+      }
+      const parts = await Promise.all(outs.map(readNd));
+      const made = nd(
+        exact.shape,
+        parts.flatMap(({ data }) => [...data]),
+      );
+      expect(relativeError(made, exact)).toBeLessThanOrEqual(limit);
+    }
+  });
+
   test('a later key changes no earlier output by a bit', async () => {
     const changed = nd(x.k.shape, x.k.data);
     changed.data.fill(1, 33 * H * D);

@@ -157,4 +157,19 @@ __device__ __forceinline__ uint32_t pack_pair(float low, float high) {
 #endif
 }
 
+// An 8 x 8 matrix of 16-bit values, of which a lane has columns 2p and 2p + 1 of row g, becomes its transpose.
+__device__ __forceinline__ uint32_t transpose_8x8(uint32_t pair) {
+#ifdef LINATTN_CUDA_EMULATOR
+  const int lane = emulated_lane(), g = lane / 4, p = lane % 4;
+  const uint32_t first = __shfl_sync(0xffffffffu, pair, 2 * p * 4 + g / 2);
+  const uint32_t second = __shfl_sync(0xffffffffu, pair, (2 * p + 1) * 4 + g / 2);
+  const int shift = g % 2 * 16;
+  return (first >> shift & 0xffff) | (second >> shift & 0xffff) << 16;
+#else
+  uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(transposed) : "r"(pair));
+  return transposed;
+#endif
+}
+
 }  // namespace linattn::cuda

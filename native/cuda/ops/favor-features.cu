@@ -1,47 +1,38 @@
-// FAVOR+ features: a warp for each head's vector. A running maximum takes three kernels: of each row, along each
-// sequence (a warp for a sequence and head), and the features.
-#include "cuda/device/elementwise.cuh"
+// FAVOR+ features. A running maximum takes three kernels: of each row, along each sequence (a block for a sequence and
+// head), and the features. Where the product is given, a warp takes each head's vector.
+#include <algorithm>
+#include <type_traits>
+
 #include "cuda/device/sequences.cuh"
 #include "cuda/device/warp.cuh"
-#include "ops/favor-features.h"
+#include "cuda/ops/favor-features.cuh"
 
 namespace linattn::cuda {
 namespace {
 
+using favor::Favor;
+
 constexpr int kWarpsOfBlock = 4;
+constexpr int kSpreadWarps = 16;  // of a long sequence
 
 template <class T>
-struct Favor {
-  StridedRows<const T> x;
-  const float* projected;
-  T* out;
-  float *peak, *log_decay;
-  int64_t rows;
-  int heads, size, directions, width;
-  FavorKind kind;
-  FavorMaximum maximum;
-  float scale, eps;
-
-  __device__ __forceinline__ float half_norm(int64_t row, int lane) const {
-    const T* const values = x.at(row / heads, row % heads * size);
-    float squares = 0;
-    for (int d = lane; d < size; d += kWarp) {
-      const float y = as_float(values[d]) * scale;
-      squares = fmaf(y, y, squares);
-    }
-    return 0.5f * warp_sum(squares);
+__device__ __forceinline__ float half_norm(const Favor<T>& a, int64_t row, int lane) {
+  const T* const values = a.row(row);
+  float squares = 0;
+  for (int d = lane; d < a.size; d += kWarp) {
+    const float y = as_float(values[d]) * a.scale;
+    squares = fmaf(y, y, squares);
   }
+  return 0.5f * warp_sum(squares);
+}
 
-  // The exponent that a maximum subtracts from a row on its own account.
-  __device__ __forceinline__ float own_peak(int64_t row, int lane, float norm) const {
-    const float* const u = projected + row * directions;
-    float top = -INFINITY;
-    for (int i = lane; i < directions; i += kWarp)
-      top = fmaxf(top, kind == FavorKind::kHyperbolic ? fabsf(u[i]) : u[i]);
-    top = warp_max(top);
-    return eps > 0 ? top : top - norm;
-  }
-};
+template <class T>
+__device__ __forceinline__ float own_peak(const Favor<T>& a, int64_t row, int lane, float norm) {
+  const float* const u = a.projected + row * a.directions;
+  float top = -INFINITY;
+  for (int i = lane; i < a.directions; i += kWarp) top = fmaxf(top, a.exponent_size(u[i]));
+  return a.own_peak(warp_max(top), norm);
+}
 
 __device__ __forceinline__ int64_t own_row() {
   return static_cast<int64_t>(blockIdx.x) * kWarpsOfBlock + threadIdx.x / kWarp;
@@ -54,7 +45,7 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) find_peaks(Favor<T> a) {
   wait_for_inputs();
   let_next_begin();
   if (row >= a.rows) return;
-  const float peak = a.own_peak(row, lane, a.half_norm(row, lane));
+  const float peak = own_peak(a, row, lane, half_norm(a, row, lane));
   if (lane == 0) a.peak[row] = peak;
 }
 
@@ -68,16 +59,16 @@ struct Peaks {
   Fault* fault;
 };
 
-__global__ void __launch_bounds__(kWarpsOfBlock* kWarp) spread_peaks(Peaks a) {
-  const int lane = threadIdx.x % kWarp;
-  const int64_t row = own_row();
+// Each warp takes as many neighbouring tokens: first their maximum, then the maximum up to each of them.
+__global__ void __launch_bounds__(kSpreadWarps* kWarp) spread_peaks(Peaks a) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  const int n = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
+  __shared__ float tops[kSpreadWarps];
   wait_for_inputs();
   let_next_begin();
-  if (row >= static_cast<int64_t>(a.sequences.rows) * a.heads) return;
-  const int n = static_cast<int>(row / a.heads), head = static_cast<int>(row % a.heads);
   const int begin = a.sequences.offsets[n], end = a.sequences.offsets[n + 1];
   if (begin < 0 || end < begin || end > a.sequences.tokens) {
-    if (lane == 0) report(a.fault, FaultKind::kOffsets, FaultName::kRows, n, end, begin, a.sequences.tokens);
+    if (threadIdx.x == 0) report(a.fault, FaultKind::kOffsets, FaultName::kRows, n, end, begin, a.sequences.tokens);
     return;
   }
   const auto slot_of = [&](FaultName name, const int32_t* list) {
@@ -86,30 +77,38 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) spread_peaks(Peaks a) {
   const int read = slot_of(FaultName::kReadSlots, a.sequences.read_slots);
   float top = read >= 0 ? a.key_max[read * a.slot_stride + head] : -INFINITY;
   const auto at = [&](int t) { return static_cast<int64_t>(t) * a.heads + head; };
+  const int share = static_cast<int>(ceil_div(end - begin, warps * kWarp)) * kWarp;
+  const int own_begin = min(begin + warp * share, end), own_end = min(own_begin + share, end);
+  float own_top = -INFINITY;
+#pragma unroll 4
+  for (int t = own_begin + lane; t < own_end; t += kWarp) own_top = fmaxf(own_top, a.peak[at(t)]);
+  own_top = warp_max(own_top);
+  if (lane == 0) tops[warp] = own_top;
+  __syncthreads();
+  for (int other = 0; other < (a.running ? warp : warps); other++) top = fmaxf(top, tops[other]);
   if (!a.running) {
-    for (int t = begin + lane; t < end; t += kWarp) top = fmaxf(top, a.peak[at(t)]);
-    top = warp_max(top);
-    for (int t = begin + lane; t < end; t += kWarp) a.peak[at(t)] = top;
+    for (int t = own_begin + lane; t < own_end; t += kWarp) a.peak[at(t)] = top;
     return;
   }
-  for (int first = begin; first < end; first += kWarp) {
+  for (int first = own_begin; first < own_end; first += kWarp) {
     const int t = first + lane;
-    float through = fmaxf(top, t < end ? a.peak[at(t)] : -INFINITY);
+    float through = fmaxf(top, t < own_end ? a.peak[at(t)] : -INFINITY);
 #pragma unroll
     for (int offset = 1; offset < kWarp; offset *= 2) {
       through = fmaxf(through, __shfl_up_sync(kFullMask, through, offset));
     }
     const float earlier = __shfl_up_sync(kFullMask, through, 1);
     const float before = lane == 0 ? top : earlier;
-    if (t < end) {
+    if (t < own_end) {
       a.peak[at(t)] = through;
       const float own = a.decay ? a.decay[t * a.decay_stride + head] : 0.0f;
       a.log_decay[at(t)] = (through == before ? 0.0f : before - through) + own;
     }
     top = __shfl_sync(kFullMask, through, kWarp - 1);
   }
+  // The last warp's maximum is the sequence's, though it may have no tokens of its own.
   const int write = slot_of(FaultName::kWriteSlots, a.sequences.write_slots);
-  if (lane == 0 && write >= 0) a.key_max[write * a.slot_stride + head] = top;
+  if (warp == warps - 1 && lane == 0 && write >= 0) a.key_max[write * a.slot_stride + head] = top;
 }
 
 template <class T>
@@ -127,10 +126,10 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) make_features(Favor<T> a
     }
     return;
   }
-  const float norm = a.half_norm(row, lane);
+  const float norm = half_norm(a, row, lane);
   float peak = 0;
   if (a.maximum == FavorMaximum::kToken) {
-    peak = a.own_peak(row, lane, norm);
+    peak = own_peak(a, row, lane, norm);
   } else if (a.maximum != FavorMaximum::kNone) {
     peak = a.peak[row];
   }
@@ -146,28 +145,21 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) make_features(Favor<T> a
 
 void run(const FavorFeatures& op, Cuda& cuda) {
   check_sequences(cuda, op.sequences, op.key_max ? op.key_max.shape[0] : -1);
-  const int64_t rows = op.x.shape[0] * op.x.shape[1];
-  const auto blocks = [](int64_t warps) { return static_cast<unsigned>(ceil_div(warps, kWarpsOfBlock)); };
+  const int64_t heads = op.x.shape[1], rows = op.x.shape[0] * heads;
+  const auto blocks = static_cast<unsigned>(ceil_div(rows, kWarpsOfBlock));
   constexpr int kThreads = kWarpsOfBlock * kWarp;
   for_float(op.x.dtype, [&](auto t) {
     using T = decltype(t);
-    const Favor<T> favor{StridedRows<const T>(op.x),
-                         op.projected.as<const float>(),
-                         op.out.as<T>(),
-                         op.peak.as<float>(),
-                         op.log_decay.as<float>(),
-                         rows,
-                         static_cast<int>(op.x.shape[1]),
-                         static_cast<int>(op.x.shape[2]),
-                         static_cast<int>(op.projected.shape[2]),
-                         static_cast<int>(op.out.shape[2]),
-                         op.kind,
-                         op.maximum,
-                         op.scale,
-                         op.eps};
+    const Favor<T> favor(op);
+    const auto with_product = [&](auto multiply, auto given) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        if (op.weights) return multiply(favor, cuda);
+      }
+      launch_early(cuda, given, blocks, kThreads, 0, favor);
+    };
     const bool running = op.maximum == FavorMaximum::kRunning;
     if (running || op.maximum == FavorMaximum::kSequence) {
-      launch_early(cuda, find_peaks<T>, blocks(rows), kThreads, 0, favor);
+      with_product(favor::find_peaks_of_product, find_peaks<T>);
       const Peaks peaks{op.peak.as<float>(),
                         op.log_decay.as<float>(),
                         op.key_max.as<float>(),
@@ -175,13 +167,15 @@ void run(const FavorFeatures& op, Cuda& cuda) {
                         op.key_max.stride0,
                         op.decay.rank == 1 ? 0 : op.decay.stride0,
                         static_cast<int>(op.key_max ? op.key_max.shape[0] : 0),
-                        static_cast<int>(op.x.shape[1]),
+                        static_cast<int>(heads),
                         running,
                         view_of(op.sequences),
                         cuda.fault()};
-      launch_early(cuda, spread_peaks, blocks(op.sequences.rows * op.x.shape[1]), kThreads, 0, peaks);
+      const int warps = std::min<int>(kSpreadWarps, static_cast<int>(ceil_div(op.sequences.max_tokens, 2 * kWarp)));
+      const dim3 each(static_cast<unsigned>(op.sequences.rows), static_cast<unsigned>(heads));
+      launch_early(cuda, spread_peaks, each, std::max(warps, 1) * kWarp, 0, peaks);
     }
-    launch_early(cuda, make_features<T>, blocks(rows), kThreads, 0, favor);
+    with_product(favor::make_features_of_product, make_features<T>);
   });
 }
 

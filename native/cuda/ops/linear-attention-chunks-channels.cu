@@ -39,7 +39,7 @@ constexpr size_t shared_bytes() {
 struct BlockTokens {
   const Call& call;
   Chunk chunk;
-  int t0, channel, head, k_at, q_at;  // head: state head
+  int t0, channel, head, k_at, q_at;  // head: state head; channels from K on are zeros
   bool reset;
 
   __device__ __forceinline__ int token(int t) const {
@@ -48,7 +48,9 @@ struct BlockTokens {
   }
   __device__ __forceinline__ uint32_t pair(const bfloat16* x, int64_t stride, int at, int t) const {
     const int i = token(t);
-    return i < 0 ? 0 : *reinterpret_cast<const uint32_t*>(x + (chunk.first + i) * stride + at + channel);
+    return i < 0 || channel >= call.sizes.K
+               ? 0
+               : *reinterpret_cast<const uint32_t*>(x + (chunk.first + i) * stride + at + channel);
   }
   __device__ __forceinline__ uint32_t q(int t) const { return pair(call.q, call.q_stride, q_at, t); }
   __device__ __forceinline__ uint32_t k(int t) const { return pair(call.k, call.k_stride, k_at, t); }
@@ -59,6 +61,7 @@ struct BlockTokens {
     if (i < 0 || (i == 0 && reset) || call.decay == LinearDecay::kNone) return make_float2(0.0f, 0.0f);
     float2 g;
     const int64_t row = (chunk.first + i) * call.decay_stride;
+    if (call.decay == LinearDecay::kChannel && channel >= call.sizes.K) return make_float2(0.0f, 0.0f);
     if (call.decay != LinearDecay::kChannel) {
       g.x = static_cast<const float*>(call.log_decay)[call.decay == LinearDecay::kHead ? head : row + head];
       g.y = g.x;
@@ -155,7 +158,7 @@ __global__ __launch_bounds__(kThreads, rule == LinearRule::kLowRank ? 2 : 3) voi
   const Chunk chunk = chunk_of(row, owner.chunk);
   const LinearSizes& x = call.sizes;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, p = lane % 4;
-  const RecordLayout layout = record_layout(rule, true, x.K);
+  const RecordLayout layout = record_layout(rule, true, kernel_width(x.K, rule, true));
   char* record = call.record(slot, head, layout.bytes());
   auto& shared = *dynamic_shared<ChannelsShared>();
   auto& solve = *reinterpret_cast<SolveShared*>(&shared + 1);
@@ -171,7 +174,7 @@ __global__ __launch_bounds__(kThreads, rule == LinearRule::kLowRank ? 2 : 3) voi
   }
 
   RowSums<rule> sums = {};
-  for (int slice = 0; slice < x.K / kSlice; slice++) {
+  for (int slice = 0; slice < layout.K / kSlice; slice++) {
     tokens.channel = slice * kSlice + 2 * lane;
     // Sums of log decays since the block began wait where the keys will lie.
     float2 own = make_float2(0.0f, 0.0f);

@@ -5,8 +5,9 @@ namespace linattn::cuda::chunks {
 
 void scan_delta(const Call& call, bool channels, Cuda& cuda) {
   constexpr LinearRule rule = LinearRule::kDelta;
-  if (call.sizes.K == 64) return channels ? scan<64, rule, true>(call, cuda) : scan<64, rule, false>(call, cuda);
-  if (call.sizes.K == 128) return channels ? scan<128, rule, true>(call, cuda) : scan<128, rule, false>(call, cuda);
+  const int K = kernel_width(call.sizes.K, rule, channels);
+  if (K == 64) return channels ? scan<64, rule, true>(call, cuda) : scan<64, rule, false>(call, cuda);
+  if (K == 128) return channels ? scan<128, rule, true>(call, cuda) : scan<128, rule, false>(call, cuda);
   scan<256, rule, false>(call, cuda);
 }
 

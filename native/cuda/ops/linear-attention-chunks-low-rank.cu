@@ -4,7 +4,8 @@
 namespace linattn::cuda::chunks {
 
 void scan_low_rank(const Call& call, Cuda& cuda) {
-  if (call.sizes.K == 64) return scan<64, LinearRule::kLowRank, true>(call, cuda);
+  if (kernel_width(call.sizes.K, LinearRule::kLowRank, true) == 64)
+    return scan<64, LinearRule::kLowRank, true>(call, cuda);
   scan<128, LinearRule::kLowRank, true>(call, cuda);
 }
 

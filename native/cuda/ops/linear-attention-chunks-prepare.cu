@@ -27,10 +27,10 @@ __global__ __launch_bounds__(kThreads) void prepare_scalar_kernel(Call call) {
   char* q_tile = dynamic_shared<char>();
   char* k_tile = q_tile + K * 128;
   auto& shared = *reinterpret_cast<ScalarShared*>(k_tile + K * 128);
-  const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * K;
-  const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * K;
-  load_tile_async<kThreads, K / 8>(k_tile, k, call.k_stride, chunk);
-  load_tile_async<kThreads, K / 8>(q_tile, q, call.q_stride, chunk);
+  const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
+  const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
+  load_tile_async<kThreads, K / 8>(k_tile, k, call.k_stride, chunk, x.K / 8, static_cast<int>(threadIdx.x));
+  load_tile_async<kThreads, K / 8>(q_tile, q, call.q_stride, chunk, x.K / 8, static_cast<int>(threadIdx.x));
   copy_async_commit();
 
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, g = lane / 4, p = lane % 4;
@@ -102,18 +102,21 @@ template <int K>
 void prepare(const Call& call, LinearRule rule, Cuda& cuda) {
   const dim3 grid(static_cast<unsigned>(call.end_slot - call.first_slot), static_cast<unsigned>(call.sizes.Ho));
   const size_t shared = 2 * K * 128 + sizeof(ScalarShared);
-  if (rule == LinearRule::kDelta) {
-    launch(cuda, prepare_scalar_kernel<K, true>, grid, kThreads, shared, call);
-  } else {
-    launch(cuda, prepare_scalar_kernel<K, false>, grid, kThreads, shared - sizeof(LowerShared), call);
+  if constexpr (kernel_width(K, LinearRule::kDelta, false) == K) {
+    if (rule == LinearRule::kDelta) {
+      return launch(cuda, prepare_scalar_kernel<K, true>, grid, kThreads, shared, call);
+    }
   }
+  launch(cuda, prepare_scalar_kernel<K, false>, grid, kThreads, shared - sizeof(LowerShared), call);
 }
 
 }  // namespace
 
 void prepare_scalar(const Call& call, LinearRule rule, Cuda& cuda) {
-  if (call.sizes.K == 64) return prepare<64>(call, rule, cuda);
-  if (call.sizes.K == 128) return prepare<128>(call, rule, cuda);
+  const int K = kernel_width(call.sizes.K, rule, false);
+  if (K == 64) return prepare<64>(call, rule, cuda);
+  if (K == 128) return prepare<128>(call, rule, cuda);
+  if (K == 192) return prepare<192>(call, rule, cuda);
   prepare<256>(call, rule, cuda);
 }
 

@@ -3,231 +3,24 @@
 // fragments as they are). kSplit warps share 16 rows: each holds a part of the channels and makes the output of a part
 // of the tokens; they exchange the state and v', rounded to bfloat16 as the products take them.
 #pragma once
-#include "cuda/ops/linear-attention-chunks-state.cuh"
+#include "cuda/ops/linear-attention-chunks-segments.cuh"
+#include "cuda/ops/linear-attention-chunks-step.cuh"
+#include "cuda/ops/linear-attention-chunks-warpgroup.cuh"
 
 namespace linattn::cuda::chunks {
 
 template <class Traits>
-__device__ __forceinline__ void ScanBlock<Traits>::run_chunk(int c, const char* stage) {
-  constexpr LinearRule rule = Traits::rule;
-  constexpr RecordLayout record = Traits::record;
-  const char* given = stage + Traits::stage.given();
-  const char* query = Traits::kChannels ? given + record.tile(kQuery) : stage;
-  const char* write = Traits::kChannels ? given + record.tile(kWrite) : stage + K * 128;
-  const char* read = Traits::kChannels ? given + record.tile(kRead) : stage + K * 128;
-  const auto* gates = reinterpret_cast<const float*>(given + record.gate());
-  char* states = memory + 2 * Traits::stage.bytes() + group * (K / kBlock + kBlocks) * 512;
-  char* values = states + K / kBlock * 512;
-  const auto matrix = [&](Fragment& to, Matrix which, int i, int j) {
-    load_block(to, given + record.matrix(which) + lower_index(i, j) * 512, lane);
-  };
-  if constexpr (kSplit > 1) {
-#pragma unroll
-    for (int i = 0; i < Traits::kParts; i++) {
-      Fragment x;
-      pack_block(x, state[i]);
-      store_block(states + (part * Traits::kParts + i) * 512, lane, x);
-    }
-    group_barrier<Traits::kGroups, kSplit * kWarp>(group);
-  }
-
-  // The state before the chunk, read by queries and keys.
-  Sums out[Traits::kOwn] = {}, told[Traits::kOwn] = {};
-#pragma unroll
-  for (int i = 0; i < K / kBlock; i++) {
-    Fragment x, y;
-    if constexpr (kSplit == 1) {
-      pack_block(x, state[i]);
-    } else {
-      load_block(x, states + i * 512, lane);
-    }
-#pragma unroll
-    for (int own = 0; own < Traits::kOwn; own++) {
-      load_tile_block(y, query, own_block(own) * kBlock, i * kBlock, lane);
-      multiply(out[own], y, x);
-      if constexpr (rule != LinearRule::kAdditive) {
-        load_tile_block(y, read, own_block(own) * kBlock, i * kBlock, lane);
-        multiply(told[own], x, y);
-      }
-    }
-  }
-
-  if constexpr (Traits::kAlone) __syncthreads();  // for q k', which other warps made
-
-  // What is written: v of additive, v' of delta, c of lowRank; for scalar decays also with the decay until the end.
-  Fragment updates[kBlocks], late_updates[kBlocks];
-  Fragment given_values[rule == LinearRule::kDelta ? 1 : kBlocks];
-  if constexpr (rule != LinearRule::kDelta) {
-#pragma unroll
-    for (int j = 0; j < kBlocks; j++) load_values(given_values[j], stage, j);
-  }
-  const auto decay_values = [&](Fragment& to, const Sums& x, int block) {
-    Sums late;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const float2 by = *reinterpret_cast<const float2*>(gates + kTokens + block * kBlock + half * 8 + 2 * p);
-#pragma unroll
-      for (int e = 0; e < 4; e++) late[half][e] = x[half][e] * (e % 2 ? by.y : by.x);
-    }
-    pack_block(to, late);
-  };
-  if constexpr (rule == LinearRule::kAdditive) {
-#pragma unroll
-    for (int j = 0; j < kBlocks; j++) {
-      Sums x;
-#pragma unroll
-      for (int r = 0; r < 4; r++) {
-        updates[j][r] = given_values[j][r];
-        x[r / 2][r % 2 * 2] = low_of(updates[j][r]);
-        x[r / 2][r % 2 * 2 + 1] = high_of(updates[j][r]);
-      }
-      if constexpr (!Traits::kChannels) decay_values(late_updates[j], x, j);
-    }
-  } else {
-    const auto* large = reinterpret_cast<const float*>(given + record.large());
-    const char* rest = call.record(row.slot + c, head, record.bytes()) + record.rest();
-    Fragment wanted[kBlocks];  // by all warps of the group, so that each solves for all tokens
-#pragma unroll
-    for (int own = 0; own < Traits::kOwn; own++) {
-      const int block = own_block(own);
-      Fragment v;
-      if constexpr (rule == LinearRule::kDelta) {
-        load_values(v, stage, block);
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          float2 gate = make_float2(1.0f, 1.0f);
-          if constexpr (!Traits::kChannels) {
-            gate = *reinterpret_cast<const float2*>(gates + block * kBlock + half * 8 + 2 * p);
-          }
-#pragma unroll
-          for (int low = 0; low < 2; low++) {
-            const uint32_t two = v[half * 2 + low];
-            float* at = told[own][half] + low * 2;
-            at[0] = low_of(two) - gate.x * at[0];
-            at[1] = high_of(two) - gate.y * at[1];
-          }
-        }
-      } else {
-#pragma unroll
-        for (int j = 0; j < kBlocks; j++) {
-          if (j > block) continue;
-          matrix(v, kLow, block, j);
-          multiply(told[own], given_values[j], v);
-        }
-      }
-      if constexpr (kSplit == 1) {
-        pack_block(wanted[own], told[own]);
-      } else {
-        pack_block(v, told[own]);
-        store_block(values + block * 512, lane, v);
-      }
-    }
-    if constexpr (kSplit > 1) {
-      group_barrier<Traits::kGroups, kSplit * kWarp>(group);
-#pragma unroll
-      for (int j = 0; j < kBlocks; j++) load_block(wanted[j], values + j * 512, lane);
-    }
-#pragma unroll
-    for (int i = 0; i < kBlocks; i++) {
-      Sums x = {};
-#pragma unroll
-      for (int j = 0; j <= i; j++) {
-        Fragment y;
-        matrix(y, kSolve, i, j);
-        multiply(x, wanted[j], y);
-      }
-      if (large[i] != 0.0f) {
-#pragma unroll
-        for (int j = 0; j <= i; j++) {
-          Fragment y;
-          load_block(y, rest + lower_index(i, j) * 512, lane);
-          multiply(x, wanted[j], y);
-        }
-      }
-      pack_block(updates[i], x);
-      if constexpr (!Traits::kChannels) decay_values(late_updates[i], x, i);
-    }
-  }
-
-  const Chunk chunk = chunk_of(row, c);
-#pragma unroll
-  for (int own = 0; own < Traits::kOwn; own++) {
-    const int block = own_block(own);
-    if constexpr (!Traits::kChannels) {
-#pragma unroll
-      for (int low = 0; low < 2; low++) {
-        const float gate = gates[block * kBlock + g + low * 8];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          out[own][half][low * 2] *= gate;
-          out[own][half][low * 2 + 1] *= gate;
-        }
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kBlocks; j++) {
-      if (j > block) continue;
-      Fragment y;
-      matrix(y, kOut, block, j);
-      if constexpr (rule == LinearRule::kLowRank) {
-        multiply(out[own], y, given_values[j]);
-        matrix(y, kOutLow, block, j);
-      }
-      multiply(out[own], y, updates[j]);
-    }
-    store_out(chunk, block, out[own]);
-  }
-
-#pragma unroll
-  for (int i = 0; i < Traits::kParts; i++) {
-    const int c0 = (part * Traits::kParts + i) * kBlock;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float2 gate;
-      if constexpr (Traits::kChannels) {
-        gate = *reinterpret_cast<const float2*>(gates + c0 + half * 8 + 2 * p);
-      } else {
-        gate.x = gate.y = gates[2 * kTokens];
-      }
-#pragma unroll
-      for (int e = 0; e < 4; e++) state[i][half][e] *= e % 2 ? gate.y : gate.x;
-    }
-#pragma unroll
-    for (int j = 0; j < kBlocks; j++) {
-      Fragment y;
-      load_tile_block_transposed(y, write, j * kBlock, c0, lane);
-      if constexpr (rule == LinearRule::kLowRank) {
-        multiply(state[i], given_values[j], y);
-        load_tile_block_transposed(y, given + record.tile(kWriteLow), j * kBlock, c0, lane);
-      }
-      multiply(state[i], Traits::kChannels ? updates[j] : late_updates[j], y);
-    }
-  }
-}
-
-template <class Traits>
-__device__ __forceinline__ void ScanBlock<Traits>::run() {
-  const int first = max(0, call.first_slot - row.slot), end_chunk = min(row.chunks, call.end_slot - row.slot);
-  const bool empty = row.chunks == 0 && row.slot >= call.first_slot && row.slot < call.end_slot;
-  if (first >= end_chunk && !empty) return;
-#pragma unroll
-  for (int i = 0; i < Traits::kParts; i++) {
-#pragma unroll
-    for (int e = 0; e < 8; e++) state[i][e / 4][e % 4] = 0.0f;
-  }
-  if (first < end_chunk) {
-    fetch(first, memory);
-    copy_async_commit();
-  }
-  if (first == 0) {
-    begin();
-  } else {
-    load_state(call.carry_in + carry_offset(head));
-  }
+__device__ __forceinline__ void ScanBlock<Traits>::walk(int first, int end_chunk) {
   const auto sums_of = [&](int c) {
     return reinterpret_cast<float*>(memory + 2 * Traits::stage.bytes()) + (c - first) % 2 * kTokens;
   };
+  const int thread = static_cast<int>(threadIdx.x);
   const bool gating = Traits::kAlone && group == Traits::kGroups - 1;
+  if (first < end_chunk) {
+    fetch(first, memory, thread);
+    copy_async_commit();
+  }
+  enter(first);
   if (gating && first < end_chunk) make_gates(log_decays(first), sums_of(first), memory);
   for (int c = first; c < end_chunk; c++) {
     char* stage = memory + (c - first) % 2 * Traits::stage.bytes();
@@ -236,7 +29,7 @@ __device__ __forceinline__ void ScanBlock<Traits>::run() {
     copy_async_wait<0>();
     __syncthreads();
     if (c + 1 < end_chunk) {
-      fetch(c + 1, next);
+      fetch(c + 1, next, thread);
       copy_async_commit();
       if (gating) ahead = log_decays(c + 1);
     }
@@ -245,41 +38,70 @@ __device__ __forceinline__ void ScanBlock<Traits>::run() {
     if (gating && c + 1 < end_chunk) make_gates(ahead, sums_of(c + 1), next);
     checkpoint(c);
   }
-  if (end_chunk < row.chunks) {
-    store_state(call.carry_out + carry_offset(head));
-  } else {
-    end();
+}
+
+// A block is a ScanBlock or WarpgroupChunks.
+template <class Traits, class Block>
+__device__ __forceinline__ void run_scan(Block& block) {
+  const Call& call = block.call;
+  const Row& row = block.row;
+  const int first = max(0, call.first_slot - row.slot), end_chunk = min(row.chunks, call.end_slot - row.slot);
+  const bool empty = row.chunks == 0 && row.slot >= call.first_slot && row.slot < call.end_slot;
+  if (first >= end_chunk && !empty) return;
+  const Segment segment = segment_of(call, first, end_chunk, block.segment);
+  if (segment.first >= segment.end && !(empty && block.segment == 0)) return;
+  if (Traits::kEnds && (segment.last || (block.segment == 0 && block.of_transition()))) return;
+  block.walk(segment.first, segment.end);
+  if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) return;
+  if constexpr (Traits::kEnds) {
+    block.store_state(block.segment_rows(block.segment));
+  } else if (segment.last) {
+    if (end_chunk < row.chunks) {
+      block.store_state(call.carry_out + block.carry_offset(block.head));
+    } else {
+      block.end();
+    }
   }
 }
 
-// Blocks: rows x output heads x slices, slices first.
+template <class Traits>
+__host__ __device__ __forceinline__ int slices_of(const LinearSizes& x) {
+  const bool transitions = Traits::kEnds && Traits::rule != LinearRule::kAdditive;
+  return (x.V + (transitions ? Traits::K : 0)) / Traits::kWidth;
+}
+
+// Blocks: rows x segments x heads (of ends: state heads) x slices, slices first.
 template <class Traits>
 __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call) {
-  const int slices = Traits::kKeySum ? 1 : call.sizes.V / Traits::kWidth;
+  const int slices = slices_of<Traits>(call.sizes);
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
-  const int n = call.sizes.single_rows + at / call.sizes.Ho, head = at % call.sizes.Ho;
+  const int heads = Traits::kEnds ? call.sizes.H : call.sizes.Ho, segments = call.segments;
+  const int n = call.sizes.single_rows + at / heads / segments, segment = at / heads % segments;
+  const int head = at % heads * (Traits::kEnds ? call.sizes.G : 1);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  ScanBlock<Traits> block{call,
-                          row_of(call, n),
-                          n,
-                          head,
-                          head / call.sizes.G,
-                          slice,
-                          dynamic_shared<char>(),
-                          lane,
-                          lane / 4,
-                          lane % 4,
-                          warp / Traits::kSplit,
-                          warp % Traits::kSplit,
-                          {}};
-  block.run();
+  using Block = std::conditional_t<Traits::kWarpgroup, WarpgroupChunks<Traits>, ScanBlock<Traits>>;
+  Block block{call,
+              row_of(call, n),
+              n,
+              head,
+              head / call.sizes.G,
+              slice,
+              segment,
+              dynamic_shared<char>(),
+              lane,
+              lane / 4,
+              lane % 4,
+              warp / Traits::kSplit,
+              warp % Traits::kSplit,
+              {}};
+  run_scan<Traits>(block);
 }
 
 template <class Traits>
 void launch_scan(const Call& call, Cuda& cuda) {
   const LinearSizes& x = call.sizes;
-  const int slices = Traits::kKeySum ? 1 : x.V / Traits::kWidth;
-  const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * x.Ho * slices));
+  const int heads = Traits::kEnds ? x.H : x.Ho, segments = call.segments;
+  const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));
   launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call);
 }
 
@@ -294,7 +116,7 @@ void scan(const Call& call, Cuda& cuda) {
     return true;
   };
   const int wide = wide_rows(call.sizes, cuda);
-  if constexpr (K < 256 && rule == LinearRule::kAdditive && !channels) {
+  if constexpr (K <= 128 && rule == LinearRule::kAdditive && !channels) {
     if (call.records == nullptr) {
       if (!tried.template operator()<128, 1, ScanKind::kAlone>(wide == 128)) {
         tried.template operator()<64, 1, ScanKind::kAlone>(true);
@@ -302,11 +124,18 @@ void scan(const Call& call, Cuda& cuda) {
       return;
     }
   }
-  if constexpr (K < 256) {
+  const int64_t processors = cuda.properties.multiprocessors;
+  if constexpr (K <= 128) {
+    if (by_warpgroups(call.sizes, cuda)) {
+      if (call.segments > 1) {
+        launch_scan<ScanTraits<K, 64, 1, rule, channels, ScanKind::kEnds>>(call, cuda);
+        join_segments<K, rule, channels>(call, cuda);
+      }
+      return launch_scan<ScanTraits<K, 64, 1, rule, channels, ScanKind::kWarpgroup>>(call, cuda);
+    }
     if (tried.template operator()<128, 1>(wide == 128)) return;
     if (tried.template operator()<64, 1>(wide > 0)) return;
   }
-  const int64_t processors = cuda.properties.multiprocessors;
   if constexpr (K > 64) {
     if (tried.template operator()<64, 2>(scan_blocks(call.sizes, 64) >= processors)) return;
   }

@@ -23,20 +23,25 @@ __device__ __forceinline__ void group_barrier(int group) {
   named_barrier<4, kThreads>();
 }
 
-// kKeySum: the state is the sum of keys, one row whose v is 1. kAlone: without records.
-enum class ScanKind { kRecords, kAlone, kKeySum };
+// kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch. kEnds: the
+// same for the ends and transitions of segments alone.
+enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds };
 template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
-  static constexpr bool kKeySum = kKind == ScanKind::kKeySum, kAlone = kKind == ScanKind::kAlone;
-  static constexpr int kThreads = kGroups * kSplit * kWarp;
+  static constexpr bool kAlone = kKind == ScanKind::kAlone;
+  static constexpr bool kEnds = kKind == ScanKind::kEnds, kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds;
+  static constexpr int kWorkers = kGroups * kSplit * kWarp;
+  static constexpr int kFetchers = kWarpgroup ? 4 * kWarp : kWorkers;
+  static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
-  static constexpr StageLayout stage{record, kChannels, kKeySum ? 0 : kWidth};
-  static constexpr int kShared = stage.shared(kSplit == 1 ? 0 : kGroups);
+  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth};
+  static constexpr int kStages = kWarpgroup && 3 * stage.bytes() <= (226 << 10) ? 3 : 2;
+  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
@@ -47,9 +52,9 @@ struct ScanBlock {
   static constexpr int K = Traits::K, kSplit = Traits::kSplit;
   const Call& call;
   Row row;
-  int n, head, state_head, slice;
+  int n, head, state_head, slice, segment;
   char* memory;
-  int lane, g, p, group, part;
+  int lane, g, p, group, part;  // of a worker
   Sums state[Traits::kParts];
 
   __device__ __forceinline__ int own_block(int i) const {
@@ -58,22 +63,40 @@ struct ScanBlock {
     return part;
   }
 
-  __device__ __forceinline__ void fetch(int c, char* stage) {
+  // Whether the rows of this block are those of a transition.
+  __device__ __forceinline__ bool of_transition() const {
+    return Traits::kEnds && slice >= call.sizes.V / Traits::kWidth;
+  }
+  // Of the state rows in `ends` or, from its own slice on, in `transitions`.
+  __device__ __forceinline__ float* segment_rows(int of_segment) const {
+    const int64_t at = call.segment_index(n, state_head, of_segment);
+    if (!of_transition()) return call.ends + at * call.sizes.V * K;
+    return call.transitions + at * K * K - static_cast<int64_t>(call.sizes.V) * K;
+  }
+
+  static constexpr int kKeys = Traits::kEnds ? 0 : K * 128;  // of scalar decays, in a stage
+
+  // By `thread` of kFetchers.
+  __device__ __forceinline__ void fetch(int c, char* stage, int thread) {
+    constexpr int kFetchers = Traits::kFetchers;
     const Chunk chunk = chunk_of(row, c);
     const LinearSizes& x = call.sizes;
     if constexpr (!Traits::kChannels) {
-      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * K;
-      const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * K;
-      load_tile_async<Traits::kThreads, K / 8>(stage, q, call.q_stride, chunk);
-      load_tile_async<Traits::kThreads, K / 8>(stage + K * 128, k, call.k_stride, chunk);
+      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
+      const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
+      if constexpr (!Traits::kEnds) load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
+      load_tile_async<kFetchers, K / 8>(stage + kKeys, k, call.k_stride, chunk, x.K / 8, thread);
     }
     if constexpr (!Traits::kAlone) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
-      copy_record_async<Traits::kThreads, Traits::record.read()>(stage + Traits::stage.given(), record);
+      constexpr int kSkipped = Traits::kEnds && Traits::kChannels ? Traits::record.tile(1) : 0;  // queries
+      copy_record_async<kFetchers, Traits::record.read() - kSkipped>(stage + Traits::stage.given() + kSkipped,
+                                                                     record + kSkipped, thread);
     }
-    if constexpr (!Traits::kKeySum) {
+    if (!of_transition()) {
       const bfloat16* v = call.v + chunk.first * call.v_stride + v_head(x, state_head) * x.V + slice * Traits::kWidth;
-      load_tile_async<Traits::kThreads, Traits::kWidth / 8>(stage + Traits::stage.values(), v, call.v_stride, chunk);
+      constexpr int kPieces = Traits::kWidth / 8;
+      load_tile_async<kFetchers, kPieces>(stage + Traits::stage.values(), v, call.v_stride, chunk, kPieces, thread);
     }
   }
 
@@ -108,9 +131,8 @@ struct ScanBlock {
 
   // v' of a token block as fragments: state rows x tokens.
   __device__ __forceinline__ void load_values(Fragment& to, const char* stage, int block) const {
-    if constexpr (Traits::kKeySum) {
-      to[0] = to[2] = g == 0 ? pack(1.0f, 1.0f) : 0;
-      to[1] = to[3] = 0;
+    if (of_transition()) {
+      to[0] = to[1] = to[2] = to[3] = 0;
     } else {
       load_tile_block_transposed(to, stage + Traits::stage.values(), block * kBlock, group * 16, lane);
     }
@@ -127,8 +149,9 @@ struct ScanBlock {
 #pragma unroll
         for (int low = 0; low < 2; low++) {
           const int r = group * 16 + g + low * 8;
-          if (Traits::kKeySum && r != 0) continue;
-          auto* at = reinterpret_cast<float2*>(base + (static_cast<int64_t>(slice) * Traits::kWidth + r) * K + c);
+          if (c >= call.sizes.K) continue;
+          auto* at =
+              reinterpret_cast<float2*>(base + (static_cast<int64_t>(slice) * Traits::kWidth + r) * call.sizes.K + c);
           body(*at, state[i][half][low * 2], state[i][half][low * 2 + 1]);
         }
       }
@@ -145,38 +168,46 @@ struct ScanBlock {
     each_state(base, [](float2& at, float x, float y) { at = make_float2(x, y); });
   }
   __device__ __forceinline__ float* slot_state(int slot) const {
-    if constexpr (Traits::kKeySum) {
-      return call.key_sum + slot * call.key_sum_stride + static_cast<int64_t>(state_head) * K;
-    }
-    return call.state + slot * call.state_stride + static_cast<int64_t>(state_head) * call.sizes.V * K;
+    return call.state + slot * call.state_stride + static_cast<int64_t>(state_head) * call.sizes.V * call.sizes.K;
   }
-  __device__ __forceinline__ int64_t carry_offset(int64_t index) const {
-    return index * (Traits::kKeySum ? 1 : call.sizes.V) * K;
-  }
+  __device__ __forceinline__ int64_t carry_offset(int64_t index) const { return index * call.sizes.V * call.sizes.K; }
 
   __device__ __forceinline__ void begin() {
-    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr) return;
+    if (call.state == nullptr) return;
     const int slot = checked_slot(call.fault, FaultName::kReadSlots, call.sequences.read_slots, n, call.sizes.slots);
     if (slot < 0) return;
-    const float* start = Traits::kKeySum ? call.start_sums : call.start;
     const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
-    load_state(start ? start + carry_offset(at) : slot_state(slot));
+    load_state(call.start ? call.start + carry_offset(at) : slot_state(slot));
+  }
+  // The state before chunk `first`.
+  __device__ __forceinline__ void enter(int first) {
+    const int row0 = (slice - call.sizes.V / Traits::kWidth) * Traits::kWidth + group * 16 + g;  // of a transition
+#pragma unroll
+    for (int i = 0; i < Traits::kParts; i++) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        const int r = row0 + e % 4 / 2 * 8, c = (part * Traits::kParts + i) * kBlock + e / 4 * 8 + 2 * p + e % 2;
+        state[i][e / 4][e % 4] = of_transition() && r == c ? 1.0f : 0.0f;
+      }
+    }
+    if (segment > 0) {
+      if constexpr (!Traits::kEnds) load_state(segment_rows(segment - 1));
+    } else if (first == 0) {
+      begin();
+    } else {
+      load_state(call.carry_in + carry_offset(head));
+    }
   }
   __device__ __forceinline__ void end() {
-    if ((Traits::kKeySum ? call.key_sum : call.state) == nullptr || head % call.sizes.G != 0) return;
+    if (call.state == nullptr || head % call.sizes.G != 0) return;
     const int slot = checked_slot(call.fault, FaultName::kWriteSlots, call.sequences.write_slots, n, call.sizes.slots);
     if (slot >= 0) store_state(slot_state(slot));
   }
 
   // After chunk c, where a multiple of `every` is passed.
   __device__ __forceinline__ void checkpoint(int c) {
-    if (call.every == 0 || head % call.sizes.G != 0) return;
-    const int64_t after = int64_t{c + 1} * kTokens - row.lead, position = call.sequences.positions[n];
-    if (after > row.count || (position + after) % call.every != 0) return;
-    const int64_t at = call.sizes.checkpoint_begin[n] + (position + after) / call.every - position / call.every - 1;
-    if (at < 0 || at >= call.checkpoint_count) return;
-    const int slot = checked_slot(call.fault, FaultName::kCheckpointSlots, call.checkpoint_slots, static_cast<int>(at),
-                                  call.sizes.slots);
+    const bool kept = !Traits::kEnds && head % call.sizes.G == 0;
+    const int slot = kept ? checkpoint_slot(call, row, n, c) : -1;
     if (slot >= 0) store_state(slot_state(slot));
   }
 
@@ -187,26 +218,27 @@ struct ScanBlock {
       const int token = block * kBlock + g + low * 8 - chunk.skip;
       const bool present = token >= 0 && token < chunk.count;
       const int64_t at = static_cast<int64_t>(chunk.first + token) * x.Ho + head;
-      if constexpr (Traits::kKeySum) {
-        if (present && p == 0) call.sums[at] = out[0][low * 2];
-        continue;
-      }
       float by = call.scale;
       if (call.normalize && present) by = 1.0f / (call.sums[at] + call.eps);
-      const uint32_t first = pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by);
-      const uint32_t second = pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by);
-      // A lane of even place takes four state rows of the first eight, the next one four of the others.
-      const bool even = p % 2 == 0;
-      const uint32_t other = __shfl_xor_sync(kFullMask, even ? second : first, 1);
-      const int r = slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
-      if (present)
-        *reinterpret_cast<uint2*>(call.out + at * x.V + r) =
-            even ? make_uint2(first, other) : make_uint2(other, second);
+      store_pairs(at, present, pack(out[0][low * 2] * by, out[0][low * 2 + 1] * by),
+                  pack(out[1][low * 2] * by, out[1][low * 2 + 1] * by));
+    }
+  }
+  // A token's outputs of state rows 2p, 2p + 1 and 8 + 2p, 9 + 2p of the group.
+  __device__ __forceinline__ void store_pairs(int64_t at, bool present, uint32_t first, uint32_t second) {
+    // A lane of even place takes four state rows of the first eight, the next one four of the others.
+    const bool even = p % 2 == 0;
+    const uint32_t other = __shfl_xor_sync(kFullMask, even ? second : first, 1);
+    const int r = slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
+    if (present && call.out != nullptr) {
+      *reinterpret_cast<uint2*>(call.out + at * call.sizes.V + r) =
+          even ? make_uint2(first, other) : make_uint2(other, second);
     }
   }
 
+  __device__ __forceinline__ void decay_state(const float* gates);
   __device__ void run_chunk(int c, const char* stage);
-  __device__ void run();
+  __device__ void walk(int first, int end_chunk);
 };
 
 }  // namespace linattn::cuda::chunks

@@ -1,4 +1,4 @@
-// linearAttention in chunks of 64 tokens on the matrix units: bfloat16, K 64, 128 or 256.
+// linearAttention in chunks of 64 tokens on the matrix units: bfloat16, key widths up to 256.
 #include <algorithm>
 
 #include "cuda/ops/linear-attention-chunks.cuh"
@@ -46,9 +46,10 @@ const float* starts_of(const Tensor& state, const LinearSizes& x, const Call& ca
 }  // namespace
 
 bool chunk_supports(const LinearAttention& op, const LinearSizes& x, const Cuda& cuda) {
-  if (!op.q || !op.k || x.dtype != DType::kBFloat16 || op.decay == LinearDecay::kValue) return false;
-  if (x.K != 64 && x.K != 128 && (x.K != 256 || (by_channel(op) && op.rule != LinearRule::kAdditive))) return false;
-  const chunks::StageLayout least{chunks::record_layout(op.rule, by_channel(op), x.K), by_channel(op), 16};
+  if (!op.k || x.dtype != DType::kBFloat16 || op.decay == LinearDecay::kValue) return false;
+  if (x.K % 8 != 0 || x.K > (by_channel(op) && op.rule != LinearRule::kAdditive ? 128 : 256)) return false;
+  const int K = chunks::kernel_width(x.K, op.rule, by_channel(op));
+  const chunks::StageLayout least{chunks::record_layout(op.rule, by_channel(op), K), by_channel(op), true, 16};
   if (least.shared(1) > cuda.properties.shared_memory) return false;
   if (x.V % 16 != 0 || op.checkpoint_every % chunks::kTokens != 0 || x.Ho > 65535 || x.rows > 65535) return false;
   return aligned(op.q, 16) && aligned(op.k, 16) && aligned(op.v, 16) && aligned(op.a, 16) && aligned(op.b, 16) &&
@@ -61,12 +62,15 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   Call call{};
   call.sizes = x;
   call.sequences = view_of(op.sequences);
-  call.q = op.q.as<const bfloat16>();
+  // Without q the keys stand for it, and what comes of them is not stored.
+  const Tensor& q = op.q ? op.q : op.k;
+  if (!op.q) call.sizes.Hq = x.Hk;
+  call.q = q.as<const bfloat16>();
   call.k = op.k.as<const bfloat16>();
   call.v = op.v.as<const bfloat16>();
   call.a = op.a.as<const bfloat16>();
   call.b = op.b.as<const bfloat16>();
-  call.q_stride = op.q.stride0;
+  call.q_stride = q.stride0;
   call.k_stride = op.k.stride0;
   call.v_stride = op.v.stride0;
   call.a_stride = op.a.stride0;
@@ -94,15 +98,29 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
     call.start_sums = starts_of(op.key_sum, x, call, cuda);
   }
   const bool channels = by_channel(op), sums = op.key_sum || op.normalize || op.denominator;
-  if (sums) {
-    call.sums = op.denominator ? op.denominator.as<float>()
-                               : cuda.scratch_of<float>(static_cast<size_t>(x.tokens) * static_cast<size_t>(x.Ho));
+  if (op.denominator) {
+    call.sums = op.denominator.as<float>();
+  } else if (op.normalize) {
+    call.sums = cuda.scratch_of<float>(static_cast<size_t>(x.tokens) * static_cast<size_t>(x.Ho));
   }
-  const int bytes = chunks::record_layout(op.rule, channels, x.K).bytes(), slots = chunks::slot_count(x);
+  const int K = chunks::kernel_width(x.K, op.rule, channels);
+  const int bytes = chunks::record_layout(op.rule, channels, K).bytes(), slots = chunks::slot_count(x);
+  const int most_chunks = static_cast<int>(ceil_div(x.max_tokens, chunks::kTokens)) + 1;
   const bool alone = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0;
   const int64_t most = alone ? slots : std::max<int64_t>(64, kRecordBytes / bytes / x.Ho);
   const int window = static_cast<int>(std::min<int64_t>(slots, most));
   if (!alone) call.records = cuda.scratch_of<char>(static_cast<size_t>(int64_t{window} * x.Ho * bytes));
+  if (sums) call.chunk_sums = cuda.scratch_of<float>(static_cast<size_t>(int64_t{window} * x.Ho * x.K));
+  const int row_chunks = std::min(most_chunks, window);
+  call.segments = alone ? 1 : chunks::segments_of(x, row_chunks, cuda);
+  call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
+  if (call.segments > 1) {
+    const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
+    call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));
+    if (op.rule != LinearRule::kAdditive) {
+      call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads * x.K * x.K));
+    }
+  }
   float* carry[2] = {};
   const int64_t state_floats = int64_t{x.Ho} * (x.V + 1) * x.K;
   if (window < slots) {
@@ -124,10 +142,10 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
         of_sums.carry_in += int64_t{x.Ho} * x.V * x.K;
         of_sums.carry_out += int64_t{x.Ho} * x.V * x.K;
       }
-      scan_additive(of_sums, channels, true, cuda);
+      scan_sums(of_sums, channels, cuda);
     }
     if (op.rule == LinearRule::kAdditive) {
-      scan_additive(call, channels, false, cuda);
+      scan_additive(call, channels, cuda);
     } else if (op.rule == LinearRule::kDelta) {
       scan_delta(call, channels, cuda);
     } else {

@@ -3,6 +3,8 @@
 // scan walks a row's chunks with the state in registers. All matrices of a chunk are lower triangular with blocks of 16
 // x 16.
 #pragma once
+#include <algorithm>
+
 #include "cuda/device/launch.cuh"
 #include "cuda/device/mma.cuh"
 #include "cuda/ops/linear-attention.h"
@@ -38,19 +40,29 @@ struct RecordLayout {
 };
 constexpr int kScalarGates = 2 * kTokens + 4;
 
+// The key width K of the kernels: the op's own, and columns of zeros, which change nothing.
+__host__ __device__ constexpr int kernel_width(int own, LinearRule rule, bool channels) {
+  if (own <= 64) return 64;
+  if (own <= 128) return 128;
+  return own <= 192 && rule == LinearRule::kAdditive && !channels ? 192 : 256;
+}
+
 __host__ __device__ constexpr RecordLayout record_layout(LinearRule rule, bool channels, int K) {
   const int matrices = rule == LinearRule::kAdditive ? 1 : rule == LinearRule::kDelta ? 2 : 4;
   const int tiles = rule == LinearRule::kAdditive ? 2 : rule == LinearRule::kDelta ? 3 : 4;
   return {channels ? tiles : 0, matrices, channels ? K : kScalarGates, K};
 }
-// A stage of the scan: of scalar decays q and k; the record; v of `rows` state rows (0: of key sums).
+// A stage of the scan: of scalar decays k and, for outputs, q; the record; v of `rows` state rows.
 struct StageLayout {
   RecordLayout record;
-  bool channels;
+  bool channels, outputs;
   int rows;
-  __host__ __device__ constexpr int given() const { return channels ? 0 : 2 * record.K * 128; }
+  __host__ __device__ constexpr int given() const { return channels ? 0 : (outputs ? 2 : 1) * record.K * 128; }
   __host__ __device__ constexpr int values() const { return given() + record.rest(); }
-  __host__ __device__ constexpr int bytes() const { return values() + (rows + 63) / 64 * kPanelBytes; }
+  // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
+  __host__ __device__ constexpr int bytes() const {
+    return (values() + (rows + 63) / 64 * kPanelBytes + 1023) / 1024 * 1024;
+  }
   // Of a block with two stages, whose groups of warps exchange 16 state rows and v'; or two sums of log decays.
   __host__ __device__ constexpr int shared(int groups) const {
     return 2 * bytes() + (groups > 0 ? groups * (record.K / kBlock + kBlocks) * 512 : 2 * kTokens * 4);
@@ -78,19 +90,29 @@ struct Call {
   const float *start, *start_sums;
   const int32_t* checkpoint_slots;
   int checkpoint_count, every;
-  bfloat16* out;
-  float* sums;  // z'q: float32 [T, Ho]
+  bfloat16* out;  // or null
+  float* sums;    // z'q: float32 [T, Ho], or null
   bool normalize;
   float scale, eps;
   // Records of the slots [first_slot, end_slot); rows that reach over an end of it hand their state on in `carry`.
-  char* records;  // null: of scalar decays and the additive rule, which the scan makes for itself
+  char* records;      // null: of scalar decays and the additive rule, which the scan makes for itself
+  float* chunk_sums;  // [slots, Ho, K]: what the keys of a chunk add to the key sums, then those before the chunk
   int first_slot, end_slot;
   const float* carry_in;  // [Ho, V, K]
   float* carry_out;
+  // Each row's chunks between these slots are cut into segments of so many chunks, which are scanned side by side; 1:
+  // one segment. `ends` [rows from single_rows on, H, segments, V, K]: the state after each segment but the last. First
+  // that of a segment that starts from zero, with `transitions` [same, K, K]: what it makes of each row of the
+  // identity, where that is no diagonal matrix.
+  int segments, segment_chunks;
+  float *ends, *transitions;
   Fault* fault;
 
   __device__ char* record(int slot, int head, int bytes) const {
     return records + (static_cast<int64_t>(slot - first_slot) * sizes.Ho + head) * bytes;
+  }
+  __device__ int64_t segment_index(int n, int state_head, int segment) const {
+    return (int64_t{n - sizes.single_rows} * sizes.H + state_head) * segments + segment;
   }
   __device__ bool fresh(int n) const { return state == nullptr || sequences.read_slots[n] < 0; }
 };
@@ -121,6 +143,17 @@ __device__ __forceinline__ Row row_of(const Call& call, int n) {
   return row;
 }
 
+// The chunks of segment `segment` of a row's chunks [begin, end); none where it has fewer segments.
+struct Segment {
+  int first, end;
+  bool last;
+};
+__device__ __forceinline__ Segment segment_of(const Call& call, int begin, int end, int segment) {
+  if (call.segments == 1) return {begin, end, true};
+  const int first = min(begin + segment * call.segment_chunks, end), after = min(first + call.segment_chunks, end);
+  return {first, after, after == end};
+}
+
 // Tokens of a chunk: `skip` of its 64 lie before the row, `count` follow, the first of them packed token `first`.
 struct Chunk {
   int first, count, skip;
@@ -145,6 +178,17 @@ __device__ __forceinline__ SlotOwner owner_of(const Call& call, int slot) {
     }
   }
   return {low, slot - first_slot_of(call, low)};
+}
+
+// The slot of the checkpoint at the end of chunk c of row n, or -1.
+__device__ __forceinline__ int checkpoint_slot(const Call& call, const Row& row, int n, int c) {
+  if (call.every == 0) return -1;
+  const int64_t after = int64_t{c + 1} * kTokens - row.lead, position = call.sequences.positions[n];
+  if (after > row.count || (position + after) % call.every != 0) return -1;
+  const int64_t at = call.sizes.checkpoint_begin[n] + (position + after) / call.every - position / call.every - 1;
+  if (at < 0 || at >= call.checkpoint_count) return -1;
+  return checked_slot(call.fault, FaultName::kCheckpointSlots, call.checkpoint_slots, static_cast<int>(at),
+                      call.sizes.slots);
 }
 
 // g as the contract clamps it; NaN stays.
@@ -269,28 +313,33 @@ __device__ __forceinline__ void load_tile_block_transposed(Fragment& to, const c
   load_tiles_x4<true>(to, tile + tile_offset(t0 + lane % 8 + lane / 16 * 8, c0 / 8 + lane / 8 % 2));
 }
 
-// Copies kPieces 16-byte pieces of each of a chunk's tokens into a tile, in the background; other tokens become zeros.
-// `from`: the piece 0 of the chunk's first token.
+// Copies `pieces` 16-byte pieces of each of a chunk's tokens into a tile of kPieces, in the background; the others and
+// those of other tokens become zeros. `from`: the piece 0 of the chunk's first token. By `thread` of kThreads.
 template <int kThreads, int kPieces>
-__device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from, int64_t stride, const Chunk& chunk) {
-  static_assert(kThreads % kPieces == 0);
-  constexpr int kStep = kThreads / kPieces;  // tokens
-  const int first = static_cast<int>(threadIdx.x) / kPieces, piece = static_cast<int>(threadIdx.x) % kPieces;
-  const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+__device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from, int64_t stride, const Chunk& chunk,
+                                                int pieces, int thread) {
+  constexpr int kAtOnce = kThreads % kPieces == 0 ? kPieces : 8;  // of a token
+  static_assert(kThreads % kAtOnce == 0 && kPieces % kAtOnce == 0);
+  constexpr int kStep = kThreads / kAtOnce;  // tokens
+  const int first = thread / kAtOnce;
 #pragma unroll
-  for (int i = 0; i < kTokens; i += kStep) {
-    const int t = first + i;
-    if (kStep > kTokens && t >= kTokens) break;
-    const bool present = t >= chunk.skip && t < chunk.skip + chunk.count;
-    copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
-    at += kStep * stride;
+  for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
+    const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+#pragma unroll
+    for (int i = 0; i < kTokens; i += kStep) {
+      const int t = first + i;
+      if (kStep > kTokens && t >= kTokens) break;
+      const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
+      copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
+      at += kStep * stride;
+    }
   }
 }
 
 // Copies what lies together, in the background.
 template <int kThreads, int kBytes>
-__device__ __forceinline__ void copy_record_async(char* to, const char* from) {
-  const int at = static_cast<int>(threadIdx.x) * 16;
+__device__ __forceinline__ void copy_record_async(char* to, const char* from, int thread) {
+  const int at = thread * 16;
 #pragma unroll
   for (int i = 0; i < kBytes; i += kThreads * 16) {
     if (i + kThreads * 16 <= kBytes || at + i < kBytes) copy_async_16(to + at + i, from + at + i);
@@ -304,15 +353,28 @@ inline int64_t scan_blocks(const LinearSizes& x, int rows) {
 // State rows of a block where enough blocks fill the GPU with one warp for 16 rows; else 0.
 inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
   const int64_t processors = cuda.properties.multiprocessors;
-  if (x.K == 256) return 0;
+  if (x.K > 128) return 0;
   return scan_blocks(x, 128) >= processors ? 128 : scan_blocks(x, 64) >= 2 * processors ? 64 : 0;
+}
+
+// Whether the scan is that of Hopper's warpgroups.
+inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
+  return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
+}
+// Segments of a row of so many chunks, so that few heads fill the GPU. One for short rows, whose bits therefore do not
+// depend on the rows beside them.
+inline int segments_of(const LinearSizes& x, int chunks, const Cuda& cuda) {
+  constexpr int kLeastChunks = 6, kLeastRow = 16;
+  if (!by_warpgroups(x, cuda) || chunks < kLeastRow) return 1;
+  const int64_t fill = cuda.properties.multiprocessors / scan_blocks(x, 64);
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / kLeastChunks)));
 }
 
 // Launches over `call`.
 void prepare_scalar(const Call& call, LinearRule rule, Cuda& cuda);
 void prepare_channels(const Call& call, LinearRule rule, Cuda& cuda);
-// The state, or with `key_sum` the key sums as a state of one row, whose outputs are `sums`.
-void scan_additive(const Call& call, bool channels, bool key_sum, Cuda& cuda);
+void scan_sums(const Call& call, bool channels, Cuda& cuda);  // of the additive rule: key sums, and z'q
+void scan_additive(const Call& call, bool channels, Cuda& cuda);
 void scan_delta(const Call& call, bool channels, Cuda& cuda);
 void scan_low_rank(const Call& call, Cuda& cuda);
 
