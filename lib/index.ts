@@ -21,8 +21,8 @@ export { alibiSlopes } from './layers/alibi';
 export {
   BlockCausalLinformer,
   type BlockCausalLinformerOptions,
-  type BlockCausalSequence,
 } from './layers/block-causal-linformer';
+export type { BlockCausalDType, BlockCausalSequence } from './layers/block-causal-sequence';
 export type { FavorMap, HeadProjection, LayerFeatureMap } from './layers/feature-maps';
 export { type LightningFormula, lightningDecays } from './layers/lightning-decay';
 export {
