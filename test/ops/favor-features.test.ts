@@ -36,6 +36,8 @@ describe.each(dtypes)('%s', (dtype) => {
       [1, 1, 1, 1],
       [9, 2, 7, 5],
       [70, 3, 16, 40],
+      [70, 3, 32, 48],
+      [33, 1, 96, 16],
     ] as const) {
       const x = rounded(seeded(T + D).normal([T, H, D]), dtype);
       const W = directionsOf(m, D);
