@@ -22,7 +22,7 @@ function makeStore(): SequenceStore {
   const tensor = Tensor.zeros({ dtype: 'float32', shape: [1], device });
   const layout = { elements, parts: [{ name: 'state', shape: [rows, 19], offset: 0, tensor, bind: () => {} }] };
   return new SequenceStore({ ...layout, bind: () => {} } as never, { groups } as never, {
-    ...{ device, sequences: 1, snapshots: 2, cached: 0, vocabularySize, contextLength: 4096, stepTokens: 64 },
+    ...{ device, sequences: 1, states: 6, vocabularySize, contextLength: 4096, stepTokens: 64 },
     ...{ kvDType: 'bfloat16', kvCapacityTokens: 3 * 4096 },
   });
 }
