@@ -43,13 +43,8 @@ describe.each(dtypes)('%s', (dtype) => {
       const W = directionsOf(m, D);
       using projection = projectionOf(W, kind);
       const exact = favorFeaturesReference({ x, directions: W, kind, maximum, eps });
-      const made = favorFeatures({
-        x: tensorOf(x, dtype),
-        projection,
-        maximum,
-        eps,
-        sequences: uniformSequences(1, T),
-      });
+      const sequences = uniformSequences(1, T);
+      const made = favorFeatures({ x: tensorOf(x, dtype), projection, maximum, eps, sequences });
       const out = await readNd(made.features);
       const F = projection.features;
       expect(out.shape).toEqual([T, H, Math.ceil(F / 8) * 8]);
