@@ -11,18 +11,4 @@ __device__ __forceinline__ void prefetch([[maybe_unused]] const void* address) {
 #endif
 }
 
-constexpr int kCacheLine = 128;  // bytes
-
-// What lies at an address, before wait_for_inputs() as well: another kernel may still write it, so it is good for a
-// guess of what to prefetch. The first cache, which sees no writes of others, keeps nothing of it.
-__device__ __forceinline__ int load_past_first_cache(const int* address) {
-#ifdef LINATTN_CUDA_EMULATOR
-  return *address;
-#else
-  int value;
-  asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(address));
-  return value;
-#endif
-}
-
 }  // namespace linattn::cuda

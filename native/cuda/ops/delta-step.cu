@@ -146,13 +146,6 @@ __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __g
   k.channel = keys + q.channel;
   v.channel = 2 * keys + static_cast<int64_t>(h) * kHeadWidth + first_row + (has_v ? lane * kConvWidth : 0);
   for (const auto* one : {&q, &k, &v}) prefetch(conv.weight + one->channel * kTaps);
-  const int expected = load_past_first_cache(x.sequences.read_slots + n);
-  if (expected >= 0 && expected < conv.slots && expected < x.sizes.slots) {
-    static_assert(kWarpRows * kHeadWidth * sizeof(float) == kWarp * kCacheLine);
-    const float* const state = x.state + expected * x.slot_stride + (int64_t{h} * kHeadWidth + first_row) * kHeadWidth;
-    prefetch(state + lane * (kCacheLine / sizeof(float)));
-    for (const auto* one : {&q, &k, &v}) prefetch(conv.state + expected * conv.slot_stride + one->channel * kPast);
-  }
   wait_for_inputs();
 
   const int offset = x.sequences.offsets[n], end = x.sequences.offsets[n + 1];
