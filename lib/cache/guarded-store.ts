@@ -1,7 +1,7 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
-import { type ByteSource, ValuesSource } from '../state/byte-source';
-import { bytesOf, checksumBytes } from '../state/snapshot-format';
+import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
+import { checksumBytes } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
 
 /** How long a store may take for what shows that it is alive, and for a state of any size. */

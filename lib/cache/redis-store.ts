@@ -1,6 +1,6 @@
 // A prefix store in Redis, through a client that the caller made (ioredis, or what has the same methods).
 import { randomBytes } from 'node:crypto';
-import { bytesOf } from '../state/snapshot-format';
+import { bytesOf } from '../state/byte-source';
 import type { PrefixStore } from './prefix-store';
 
 /** The methods of an ioredis client that are used. */

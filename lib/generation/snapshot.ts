@@ -1,9 +1,10 @@
 // A state that outlives its session: to start other sessions from, and to save.
 import { checkOptions, linattnError } from '../errors';
+import { bytesOf } from '../state/byte-source';
 import { contentOf, type Section, sectionsOf } from '../state/checkpoint-content';
 import { writeDurably } from '../state/durable-file';
 import type { Checkpoint } from '../state/sequence-store';
-import { bytesOf, framed } from '../state/snapshot-format';
+import { framed } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
 import type { SessionStart } from './session';

@@ -2,7 +2,10 @@
 import { createReadStream } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { linattnError } from '../errors';
-import { bytesOf } from './snapshot-format';
+
+/** Bytes of a typed array, not copied. */
+export const bytesOf = (array: ArrayBufferView): Uint8Array =>
+  new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 
 /** Bytes in their order. Each take() may be called before the one before has answered. */
 export interface ByteSource {

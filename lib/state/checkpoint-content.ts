@@ -5,9 +5,10 @@
 import { type KvGroup, pageTokens, type StatePart } from '../layers/layer';
 import { dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
+import { bytesOf } from './byte-source';
 import type { PagePool } from './page-pool';
 import type { Checkpoint, SequenceStore } from './sequence-store';
-import { bytesOf, type Content, type FramedReader } from './snapshot-format';
+import type { Content, FramedReader } from './snapshot-format';
 import { decodePart, encodePart, partBytes, type StateDType, storedPart } from './state-dtype';
 
 export interface Section {

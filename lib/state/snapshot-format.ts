@@ -29,10 +29,6 @@ const sha256 = (...parts: Uint8Array[]): Buffer =>
 
 const seedOf = (headerHash: Buffer): number => headerHash.readUIntLE(0, 6);
 
-/** Bytes of a typed array, not copied. */
-export const bytesOf = (array: ArrayBufferView): Uint8Array =>
-  new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-
 /** What the sections of a state hold, back to back. */
 export interface Content {
   readonly bytes: number;
