@@ -1,4 +1,4 @@
-// A prefix store in a folder, one file a state. Several processes may share it, and one that is killed leaves whole files.
+// A prefix store in a folder, one file a value. Several processes may share it, and one that is killed leaves whole files.
 import { mkdir, open, readdir, stat, unlink, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import { linattnError } from '../errors';
@@ -29,7 +29,7 @@ async function wholeOf(file: string, memory: Uint8Array | undefined): Promise<Ui
 }
 
 export class DirectoryStore implements PrefixStore {
-  private readonly maxBytes: number;
+  readonly maxBytes: number;
   /** Sets follow each other, so that each sees the files of the one before. */
   private setting: Promise<void> = Promise.resolve();
 

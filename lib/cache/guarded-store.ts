@@ -49,6 +49,11 @@ export class GuardedStore {
     return performance.now() < this.restsUntil;
   }
 
+  /** Whether it is to be asked to take a state of so many bytes. */
+  takes(bytes: number): boolean {
+    return !this.rests && bytes <= (this.store.maxBytes ?? Number.POSITIVE_INFINITY);
+  }
+
   /** `<model>-<tokens>-<SHA-256 of the tokens>` */
   keyOf(tokens: Int32Array): string {
     return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
@@ -84,7 +89,10 @@ export class GuardedStore {
   /** The state under a key, as its blocks come from the store; undefined when it is not there. */
   async open(key: string, signal: AbortSignal): Promise<ByteSource | undefined> {
     const first = await this.get(key, signal);
-    if (first === undefined) return undefined;
+    if (first === undefined) {
+      if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
+      return undefined;
+    }
     const name = blockNames(key, first);
     return new ValuesSource(async (index, memory) => {
       if (index === 0) return first;

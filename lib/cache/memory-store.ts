@@ -3,7 +3,7 @@ import { overBudget, type PrefixStore } from './prefix-store';
 
 export class MemoryStore implements PrefixStore {
   private readonly values = new Map<string, Uint8Array>();
-  private readonly maxBytes: number;
+  readonly maxBytes: number;
 
   /** maxBytes: default 1 GiB; what was used least recently goes first. */
   constructor({ maxBytes = 2 ** 30 }: { maxBytes?: number } = {}) {

@@ -5,6 +5,8 @@
  * may come at the same time, from several processes too. A call that rejects is a miss, never a failed generation.
  */
 export interface PrefixStore {
+  /** What all values together may take, where there is such a limit: a state that is larger is not written. */
+  readonly maxBytes?: number;
   /** `memory`: free to be used for a value that fits into it, in place of new memory; the answer is then a part of it. */
   get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
   /** Keys are at most 120 characters of [a-z0-9-]. */

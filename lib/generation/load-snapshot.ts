@@ -1,6 +1,6 @@
 // Reads a saved state back. Nothing of it is used before all of its bytes have proved right.
 import { linattnError } from '../errors';
-import { type ByteSource, fileSource, MemorySource, StreamSource } from '../state/byte-source';
+import { type ByteSource, FileSource, MemorySource, StreamSource } from '../state/byte-source';
 import { readContent, sectionsOf } from '../state/checkpoint-content';
 import { FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
@@ -17,11 +17,18 @@ export async function loadSnapshot(
   source: SnapshotSource,
   signal: AbortSignal | undefined,
 ): Promise<ModelSnapshot> {
-  const { checkpoint, history } = await readSource(core, source, signal);
+  const place = { dispose: () => undefined }; // what is being read has a state on the device already
+  core.addSnapshot(place);
+  let start: SessionStart;
   try {
-    return new ModelSnapshot(core, checkpoint, history);
+    start = await readSource(core, source, signal);
   } finally {
-    core.scheduler.store.release(checkpoint);
+    core.removeSnapshot(place);
+  }
+  try {
+    return new ModelSnapshot(core, start.checkpoint, start.history);
+  } finally {
+    core.scheduler.store.release(start.checkpoint);
   }
 }
 
@@ -33,9 +40,9 @@ async function readSource(
   if (typeof source !== 'string') return readSnapshot(core, 'loadSnapshot', sourceOf(source), signal);
   const name = `loadSnapshot: ${source}`;
   try {
-    return await readSnapshot(core, name, await fileSource(source), signal);
+    return await readSnapshot(core, name, new FileSource(source), signal);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    if ((error as NodeJS.ErrnoException | null)?.syscall === undefined) throw error;
     throw linattnError('ERR_FILE', `${name}: ${(error as Error).message}`, { cause: error });
   }
 }

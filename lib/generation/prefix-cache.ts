@@ -261,8 +261,8 @@ export class PrefixCache {
   /** To the store, after those that were saved before. */
   private save(entry: Entry): void {
     const { outside } = this;
-    const isGone = entry.checkpoint === undefined && entry.saved === undefined;
-    if (outside === undefined || outside.rests || isGone || entry.isStored || entry.isSaving) return;
+    const bytes = entry.saved?.byteLength ?? (entry.checkpoint && this.store.checkpointBytes(entry.checkpoint));
+    if (bytes === undefined || !outside?.takes(bytes) || entry.isStored || entry.isSaving) return;
     const key = outside.keyOf(this.tree.tokensOf(entry.node));
     const spilled = entry.checkpoint === undefined ? entry.saved : undefined;
     if (spilled !== undefined) this.spilling++;

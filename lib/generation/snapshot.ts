@@ -89,7 +89,7 @@ export class ModelSnapshot implements Snapshot {
     try {
       await writeDurably(file, chunks);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
+      if ((error as NodeJS.ErrnoException | null)?.syscall === undefined) throw error;
       throw linattnError('ERR_FILE', `save: ${file}: ${(error as Error).message}`, { cause: error });
     }
   }

@@ -166,7 +166,9 @@ export class WindowedLinearAttention {
     const nearSum = add({ b: asHeads(near.rowSum!), scale: perHead(gamma) });
     const total = add({ a: nearSum, b: asHeads(far.denominator), scale: lambda }).view([T, H], 0, H);
     const read = add({ a: add({ b: far.out, scale: lambda }), b: near.out, scale: nearSum.view([T, H], 0, H) });
-    return divide({ x: read, divisor: total, floor: total });
+    // divide takes the magnitude; products of a map like the identity may make the sum negative.
+    const sign = divide({ x: asHeads(total), divisor: total, floor: total }).view([T, H], 0, H);
+    return divide({ x: add({ b: read, scale: sign }), divisor: total, floor: total });
   }
 
   /** The linear part, of tokens that have left the window: features and values, w tokens late. */

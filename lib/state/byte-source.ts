@@ -1,5 +1,4 @@
 // Where the bytes of a saved state come from: memory, a file, a stream, or values that each hold a piece.
-import { createReadStream } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { linattnError } from '../errors';
 
@@ -19,76 +18,109 @@ export interface ByteSource {
   close(): Promise<void>;
 }
 
+/**
+ * Bytes of the caller's, copied as they are taken: they may change, or go to another thread with their memory, while those
+ * that were taken are checked and written.
+ */
 export class MemorySource implements ByteSource {
   private at = 0;
   private readonly bytes: Uint8Array;
 
   constructor(array: ArrayBufferView) {
-    const isShared = array.buffer instanceof SharedArrayBuffer; // another thread may change it
-    this.bytes = isShared ? bytesOf(array).slice() : bytesOf(array);
+    this.bytes = array.byteLength > 0 ? bytesOf(array) : new Uint8Array(0);
   }
 
-  async take(bytes: number): Promise<Uint8Array> {
-    const taken = this.bytes.subarray(this.at, this.at + bytes);
-    this.at += taken.length;
-    return taken;
+  async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
+    const count = Math.max(0, Math.min(bytes, this.bytes.length - this.at)); // none when their memory has gone
+    const taken = (memory ?? Buffer.allocUnsafeSlow(count)).subarray(0, count);
+    if (count > 0) taken.set(this.bytes.subarray(this.at, this.at + count));
+    this.at += count;
+    return bytesOf(taken);
   }
 
   async isAtEnd(): Promise<boolean> {
-    return this.at === this.bytes.length;
+    return this.at >= this.bytes.length;
   }
 
   async close(): Promise<void> {}
 }
 
-/** A file that can be read at any position. */
-class FileSource implements ByteSource {
-  private at = 0;
+/** Work that follows what was asked before it. */
+class Line {
+  private last: Promise<unknown> = Promise.resolve();
 
-  constructor(private readonly handle: FileHandle) {}
-
-  async take(bytes: number, memory = Buffer.allocUnsafeSlow(bytes) as Uint8Array): Promise<Uint8Array> {
-    const position = this.at;
-    this.at += bytes;
-    return readAt(this.handle, memory.subarray(0, bytes), position);
-  }
-
-  async isAtEnd(): Promise<boolean> {
-    return (await readAt(this.handle, new Uint8Array(1), this.at)).length === 0;
-  }
-
-  close(): Promise<void> {
-    return this.handle.close();
+  inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const own = this.last.then(work);
+    this.last = own.catch(() => undefined);
+    return own;
   }
 }
 
-/** Reads a file from `position` on into `target`; what was read of it, less than all of it where the file ends. */
-export async function readAt(handle: FileHandle, target: Uint8Array, position: number): Promise<Uint8Array> {
+interface OpenedFile {
+  readonly handle: FileHandle;
+  /** It can be read at any position; a pipe only in its order, and only by who opened it first. */
+  readonly hasPositions: boolean;
+}
+
+async function opened(file: string): Promise<OpenedFile> {
+  const handle = await open(file, 'r');
+  try {
+    return { handle, hasPositions: (await handle.stat()).isFile() };
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** A file, or a pipe; opened when it is first asked, for a pipe is open when somebody writes. */
+export class FileSource implements ByteSource {
+  private at = 0;
+  private file: Promise<OpenedFile> | undefined;
+  private readonly line = new Line();
+
+  constructor(private readonly path: string) {}
+
+  take(bytes: number, memory = Buffer.allocUnsafeSlow(bytes) as Uint8Array): Promise<Uint8Array> {
+    const position = this.at;
+    this.at += bytes;
+    return this.read(memory.subarray(0, bytes), position);
+  }
+
+  async isAtEnd(): Promise<boolean> {
+    return (await this.read(new Uint8Array(1), this.at)).length === 0;
+  }
+
+  async close(): Promise<void> {
+    const file = await this.file?.catch(() => undefined);
+    await file?.handle.close();
+  }
+
+  private async read(target: Uint8Array, position: number): Promise<Uint8Array> {
+    this.file ??= opened(this.path);
+    const { handle, hasPositions } = await this.file;
+    return hasPositions ? readAt(handle, target, position) : this.line.inTurn(() => readAt(handle, target));
+  }
+}
+
+/**
+ * Reads a file from `position` on, or from where it stands, into `target`; what was read of it, less than all of it where
+ * the file ends.
+ */
+export async function readAt(handle: FileHandle, target: Uint8Array, position?: number): Promise<Uint8Array> {
   let done = 0;
   while (done < target.length) {
-    const { bytesRead } = await handle.read(target, done, target.length - done, position + done);
+    const from = position === undefined ? null : position + done;
+    const { bytesRead } = await handle.read(target, done, target.length - done, from);
     if (bytesRead === 0) break;
     done += bytesRead;
   }
   return bytesOf(target).subarray(0, done);
 }
 
-export async function fileSource(file: string): Promise<ByteSource> {
-  const handle = await open(file, 'r');
-  try {
-    if ((await handle.stat()).isFile()) return new FileSource(handle);
-  } catch (error) {
-    await handle.close();
-    throw error;
-  }
-  await handle.close();
-  return new StreamSource(file, createReadStream(file)); // a pipe, say
-}
-
 export class StreamSource implements ByteSource {
   private readonly iterator: AsyncIterator<Uint8Array>;
   private chunk: Uint8Array = new Uint8Array(0);
-  private last: Promise<unknown> = Promise.resolve();
+  private readonly line = new Line();
 
   /** @param name of the source, for errors */
   constructor(
@@ -98,18 +130,12 @@ export class StreamSource implements ByteSource {
     this.iterator = chunks[Symbol.asyncIterator]();
   }
 
-  private inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const own = this.last.then(work);
-    this.last = own.catch(() => undefined);
-    return own;
-  }
-
   take(bytes: number): Promise<Uint8Array> {
-    return this.inTurn(() => this.read(bytes));
+    return this.line.inTurn(() => this.read(bytes));
   }
 
   isAtEnd(): Promise<boolean> {
-    return this.inTurn(async () => !(await this.fetch()));
+    return this.line.inTurn(async () => !(await this.fetch()));
   }
 
   async close(): Promise<void> {

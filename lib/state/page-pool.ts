@@ -55,6 +55,12 @@ export class PagePool {
     const perCheckpoint = group.window > 0 ? Math.ceil(group.window / pageTokens) + 1 : this.tablePages;
     const most = sequences * (this.tablePages + 1) + checkpoints * perCheckpoint;
     const count = group.window > 0 ? most : Math.min(most, Math.ceil(capacityTokens / pageTokens));
+    if (count < 1) {
+      throw linattnError(
+        'ERR_OUT_OF_MEMORY',
+        'attention: weights and states leave no memory for keys and values; lower maxSequences or maxSnapshots',
+      );
+    }
     this.pageBytes = group.pageElements * dtypeBytes(dtype);
     this.pages = Tensor.make({ dtype, shape: [count, group.pageElements], device }, true, true);
     this.table = Tensor.make({ dtype: 'int32', shape: [sequences, this.tablePages], device }, false, true);

@@ -81,22 +81,24 @@ export class SequenceStore {
     }
   }
 
-  /** A state; where all are in use, sequences keep one checkpoint each. */
-  private takeState(): number {
-    if (this.states.vacant === 0) this.dropSpares();
-    return this.withRoom(() => this.states.take());
+  /** What takes `count` states; where too few are left, sequences keep one checkpoint each. */
+  private takeStates<T>(count: number, take: () => T): T {
+    this.dropSpares(count);
+    return this.withRoom(take);
   }
 
-  /** Drops checkpoints that are not the newest of their sequence until a state is free. */
-  private dropSpares(): void {
+  private readonly takeState = (): number => this.takeStates(1, () => this.states.take());
+
+  /** Drops checkpoints that are not the newest of their sequence until `count` states are free. */
+  private dropSpares(count: number): void {
     for (const sequence of this.opened) {
-      while (sequence.checkpoints.length > 1 && this.states.vacant === 0) this.dropOldest(sequence);
+      while (sequence.checkpoints.length > 1 && this.states.vacant < count) this.dropOldest(sequence);
     }
   }
 
   /** A new sequence, empty or at a checkpoint, which it then holds too. ERR_OUT_OF_MEMORY when `sequences` are open. */
   open(from?: Checkpoint): SequenceState {
-    const slot = this.free.pop();
+    const slot = this.free.at(-1);
     if (slot === undefined) {
       throw linattnError(
         'ERR_OUT_OF_MEMORY',
@@ -105,12 +107,13 @@ export class SequenceStore {
     }
     const sequence: SequenceState = {
       slot,
-      halves: [this.takeState(), this.takeState()],
+      halves: this.takeStates(2, () => this.states.takeTwo()),
       pages: this.pagePools.map((pool) => pool.empty()),
       length: 0,
       logits: undefined,
       checkpoints: [],
     };
+    this.free.pop();
     this.opened.add(sequence);
     this.table.write(new Int32Array(stepRowInts), slot * stepRowInts);
     if (from === undefined) {
@@ -197,7 +200,7 @@ export class SequenceStore {
   async checkpoint(sequence: SequenceState, logits: Tensor<'float32'>): Promise<void> {
     const { read } = await this.readRow(sequence);
     while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
-    if (this.states.vacant === 0) this.dropSpares();
+    this.dropSpares(1);
     while (this.states.vacant === 0 && sequence.checkpoints.length > 0) this.dropOldest(sequence);
     const slot = this.takeState();
     this.states.copy(read, slot);

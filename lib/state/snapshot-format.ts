@@ -143,10 +143,10 @@ export class FramedReader {
     }
   }
 
-  /** Lets go of the source; one that has not answered when the signal came is not waited for. */
+  /** Lets go of the source; one that has not answered when the signal came, or a block proved false, is not waited for. */
   async close(): Promise<void> {
     const closed = this.source.close();
-    if (this.signal?.aborted) closed.catch(() => undefined);
+    if (this.stopped || this.signal?.aborted) closed.catch(() => undefined);
     else await closed;
   }
 

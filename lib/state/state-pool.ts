@@ -49,6 +49,17 @@ export class StatePool {
     return slot;
   }
 
+  /** Two slots, or none. */
+  takeTwo(): [number, number] {
+    const first = this.take();
+    try {
+      return [first, this.take()];
+    } catch (error) {
+      this.give(first);
+      throw error;
+    }
+  }
+
   give(slot: number): void {
     this.free.push(slot);
     checked(addon.charge(deviceIndex(this.device), -this.slotBytes));

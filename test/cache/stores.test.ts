@@ -150,6 +150,16 @@ describe('GuardedStore', () => {
     expect([...(await store.keys())]).toEqual([]);
   });
 
+  test('a state that lost its first value leaves none of the others', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+    await guarded.set('b', [bytes(40, 1), bytes(30, 2)]);
+    await store.delete('a');
+    expect(await guarded.open('a', signal)).toBeUndefined();
+    expect([...(await store.keys())].map((key) => key[0])).toEqual(['b', 'b']);
+  });
+
   test('a state that lacks a value ends early; a store that fails between two is no end', async () => {
     const store = new MemoryStore();
     const guarded = new GuardedStore(store, {}, () => {});

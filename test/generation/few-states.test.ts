@@ -69,3 +69,35 @@ test('with room again a session goes back to the prompt before the last', async 
   const other = Int32Array.of(...prompts[0]!, 7, 8, 9);
   expect(await session.prefill({ tokens: other })).toMatchObject({ cachedTokens: prompts[0]!.length });
 });
+
+test('states that are being read are counted as snapshots, and a session that finds no room leaves none behind', async () => {
+  const session = model.createSession();
+  await session.prefill({ tokens: prompts[0]! });
+  const snapshot = await session.snapshot();
+  const bytes = await snapshot.serialize();
+  snapshot.dispose();
+  await session.dispose();
+  let goOn = () => {};
+  const stalled = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  async function* slow(): AsyncGenerator<Uint8Array> {
+    yield bytes.subarray(0, -1);
+    await stalled;
+    yield bytes.subarray(-1);
+  }
+  const loading = [1, 2, 3].map(() => model.loadSnapshot(slow()));
+  setTimeout(goOn, 50);
+  const ended = await Promise.allSettled(loading);
+  expect(ended.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'rejected']);
+  expect(ended[1]).toMatchObject({ reason: { code: 'ERR_OUT_OF_MEMORY' } });
+  (await loading[0]!).dispose();
+  const before = states.vacant;
+  const others = Array.from({ length: before - 1 }, () => states.take());
+  for (let i = 0; i < 4; i++) {
+    expect(() => model.createSession()).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_MEMORY' }));
+    expect(states.vacant).toBe(1);
+  }
+  for (const slot of others) states.give(slot);
+  for (let i = 0; i < 3; i++) await model.createSession().prefill({ tokens: prompts[0]! });
+});

@@ -54,6 +54,13 @@ test('another load of the model goes on from it; a spoilt or foreign state is dr
   for (const model of [plain, foreign]) await model.dispose();
 });
 
+test('a state that is larger than the store is not written, and what is there stays', async () => {
+  const store = new MemoryStore({ maxBytes: 1000 });
+  await store.set('another', new Uint8Array(900));
+  await savedTo(store);
+  expect([...(await store.keys())]).toEqual(['another']);
+});
+
 test('another model has other keys', async () => {
   const store = new MemoryStore();
   await savedTo(store);

@@ -227,6 +227,9 @@ describe.each(names)('%s', (name) => {
     writeFileSync(file, 'kept');
     await expect(snapshot.save(file, { signal })).rejects.toBe(reason);
     await expect(model.loadSnapshot(await snapshot.serialize(), { signal })).rejects.toBe(reason);
+    const nothing = { signal: AbortSignal.abort(null) };
+    await expect(snapshot.save(file, nothing)).rejects.toBeNull();
+    await expect(model.loadSnapshot(file, nothing)).rejects.toBeNull();
     expect(readFileSync(file, 'utf8')).toBe('kept');
     expect(readdirSync(scratch).filter((entry) => entry.endsWith('.part'))).toEqual([]);
     snapshot.dispose();

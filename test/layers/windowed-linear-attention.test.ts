@@ -129,6 +129,25 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   });
 });
 
+test('a sum of weights below zero divides as it is', async () => {
+  const options = { window: 1, featureMap: { name: 'identity' }, windowFactors } as const;
+  const { q, k, v } = short(plain);
+  const sized = (x: NdArray, sign: number) =>
+    rounded(
+      nd(
+        x.shape,
+        x.data.map((value) => sign * Math.abs(value)),
+      ),
+      'float32',
+    );
+  const opposed = { q: sized(q, 1), k: sized(k, -1), v };
+  const exact = quadratic(opposed, options);
+  const limit = 2 * relativeError(quadratic(opposed, options, Math.fround), exact) + 4 * ulp.float32;
+  const layer = new WindowedLinearAttention(options);
+  using sequence = layer.createSequence({ heads: Hkv, width: D });
+  expect(relativeError(await readNd(run(layer, opposed, sequence)), exact)).toBeLessThanOrEqual(limit);
+});
+
 describe('of a window of 20', () => {
   const options = { window: 20, featureMap: { name: 'hedgehogSplit' }, windowFactors } as const;
   const layer = new WindowedLinearAttention(options);

@@ -87,3 +87,8 @@ test("a window's pages do not grow with the tokens, and the visible ones are tho
   expect(new Set(pages(shared))).toEqual(new Set([13, 14, 15].map((logical) => pool.pageOf(held, logical))));
   pool.dispose();
 });
+
+test('no memory for a single page is said so', () => {
+  const message = expect.stringContaining('leave no memory for keys and values');
+  expect(() => poolOf(0, 0)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_MEMORY', message }));
+});

@@ -1,9 +1,11 @@
 // The frame of a saved state: blocks come back whole and in place from every source, and one that is not as it was written
 // is not given out.
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { type ByteSource, fileSource, MemorySource, StreamSource, ValuesSource } from '../../lib/state/byte-source';
+import { type ByteSource, FileSource, MemorySource, StreamSource, ValuesSource } from '../../lib/state/byte-source';
 import { FramedReader, framed } from '../../lib/state/snapshot-format';
 import { seeded } from '../support/arrays';
 
@@ -72,7 +74,7 @@ test.each<[string, () => Promise<ByteSource>]>([
     'a file',
     async () => {
       writeFileSync(path.join(scratch, 'whole'), whole);
-      return fileSource(path.join(scratch, 'whole'));
+      return new FileSource(path.join(scratch, 'whole'));
     },
   ],
   ['a stream', async () => new StreamSource('test', stream(1_000_003))],
@@ -129,7 +131,7 @@ test('blocks in another order, of another header, cut, or with more behind them 
   const more = Buffer.concat([whole, Buffer.alloc(1)]);
   expect((await read(new MemorySource(more))).error).toMatchObject(corrupt);
   writeFileSync(path.join(scratch, 'more'), more);
-  expect((await read(await fileSource(path.join(scratch, 'more')))).error).toMatchObject(corrupt);
+  expect((await read(new FileSource(path.join(scratch, 'more')))).error).toMatchObject(corrupt);
 });
 
 test('values are asked for several at a time, and no more of them while those have no place yet', async () => {
@@ -163,4 +165,51 @@ test('values are asked for several at a time, and no more of them while those ha
   await reading;
   clearInterval(timer);
   expect(asked).toBe(count);
+});
+
+test('memory may change, or go to another thread, while it is read', async () => {
+  const own = new Uint8Array(whole);
+  const readers = Array.from({ length: 6 }, () => new FramedReader('test', new MemorySource(own)));
+  for (const reader of readers) await reader.header();
+  const reading = readers.map((reader) =>
+    reader.content(bytes, async () => undefined).catch((error: unknown) => error),
+  );
+  await new Promise((resolve) => setImmediate(resolve));
+  structuredClone(own.buffer, { transfer: [own.buffer] });
+  for (const error of await Promise.all(reading)) {
+    if (error !== undefined) expect(error).toMatchObject({ code: 'ERR_SNAPSHOT_CORRUPT' });
+  }
+  expect((await read(new MemorySource(own))).error).toMatchObject({ code: 'ERR_SNAPSHOT_CORRUPT' });
+});
+
+test('a stream that stalls behind a block that proves false is not waited for', async () => {
+  const wrong = pieces[0]!.slice();
+  wrong[wrong.length - 9]! ^= 1;
+  async function* stalled(): AsyncGenerator<Uint8Array> {
+    yield wrong;
+    await new Promise(() => undefined);
+  }
+  const { error } = await read(new StreamSource('test', stalled()));
+  expect(error).toMatchObject({ code: 'ERR_SNAPSHOT_CORRUPT' });
+});
+
+const onPosix = process.platform === 'win32' ? test.skip : test;
+
+onPosix('a named pipe is opened once, and one that nobody writes to is left when the signal comes', async () => {
+  const file = path.join(scratch, 'pipe');
+  execFileSync('mkfifo', [file]);
+  writeFileSync(path.join(scratch, 'content'), whole);
+  const writer = spawn('sh', ['-c', 'cat "$0" > "$1"', path.join(scratch, 'content'), file], { stdio: 'inherit' });
+  const { got, error } = await read(new FileSource(file));
+  expect([error, Buffer.compare(got, content)]).toEqual([undefined, 0]);
+  if (writer.exitCode === null) await once(writer, 'exit');
+  expect(writer.exitCode).toBe(0);
+  const reason = new Error('enough');
+  const ended = new AbortController();
+  const reader = new FramedReader('test', new FileSource(file), ended.signal);
+  const waiting = reader.header();
+  setTimeout(() => ended.abort(reason), 20);
+  await expect(waiting).rejects.toBe(reason);
+  await reader.close();
+  writeFileSync(file, ''); // the thread that opens it has somebody to wait for
 });
