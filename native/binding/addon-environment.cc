@@ -65,6 +65,7 @@ void AddonEnvironment::close() {
   graphs_.clear();
   for (const auto& [device, bytes] : charged_) runtime_->device(static_cast<size_t>(device))->charge(-bytes);
   runtime_->leave(environment_);
+  if (completions_) completions_->forget();
   runtime_.reset();
 }
 
@@ -250,8 +251,8 @@ Napi::Value AddonEnvironment::write_held(const Info& info) {
     if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
     const double request = info[3].As<Napi::Number>();
     completions_->expect(info.Env(), request, view);
-    entry.device->queue->task(environment_,
-                              held_write_task(id, offset, memory_of(view), view.ByteLength(), request, completions_));
+    entry.device->queue->task(environment_, held_write_task(id, offset, memory_of(view), view.ByteLength(), request,
+                                                            environment_, completions_));
     return 0.0;
   });
 }

@@ -1,12 +1,19 @@
 #include "binding/checksums.h"
 
 #include <cstring>
+#include <system_error>
 
 #include "core/xxh64.h"
 
 namespace linattn::binding {
 
-Checksums::Checksums() : thread_([this] { loop(); }) {}
+Checksums::Checksums() {
+  try {
+    thread_ = std::thread([this] { loop(); });
+  } catch (const std::system_error&) {
+    throw Error("ERR_OUT_OF_MEMORY", "the system gave no thread for checksums");
+  }
+}
 
 Checksums::~Checksums() {
   {

@@ -22,6 +22,11 @@ void Completions::close() {
   napi_release_threadsafe_function(function_, napi_tsfn_abort);
 }
 
+void Completions::forget() {
+  targets_.clear();
+  callback_.Reset();
+}
+
 void Completions::expect(Napi::Env env, double request, Napi::Value target) {
   if (!target.IsEmpty() && target.IsObject()) {
     targets_[static_cast<uint64_t>(request)] = Napi::Reference<Napi::Value>::New(target, 1);

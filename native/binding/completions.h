@@ -31,6 +31,9 @@ class Completions {
   void finish(Completion completion);
   // JavaScript thread, at the environment's end: nothing is delivered afterwards.
   void close();
+  // JavaScript thread, after close(), once no thread uses what is kept alive any more: lets go of it. The last owner of
+  // this may be another thread, after the environment, and may not.
+  void forget();
 
  private:
   static void deliver(napi_env env, napi_value, void* context, void*);

@@ -64,17 +64,22 @@ struct HeldWrite final : Task {
   double id = 0, request = 0;
   size_t offset = 0, bytes = 0;
   const void* data = nullptr;
+  std::shared_ptr<Environment> environment;
   std::shared_ptr<Completions> completions;
   void run(Device& device, TensorTable& table) override {
     Completion completion;
     completion.request = request;
     TensorEntry& entry = table.entry(id);
-    try {
-      bind(entry, device);
-      device.copy_in(static_cast<char*>(resolve(entry).data) + offset, data, bytes);
-    } catch (const Error& error) {
-      entry.storage->taint = completion.error = as_error(error);
-    }
+    // As one command: an environment that ends waits for it, as `data` ends with it.
+    device.queue->once(*environment, [&] {
+      try {
+        bind(entry, device);
+        device.copy_in(static_cast<char*>(resolve(entry).data) + offset, data, bytes);
+      } catch (const Error& error) {
+        completion.error = as_error(error);
+        if (!entry.storage->transactional) entry.storage->taint = completion.error;
+      }
+    });
     completions->finish(std::move(completion));
   }
 };
@@ -290,6 +295,7 @@ std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data
 }
 
 std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, double request,
+                                      std::shared_ptr<Environment> environment,
                                       std::shared_ptr<Completions> completions) {
   auto task = std::make_unique<HeldWrite>();
   task->id = id;
@@ -297,6 +303,7 @@ std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void*
   task->bytes = bytes;
   task->data = data;
   task->request = request;
+  task->environment = std::move(environment);
   task->completions = std::move(completions);
   return task;
 }

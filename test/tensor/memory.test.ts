@@ -44,3 +44,7 @@ test('V8 hears that tensors with views are gone: it does not collect for them', 
   observer.disconnect();
   expect(collections).toBeLessThan(5); // of 3.3 GB
 });
+
+test('a worker that ends in the middle of a held write takes its memory along only after it', async () => {
+  expect((await runProgram('held-writes', [3])).printed).toEqual({ rounds: 3 });
+});
