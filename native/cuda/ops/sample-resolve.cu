@@ -178,7 +178,7 @@ __device__ __forceinline__ unsigned place_in_list(SampleState& state, unsigned o
 #pragma unroll
     for (int offset = 1; offset < kWarp; offset *= 2) {
       const unsigned lower = __shfl_up_sync(kFullMask, through, offset);
-      if (threadIdx.x % kWarp >= offset) through += lower;
+      if (static_cast<int>(threadIdx.x % kWarp) >= offset) through += lower;
     }
     count = __shfl_sync(kFullMask, through, kWarp - 1);
     before = through - own;
