@@ -161,8 +161,7 @@ __device__ __forceinline__ void write_part(Rows& shared, const AttentionView& x,
         if (d >= x.width) continue;
         const float2 values = make_float2(out[m][n][2 * half], out[m][n][2 * half + 1]);
         if (whole) {
-          alignas(4) const T pair[2] = {from_float<T>(values.x * factor), from_float<T>(values.y * factor)};
-          *reinterpret_cast<uint32_t*>(output + d) = *reinterpret_cast<const uint32_t*>(pair);
+          *reinterpret_cast<uint32_t*>(output + d) = pack_pair<T>(values.x * factor, values.y * factor);
         } else {
           *reinterpret_cast<float2*>(part + d) = values;
         }
