@@ -161,7 +161,10 @@ __device__ __forceinline__ void write_part(Rows& shared, const AttentionView& x,
         if (d >= x.width) continue;
         const float2 values = make_float2(out[m][n][2 * half], out[m][n][2 * half + 1]);
         if (whole) {
-          *reinterpret_cast<uint32_t*>(output + d) = pack_pair<T>(values.x * factor, values.y * factor);
+          const T pair[2] = {from_float<T>(values.x * factor), from_float<T>(values.y * factor)};
+          uint32_t word;
+          memcpy(&word, pair, sizeof word);
+          *reinterpret_cast<uint32_t*>(output + d) = word;
         } else {
           *reinterpret_cast<float2*>(part + d) = values;
         }
