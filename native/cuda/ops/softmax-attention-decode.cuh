@@ -1,6 +1,8 @@
 // A tile of keys and the query rows of a block, for the decode kernels of softmaxAttention in 16 bits. The warps share
 // the keys for the scores, and the columns for the weighted values.
 #pragma once
+#include <cstring>
+
 #include "cuda/ops/softmax-attention-mma.cuh"
 
 namespace linattn::cuda {
