@@ -1,7 +1,7 @@
 // A sequence that a BlockCausalLinformer reads.
 import { packedSequences, type Sequences } from '../ops/sequences';
 import type { DeviceName } from '../tensor/device';
-import { leave } from '../tensor/scope';
+import { own } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { pageTokens } from './layer';
 
@@ -176,13 +176,6 @@ export class BlockCausalSequence implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-/** A tensor that no scope frees. */
-function own<T extends Tensor>(tensor: T): T {
-  leave(tensor);
-  tensor.keep();
-  return tensor;
 }
 
 function rowsOfBlocks(starts: readonly number[], lengths: readonly number[]): Int32Array {

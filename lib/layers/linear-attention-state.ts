@@ -1,7 +1,7 @@
 // What a LinearAttention layer holds of its sequences: a slot each.
 import { linattnError } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
-import { leave } from '../tensor/scope';
+import { own } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 
 export interface LinearAttentionStateSizes {
@@ -30,15 +30,10 @@ export class LinearAttentionState implements Disposable {
     { slots, heads, keyWidth, valueWidth }: LinearAttentionStateSizes,
     { keySum, keyMax, device = defaultDevice() }: { keySum: boolean; keyMax: boolean; device?: DeviceName | undefined },
   ) {
-    const own = (...shape: number[]): Tensor<'float32'> => {
-      const tensor = Tensor.zeros({ dtype: 'float32', shape, device });
-      leave(tensor);
-      tensor.keep();
-      return tensor;
-    };
-    this.state = own(slots, heads, valueWidth, keyWidth);
-    this.keySum = keySum ? own(slots, heads, keyWidth) : undefined;
-    this.keyMax = keyMax ? own(slots, heads) : undefined;
+    const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
+    this.state = zeros(slots, heads, valueWidth, keyWidth);
+    this.keySum = keySum ? zeros(slots, heads, keyWidth) : undefined;
+    this.keyMax = keyMax ? zeros(slots, heads) : undefined;
     this.keyMax?.write(new Float32Array(slots * heads).fill(Number.NEGATIVE_INFINITY));
   }
 

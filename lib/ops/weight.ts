@@ -3,7 +3,7 @@
 import { linattnError } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { dtypeBytes, dtypeNumber } from '../tensor/dtype';
-import { leave } from '../tensor/scope';
+import { own } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 
@@ -93,10 +93,4 @@ export class Weight implements Disposable {
   [Symbol.dispose](): void {
     this.dispose();
   }
-}
-
-function own<T extends Tensor>(tensor: T): T {
-  leave(tensor);
-  tensor.keep();
-  return tensor;
 }

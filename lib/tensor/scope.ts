@@ -45,6 +45,13 @@ export function leave(owned: Owned): void {
   owned.scope = 0;
 }
 
+/** Makes a tensor one that no scope frees; its owner disposes it. */
+export function own<T extends Owned & { keep(): void }>(tensor: T): T {
+  leave(tensor);
+  tensor.keep();
+  return tensor;
+}
+
 /** Those that a scope still owns. */
 const ownedBy = ({ number, made }: Scope): Owned[] => made.filter((owned) => owned.scope === number);
 
