@@ -225,16 +225,22 @@ Napi::Value AddonEnvironment::release(const Info& info) {
   });
 }
 
+// Of (id, byteOffset, view, ...): what to write where.
+AddonEnvironment::Writing AddonEnvironment::writing_of(const Info& info) {
+  const double id = info[0].As<Napi::Number>();
+  TensorEntry& entry = runtime_->table().live(id, environment_->id);
+  if (recording_) throw Error("ERR_ARGUMENT", "write: a capture records no host memory");
+  const auto view = info[2].As<Napi::TypedArray>();
+  const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
+  if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
+  return {id, entry.device->queue, offset, view, memory_of(view)};
+}
+
 // write(id, byteOffset, view)
 Napi::Value AddonEnvironment::write(const Info& info) {
   return guard(info, [&] {
-    const double id = info[0].As<Napi::Number>();
-    TensorEntry& entry = runtime_->table().live(id, environment_->id);
-    if (recording_) throw Error("ERR_ARGUMENT", "write: a capture records no host memory");
-    const auto view = info[2].As<Napi::TypedArray>();
-    const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
-    if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
-    entry.device->queue->task(environment_, write_task(id, offset, memory_of(view), view.ByteLength()));
+    const Writing to = writing_of(info);
+    to.queue->task(environment_, write_task(to.id, to.offset, to.data, to.view.ByteLength()));
     return 0.0;
   });
 }
@@ -243,16 +249,11 @@ Napi::Value AddonEnvironment::write(const Info& info) {
 // completes.
 Napi::Value AddonEnvironment::write_held(const Info& info) {
   return guard(info, [&] {
-    const double id = info[0].As<Napi::Number>();
-    TensorEntry& entry = runtime_->table().live(id, environment_->id);
-    if (recording_) throw Error("ERR_ARGUMENT", "write: a capture records no host memory");
-    const auto view = info[2].As<Napi::TypedArray>();
-    const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
-    if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
+    const Writing to = writing_of(info);
     const double request = info[3].As<Napi::Number>();
-    completions_->expect(info.Env(), request, view);
-    entry.device->queue->task(environment_, held_write_task(id, offset, memory_of(view), view.ByteLength(), request,
-                                                            environment_, completions_));
+    completions_->expect(info.Env(), request, to.view);
+    to.queue->task(environment_, held_write_task(to.id, to.offset, to.data, to.view.ByteLength(), request, environment_,
+                                                 completions_));
     return 0.0;
   });
 }

@@ -68,6 +68,14 @@ class AddonEnvironment {
   Napi::Value set_threads(const Info& info);
   Napi::Value last_error(const Info& info);
 
+  struct Writing {
+    double id;
+    Queue* queue;
+    size_t offset;
+    Napi::TypedArray view;
+    const char* data;  // view's
+  };
+  Writing writing_of(const Info& info);
   Napi::Value checksum(const Info& info, Checksums::What what);
   Device& device_at(double index);
   TensorSpec spec_at(const double* at) const;  // dtype, rank, dims...
