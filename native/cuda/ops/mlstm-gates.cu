@@ -1,6 +1,6 @@
 // Gates of an mLSTM: a warp for a sequence and head. A lane for each of 32 tokens computes its gates; the maximum then
-// goes through them one by one, so that any split of a sequence gives the same bits.
-#include "cuda/device/activate.cuh"
+// goes through them one by one, so that any split of a sequence gives the same bits. Logarithms add up along a sequence:
+// the functions are those of double, rounded once.
 #include "cuda/device/elementwise.cuh"
 #include "cuda/device/sequences.cuh"
 #include "cuda/device/warp.cuh"
@@ -10,6 +10,11 @@ namespace linattn::cuda {
 namespace {
 
 constexpr int kWarpsOfBlock = 4;
+
+__device__ __forceinline__ float rounded_exp(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
+__device__ __forceinline__ float log_sigmoid(double x) {
+  return static_cast<float>((x < 0 ? x : 0) - log1p(exp(-fabs(x))));
+}
 
 template <class T>
 struct Gates {
@@ -25,7 +30,7 @@ struct Gates {
 
   __device__ __forceinline__ float input(int t, int column) const {
     const float value = as_float(*x.at(t, column)) + bias[column];
-    return cap > 0 ? cap * tanhf(value / cap) : value;
+    return cap > 0 ? static_cast<float>(cap * tanh(static_cast<double>(value) / cap)) : value;
   }
 };
 
@@ -53,7 +58,7 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) make_gates(Gates<T> a) {
     if (t < end) {
       log_input = a.input(t, head);
       const float forget = a.input(t, a.heads + head);
-      log_forget = a.exponential ? forget : -softplus(-forget);
+      log_forget = a.exponential ? forget : log_sigmoid(forget);
     }
     for (int i = 0; i < count; i++) {
       const float kept = __shfl_sync(kFullMask, log_forget, i) + m;
@@ -64,8 +69,8 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) make_gates(Gates<T> a) {
     if (t >= end) continue;
     const int64_t at = static_cast<int64_t>(t) * a.heads + head;
     a.g[at] = before - after;
-    a.key_scale[at] = a.scale * expf(log_input - after);
-    a.floor[at] = expf(-after);
+    a.key_scale[at] = a.scale * rounded_exp(log_input - after);
+    a.floor[at] = rounded_exp(-after);
   }
   const int write = slot_of(FaultName::kWriteSlots, a.sequences.write_slots);
   if (lane == 0 && write >= 0) a.maximum[write * a.slot_stride + head] = m;
