@@ -143,14 +143,16 @@ __device__ __forceinline__ Row row_of(const Call& call, int n) {
   return row;
 }
 
-// The chunks of segment `segment` of a row's chunks [begin, end); none where it has fewer segments.
+// The chunks of segment `segment` of a row's chunks [begin, end); none where it has fewer segments. The last one has
+// all that is left, should a row have more tokens than max_tokens.
 struct Segment {
   int first, end;
   bool last;
 };
 __device__ __forceinline__ Segment segment_of(const Call& call, int begin, int end, int segment) {
   if (call.segments == 1) return {begin, end, true};
-  const int first = min(begin + segment * call.segment_chunks, end), after = min(first + call.segment_chunks, end);
+  const int first = min(begin + segment * call.segment_chunks, end);
+  const int after = segment < call.segments - 1 ? min(first + call.segment_chunks, end) : end;
   return {first, after, after == end};
 }
 
