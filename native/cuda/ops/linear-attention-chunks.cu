@@ -93,10 +93,6 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   call.eps = op.eps;
   call.fault = cuda.fault();
 
-  if (x.G > 1) {
-    call.start = starts_of(op.state, x, call, cuda);
-    call.start_sums = starts_of(op.key_sum, x, call, cuda);
-  }
   const bool channels = by_channel(op), sums = op.key_sum || op.normalize || op.denominator;
   if (op.denominator) {
     call.sums = op.denominator.as<float>();
@@ -114,6 +110,8 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   const int row_chunks = std::min(most_chunks, window);
   call.segments = alone ? 1 : chunks::segments_of(x, row_chunks, cuda);
   call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
+  if (x.G > 1 || call.segments > 1) call.start = starts_of(op.state, x, call, cuda);
+  if (x.G > 1) call.start_sums = starts_of(op.key_sum, x, call, cuda);
   if (call.segments > 1) {
     const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
     call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));

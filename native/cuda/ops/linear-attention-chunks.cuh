@@ -86,7 +86,8 @@ struct Call {
   float *state, *key_sum;
   int64_t state_stride, key_sum_stride;
   // The states that the rows start from, [rows from single_rows on, H, V, K], where several output heads of a state
-  // head start from what one of them overwrites; else null. Key sums alike.
+  // head start from what one of them overwrites, or a row's first segment from what its last one does; else null. Key
+  // sums alike, of output heads.
   const float *start, *start_sums;
   const int32_t* checkpoint_slots;
   int checkpoint_count, every;
