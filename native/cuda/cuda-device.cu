@@ -152,20 +152,35 @@ void CudaDevice::copy_in(void* to, const void* host, size_t bytes) {
 
 void CudaDevice::copy_out(void* host, const void* from, size_t bytes) {
   if (bytes == 0) return;
-  guarded([&] {
-    void* staged = bytes <= kLandingBytes ? take_landing() : nullptr;
-    const bool words = bytes <= kWordCopyBytes && (bytes | reinterpret_cast<uintptr_t>(from)) % sizeof(int32_t) == 0;
-    if (staged && words && word_copy_.bytes == 0) {
-      word_copy_ = {staged, from, bytes};
-    } else {
-      check(cudaMemcpyAsync(staged ? staged : host, from, bytes, cudaMemcpyDeviceToHost, cuda_->stream));
-    }
-    if (staged) {
-      landings_.push_back({host, staged, bytes});
-    } else {
-      check(cudaStreamSynchronize(cuda_->stream));
-    }
-  });
+  try {
+    guarded([&] {
+      void* staged = bytes <= kLandingBytes ? take_landing() : nullptr;
+      const bool words = bytes <= kWordCopyBytes && (bytes | reinterpret_cast<uintptr_t>(from)) % sizeof(int32_t) == 0;
+      if (staged) landings_.push_back({host, staged, bytes});
+      if (staged && words && word_copy_.bytes == 0) {
+        word_copy_ = {staged, from, bytes};
+      } else {
+        check(cudaMemcpyAsync(staged ? staged : host, from, bytes, cudaMemcpyDeviceToHost, cuda_->stream));
+      }
+      if (!staged) check(cudaStreamSynchronize(cuda_->stream));
+    });
+  } catch (const Error&) {
+    drop_copies();
+    throw;
+  }
+}
+
+// Those of a read that failed: nobody calls after() for it, and neither `host` nor `from` need to be there any longer.
+void CudaDevice::drop_copies() {
+  word_copy_ = {};
+  for (const Interval& interval : intervals_) {
+    cudaEventDestroy(interval.begin);
+    cudaEventDestroy(interval.end);
+  }
+  intervals_.clear();
+  std::lock_guard lock(mutex_);
+  for (const Landing& landing : landings_) free_landings_.push_back(landing.staged);
+  landings_.clear();
 }
 
 // Pinned memory for one small copy out, or null when all of it is on its way.
@@ -200,6 +215,7 @@ void CudaDevice::after(Done done) {
       wake_.notify_one();
     });
   } catch (const Error& error) {
+    drop_copies();
     if (done) done(std::make_shared<const Error>(error.code, error.what()));
   }
 }

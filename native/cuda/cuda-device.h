@@ -74,6 +74,7 @@ class CudaDevice {
   void run_now(int op, const void* fields);
   void* take_landing();
   Mark take_mark();
+  void drop_copies();
   void complete();
 
   const int index_;
