@@ -44,7 +44,8 @@ struct Product {
             uint32_t& pair = x[tile][step][half * 2 + low];
             pair = 0;
             if (!present || step * 16 >= a.size) continue;
-            pair = *reinterpret_cast<const uint32_t*>(values + step * 16 + half * 8 + 2 * p);
+            const auto* two = reinterpret_cast<const uint16_t*>(values + step * 16 + half * 8 + 2 * p);
+            pair = a.by_pairs ? *reinterpret_cast<const uint32_t*>(two) : two[0] | uint32_t{two[1]} << 16;
             const float even = __uint_as_float(pair << 16) * a.scale;
             const float odd = __uint_as_float(pair & 0xffff0000u) * a.scale;
             squares = fmaf(even, even, fmaf(odd, odd, squares));

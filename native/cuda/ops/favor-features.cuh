@@ -16,6 +16,7 @@ struct Favor {
   FavorKind kind;
   FavorMaximum maximum;
   float scale, eps;
+  bool by_pairs;  // rows of x begin where two values can be loaded at once
 
   explicit Favor(const FavorFeatures& op)
       : x(op.x),
@@ -31,7 +32,8 @@ struct Favor {
         kind(op.kind),
         maximum(op.maximum),
         scale(op.scale),
-        eps(op.eps) {}
+        eps(op.eps),
+        by_pairs(aligned(op.x, 2)) {}
 
   __device__ __forceinline__ const T* row(int64_t row) const { return x.at(row / heads, row % heads * size); }
   // What a maximum subtracts on a row's own account, of its largest exponent (or size of one) and |y|^2 / 2.
