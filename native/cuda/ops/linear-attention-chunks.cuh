@@ -364,8 +364,8 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
 inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
   return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
 }
-// Segments of a row of so many chunks, so that few heads fill the GPU. One for short rows, whose bits therefore do not
-// depend on the rows beside them.
+// Segments of rows of at most so many chunks, so that few heads fill the GPU. One where all rows are short: there the
+// bits of a row do not depend on how many are beside it.
 inline int segments_of(const LinearSizes& x, int chunks, const Cuda& cuda) {
   constexpr int kLeastChunks = 6, kLeastRow = 16;
   if (!by_warpgroups(x, cuda) || chunks < kLeastRow) return 1;

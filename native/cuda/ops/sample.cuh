@@ -1,6 +1,7 @@
-// What the three kernels of sample share. A row's vocabulary is cut into tiles, a block each, whose size depends on
-// nothing but the vocabulary. Weights are e^(score - greatest score) in fixed point: their sums are the same in any
-// order, so that atomics serve, and neither the company in the batch nor the schedule changes a token.
+// What the kernels of sample share. A row's vocabulary is cut into tiles, whose size depends on nothing but the
+// vocabulary; a block has one or, of many rows, several. Weights are e^(score - greatest score) in fixed point: their
+// sums are the same in any order, so that atomics serve, and neither the company in the batch nor the schedule changes
+// a token.
 #pragma once
 #include "core/philox.h"
 #include "cuda/cuda.h"
