@@ -1,6 +1,6 @@
 // Gates of an mLSTM: a warp for a sequence and head. A lane for each of 32 tokens computes its gates; the maximum then
-// goes through them one by one, so that any split of a sequence gives the same bits. Logarithms add up along a sequence:
-// the functions are those of double, rounded once.
+// goes through them one by one, so that any split of a sequence gives the same bits. Logarithms add up along a
+// sequence: the functions are those of double, rounded once.
 #include "cuda/device/elementwise.cuh"
 #include "cuda/device/sequences.cuh"
 #include "cuda/device/warp.cuh"
