@@ -29,6 +29,8 @@ export interface WindowedLinearAttentionOptions {
   readonly affine?: boolean | undefined;
   /** Of the scores in the window, D^(-1/2) by default. */
   readonly scale?: number | undefined;
+  /** float32 [Hq, R], learned: added to the scores in the window by distance, as relativeBias of softmaxAttention. */
+  readonly relativeBias?: Tensor<'float32'> | undefined;
 }
 
 type Float32 = Tensor<'float32'>;
@@ -92,7 +94,8 @@ export class WindowedLinearSequence implements Disposable {
 }
 
 /**
- * With s_ij = scale q_i.k_j, m_i the largest of them in the window of i, and lambda = 1 (or 1 - gamma),
+ * With s_ij = scale q_i.k_j (+ relativeBias[min(i - j, R - 1)]), m_i the largest of them in the window of i, and
+ * lambda = 1 (or 1 - gamma),
  *
  *     out_i = (gamma sum_(j > i - w) e^(s_ij - m_i) v_j + lambda sum_(j <= i - w) phi(q_i).phi(k_j) v_j) / (the same without v)
  *
@@ -148,13 +151,13 @@ export class WindowedLinearAttention {
   }
 
   private attend(q: Float32, k: Float32, v: Float32, sequence: WindowedLinearSequence): Float32 {
-    const { window, windowFactors, affine = false, scale = q.shape[2]! ** -0.5 } = this.options;
+    const { window, windowFactors, affine = false, scale = q.shape[2]! ** -0.5, relativeBias } = this.options;
     const [T, H] = q.shape as [number, number];
     const { pages, pageTable, tableRows, length } = sequence;
     const where = { readSlots: [length === 0 ? -1 : 0], writeSlots: [0], positions: [length], device: q.device };
     const sequences = packedSequences([T], where);
     const near = softmaxAttention({
-      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window },
+      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window, relativeBias },
       rowStatistics: true,
     });
     const far = this.attendFar(q, k, v, sequences, sequence);

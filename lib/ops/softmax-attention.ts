@@ -14,6 +14,7 @@ const op = defineOp('softmaxAttention', {
   tableRows: 'in',
   sinks: 'optional',
   alibiSlopes: 'optional',
+  relativeBias: 'optional',
   out: 'out',
   rowMax: 'out',
   rowSum: 'out',
@@ -50,6 +51,11 @@ export interface SoftmaxAttentionInput<D extends DType> {
   sinks?: Tensor<'float32'> | undefined;
   /** float32 [Hq]: -slope * (i - j) is added to a score. */
   alibiSlopes?: Tensor<'float32'> | undefined;
+  /**
+   * float32 [Hq, R] (free row stride), learned: relativeBias[h][min(i - j, R - 1)] is added to a score, so that the last
+   * one is that of all keys further back. T5's buckets as such a table: t5RelativeBias.
+   */
+  relativeBias?: Tensor<'float32'> | undefined;
   /** Also return rowMax and rowSum. */
   rowStatistics?: boolean;
 }
@@ -64,7 +70,8 @@ export interface SoftmaxAttentionOutput<D extends DType> {
 }
 
 /**
- * out[i] = sum_j e^(s_ij) v_j / (sum_j e^(s_ij) + e^sink) with s_ij = scale q_i.k_j - slope (i - j), over the visible j.
+ * out[i] = sum_j e^(s_ij) v_j / (sum_j e^(s_ij) + e^sink), over the visible j, with
+ * s_ij = scale q_i.k_j - slope (i - j) + relativeBias[min(i - j, R - 1)].
  * The query heads h of a group of Hq / Hkv read key head floor(h Hkv / Hq). On the CPU a row has the same bits however
  * the prompt is sliced, in any batch, on any number of threads, and in prefill as in decode.
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; ERR_UNSUPPORTED when v is not as wide as k. When it runs:
@@ -72,7 +79,8 @@ export interface SoftmaxAttentionOutput<D extends DType> {
  * more visible tokens than the table has pages for. On the CPU nothing is written then.
  */
 export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D>): SoftmaxAttentionOutput<D> {
-  const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, scale, window = 0 } = input;
+  const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, relativeBias } = input;
+  const { scale, window = 0 } = input;
   const [T, Hq, D] = op.shape('q', q, ['T', 'Hq', 'D']) as [number, number, number];
   const Hkv = op.shape('k', k, ['T', 'Hkv', 'D'])[1]!;
   const Dv = op.shape('v', v, ['T', 'Hkv', 'D'])[2]!;
@@ -92,6 +100,11 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
   op.check(sequences.tokens === T, `sequences must have T = ${T} tokens, got ${sequences.tokens}`);
   if (sinks !== undefined) op.expect('sinks', sinks, 'float32', { Hq });
   if (alibiSlopes !== undefined) op.expect('alibiSlopes', alibiSlopes, 'float32', { Hq });
+  if (relativeBias !== undefined) {
+    const R = op.shape('relativeBias', relativeBias, ['Hq', 'R'])[1]!;
+    op.expect('relativeBias', relativeBias, 'float32', { Hq, R });
+    op.check(R > 0, 'relativeBias must have at least one distance');
+  }
   op.check(Number.isFinite(scale), `scale must be a finite number, got ${scale}`);
   const whole = Number.isSafeInteger(window) && window >= 0 && window < 2 ** 31;
   op.check(whole, `window must be a whole number from 0, got ${window}`);
@@ -99,7 +112,7 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
   const statistic = () => (input.rowStatistics === true ? op.output(q, 'float32', [T, Hq]) : undefined);
   const rowMax = statistic();
   const rowSum = statistic();
-  const tensors = { q, k, v, pages, pageTable, tableRows, sinks, alibiSlopes, out, rowMax, rowSum };
+  const tensors = { q, k, v, pages, pageTable, tableRows, sinks, alibiSlopes, relativeBias, out, rowMax, rowSum };
   op.run({ ...tensors, ...sequences.record, scale, window });
   return rowMax === undefined || rowSum === undefined ? { out } : { out, rowMax, rowSum };
 }
@@ -116,9 +129,11 @@ export function softmaxAttentionReference(
     pages,
     sinks,
     alibiSlopes,
+    relativeBias,
   }: Record<'q' | 'k' | 'v' | 'pages', NdArray> & {
     sinks?: NdArray | undefined;
     alibiSlopes?: NdArray | undefined;
+    relativeBias?: NdArray | undefined;
   },
   { offsets, positions }: { offsets: readonly number[]; positions: readonly number[] },
   { pageTable, tableRows }: { pageTable: readonly (readonly number[])[]; tableRows: readonly number[] },
@@ -132,6 +147,7 @@ export function softmaxAttentionReference(
   const { scale, window = 0, store = Number, numbers: Numbers = Float64Array } = options;
   const [T, Hq, D] = q.shape as [number, number, number];
   const [, , pageTokens, Hkv] = pages.shape as [number, number, number, number, number];
+  const R = relativeBias?.shape[1] ?? 1;
   const result = { out: nd(q.shape), rowMax: nd([T, Hq]), rowSum: nd([T, Hq]) };
   result.rowMax.data.fill(Number.NEGATIVE_INFINITY);
   const dot = new Numbers(1);
@@ -164,7 +180,9 @@ export function softmaxAttentionReference(
           const key = place(0, oldest + i, head);
           dot[0] = 0;
           for (let d = 0; d < D; d++) dot[0]! += q.data[row * D + d]! * pages.data[key + d]!;
-          scores[i] = scale * dot[0]! - (alibiSlopes?.data[h] ?? 0) * (visible - 1 - i);
+          const apart = visible - 1 - i;
+          scores[i] = scale * dot[0]! - (alibiSlopes?.data[h] ?? 0) * apart;
+          if (relativeBias !== undefined) scores[i]! += relativeBias.data[h * R + Math.min(apart, R - 1)]!;
         }
         let max = sinks?.data[h] ?? Number.NEGATIVE_INFINITY;
         for (const score of scores) max = Math.max(max, score);

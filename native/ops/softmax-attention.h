@@ -6,17 +6,18 @@ namespace linattn {
 
 struct SoftmaxAttention {
   static constexpr const char* kName = "softmaxAttention";
-  Tensor q;             // [T, Hq, D] any float
-  Tensor k, v;          // [T, Hkv, D] any float
-  Tensor pages;         // [pages, 2, pageTokens, Hkv, D] any float: keys, then values; stride(0) free, in place
-  Tensor page_table;    // int32 [rows of the table, tablePages], stride(0) free
-  Tensor table_rows;    // int32 [N], -1 = drop the sequence
-  Tensor sinks;         // float32 [Hq] or absent
-  Tensor alibi_slopes;  // float32 [Hq] or absent
-  Tensor out;           // [T, Hq, D] as q
-  Tensor row_max;       // float32 [T, Hq] or absent
-  Tensor row_sum;       // float32 [T, Hq] or absent
-  Sequences sequences;  // offsets and positions
+  Tensor q;              // [T, Hq, D] any float
+  Tensor k, v;           // [T, Hkv, D] any float
+  Tensor pages;          // [pages, 2, pageTokens, Hkv, D] any float: keys, then values; stride(0) free, in place
+  Tensor page_table;     // int32 [rows of the table, tablePages], stride(0) free
+  Tensor table_rows;     // int32 [N], -1 = drop the sequence
+  Tensor sinks;          // float32 [Hq] or absent
+  Tensor alibi_slopes;   // float32 [Hq] or absent
+  Tensor relative_bias;  // float32 [Hq, R], stride(0) free, or absent
+  Tensor out;            // [T, Hq, D] as q
+  Tensor row_max;        // float32 [T, Hq] or absent
+  Tensor row_sum;        // float32 [T, Hq] or absent
+  Sequences sequences;   // offsets and positions
   float scale = 1;
   int32_t window = 0;  // 0 = every earlier key
 
@@ -30,6 +31,7 @@ struct SoftmaxAttention {
     visitor.in("tableRows", table_rows);
     visitor.optional("sinks", sinks);
     visitor.optional("alibiSlopes", alibi_slopes);
+    visitor.optional("relativeBias", relative_bias);
     visitor.out("out", out);
     visitor.out("rowMax", row_max);
     visitor.out("rowSum", row_sum);

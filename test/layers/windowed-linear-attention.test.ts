@@ -7,6 +7,7 @@ import {
 import { FavorProjection } from '../../lib/ops/favor-projection';
 import { type FeatureMapOptions, featureMapReference } from '../../lib/ops/feature-map';
 import { type NdArray, nd } from '../../lib/ops/reference';
+import type { Tensor } from '../../lib/tensor/tensor';
 import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
 import { rowsOf } from '../support/close';
 import { expectSameTensors } from '../support/device';
@@ -30,6 +31,9 @@ const keys = (change: (value: number, i: number) => number): Tokens => ({
 /** Near one direction, of growing size. */
 const correlated = keys((x, i) => (0.1 * x + Math.sin(i % D)) * (1 + i / plain.k.data.length));
 const large = keys((x) => 12 * x);
+const distances = 9;
+const biases = rounded(random.normal([Hq, distances], 1.5), 'float32');
+const relativeBias = tensorOf(biases, 'float32') as Tensor<'float32'>;
 
 /** The first tokens: what the oracle, whose time is quadratic, is asked for. */
 const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf(k, 0, 80), v: rowsOf(v, 0, 80) });
@@ -37,7 +41,7 @@ const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf
 /** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
 function quadratic(
   { q, k, v }: Tokens,
-  { window, affine = false, featureMap }: WindowedLinearAttentionOptions,
+  { window, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
   round: (value: number) => number = (value) => value,
 ): NdArray {
   const features = (x: NdArray): NdArray => {
@@ -58,8 +62,10 @@ function quadratic(
       const other = (j: number): number => j * Hkv + Math.floor((h * Hkv) / Hq);
       const gamma = round(1 / (1 + Math.exp(-windowFactors[h]!)));
       const first = Math.max(0, i - window + 1);
+      const bias = (apart: number): number =>
+        relativeBias === undefined ? 0 : biases.data[h * distances + Math.min(apart, distances - 1)]!;
       const scores = Array.from({ length: i + 1 - first }, (_, n) =>
-        round(product(q, k, own, other(first + n), D) * D ** -0.5),
+        round(round(product(q, k, own, other(first + n), D) * D ** -0.5) + bias(i - first - n)),
       );
       const top = Math.max(...scores);
       let total = 0;
@@ -101,6 +107,7 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   ['Hedgehog, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit', floor: 1e-12 } }],
   ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
   ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
+  ['a learned bias, a window of 12', { window: 12, featureMap: { name: 'hedgehogSplit' }, relativeBias }],
   ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
 ])('%s', (_, sizes) => {
   const options = { ...sizes, windowFactors };

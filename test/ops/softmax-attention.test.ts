@@ -14,6 +14,7 @@ import { PagedCache, type Prompt, promptOf, type Shape, slice } from '../support
 
 const base: Shape = { heads: 2, kvHeads: 1, width: 16, pageTokens: 16, tablePages: 40 };
 const bfloat16: Shape = { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' };
+const float16: Shape = { ...base, dtype: 'float16', cacheDtype: 'float16' };
 // Lengths of the sequences, and where each is cut into slices.
 const cases: [string, Shape, number[], number[]][] = [
   ['one token', base, [1], []],
@@ -37,6 +38,23 @@ const cases: [string, Shape, number[], number[]][] = [
   ['sinks', { ...base, heads: 6, kvHeads: 2, sinks: true }, [70, 3], [64]],
   ['ALiBi', { ...base, heads: 6, kvHeads: 2, alibi: true }, [300], [256]],
   ['all at once', { ...base, heads: 6, kvHeads: 3, sinks: true, alibi: true, window: 100 }, [300, 20], [256]],
+  ['a learned bias by distance', { ...base, heads: 6, kvHeads: 2, biasDistances: 40 }, [300, 7], [256, 290]],
+  ['a bias of one distance', { ...base, heads: 3, biasDistances: 1 }, [20], [18]],
+  ['a bias of more distances than tokens', { ...base, width: 8, biasDistances: 1000 }, [270], [200, 255]],
+  [
+    'a bias in a window, with sinks and ALiBi',
+    { ...base, heads: 6, kvHeads: 3, window: 100, biasDistances: 64, sinks: true, alibi: true },
+    [300, 20],
+    [256],
+  ],
+  ['bfloat16, a bias', { ...bfloat16, heads: 8, kvHeads: 2, width: 64, biasDistances: 90 }, [200, 70, 12], [130, 199]],
+  ['float16, width 128, a bias', { ...float16, heads: 4, width: 128, biasDistances: 30 }, [140], [65, 139]],
+  [
+    'bfloat16, width 256, a bias in a window',
+    { ...bfloat16, heads: 4, width: 256, pageTokens: 64, tablePages: 6, window: 100, biasDistances: 100 },
+    [230, 47],
+    [150, 229],
+  ],
   ['a bfloat16 cache', { ...base, cacheDtype: 'bfloat16' }, [300], [256]],
   ['a float16 cache', { ...base, cacheDtype: 'float16' }, [300], [256]],
   ['bfloat16', { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' }, [300], [256]],
@@ -160,6 +178,7 @@ describe.each<[string, Shape]>([
   ['a bfloat16 cache', { heads: 3, kvHeads: 1, width: 32, pageTokens: 64, tablePages: 6, cacheDtype: 'bfloat16' }],
   ['a window', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 48, window: 70 }],
   ['sinks and ALiBi', { heads: 5, kvHeads: 1, width: 8, pageTokens: 32, tablePages: 12, sinks: true, alibi: true }],
+  ['a learned bias', { heads: 4, kvHeads: 2, width: 16, pageTokens: 16, tablePages: 24, biasDistances: 200 }],
 ])('with %s', (_, shape) => {
   const prompt = promptOf(shape, 380, 1);
   test('any slicing gives the same bits', async () => {
@@ -289,6 +308,15 @@ describe('refuses', () => {
       () => ({ alibiSlopes: zeros([4], 'float16') as Tensor as Tensor<'float32'> }),
       'ERR_DTYPE',
       /alibi/,
+    ],
+    ['a bias of other heads', () => ({ relativeBias: zeros([3, 5]) as Tensor<'float32'> }), 'ERR_SHAPE', /= \[4, 5\]/],
+    ['a bias of one axis', () => ({ relativeBias: zeros([4]) as Tensor<'float32'> }), 'ERR_SHAPE', /must be \[Hq, R\]/],
+    ['a bias of no distance', () => ({ relativeBias: zeros([4, 0]) as Tensor<'float32'> }), 'ERR_ARGUMENT', /distance/],
+    [
+      'a bias in half',
+      () => ({ relativeBias: zeros([4, 5], 'float16') as Tensor as Tensor<'float32'> }),
+      'ERR_DTYPE',
+      /relativeBias must be float32/,
     ],
     ['a scale that is not finite', () => ({ scale: Number.NaN }), 'ERR_ARGUMENT', /scale must be a finite number/],
     ['half a window', () => ({ window: 1.5 }), 'ERR_ARGUMENT', /window must be a whole number from 0, got 1.5/],

@@ -20,6 +20,8 @@ export interface Shape {
   readonly window?: number;
   readonly sinks?: boolean;
   readonly alibi?: boolean;
+  /** Distances of a learned bias. */
+  readonly biasDistances?: number;
   readonly dtype?: 'float32' | 'bfloat16' | 'float16';
   readonly cacheDtype?: 'float32' | 'bfloat16' | 'float16';
 }
@@ -54,6 +56,7 @@ export class PagedCache {
   readonly expectedPages: NdArray;
   readonly sinks: NdArray | undefined;
   readonly alibiSlopes: NdArray | undefined;
+  readonly relativeBias: NdArray | undefined;
 
   constructor(
     readonly shape: Shape,
@@ -87,6 +90,8 @@ export class PagedCache {
           Array.from({ length: heads }, (_, h) => Math.fround(0.03 * (h + 1))),
         )
       : undefined;
+    const { biasDistances } = shape;
+    this.relativeBias = biasDistances ? rounded(seeded(7).normal([heads, biasDistances], 1), 'float32') : undefined;
   }
   readonly written: Promise<void>;
 
@@ -129,6 +134,7 @@ export class PagedCache {
       window,
       sinks: float32(this.sinks),
       alibiSlopes: float32(this.alibiSlopes),
+      relativeBias: float32(this.relativeBias),
       rowStatistics: true,
     };
   }
@@ -138,8 +144,9 @@ export class PagedCache {
     const { width, window = 0, cacheDtype = 'float32' } = this.shape;
     const offsets = [0];
     for (const { prompt } of pieces) offsets.push(offsets.at(-1)! + prompt.q.shape[0]!);
+    const { expectedPages: pages, sinks, alibiSlopes, relativeBias } = this;
     return softmaxAttentionReference(
-      { ...this.packed(pieces), pages: this.expectedPages, sinks: this.sinks, alibiSlopes: this.alibiSlopes },
+      { ...this.packed(pieces), pages, sinks, alibiSlopes, relativeBias },
       { offsets, positions: pieces.map(({ position }) => position) },
       { pageTable: this.pageTable, tableRows: pieces.map(({ row }) => row) },
       { scale: width ** -0.5, window, store: rounding(cacheDtype), numbers },

@@ -199,7 +199,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
         at(shared.keys[stage]));
     clear_unseen<Shape::kKeys, kWidth, kThreads>(shared.values[stage], tile.first_key, tile.begin_key, tile.end_key);
     named_barrier(1, kThreads);
-    weigh_tile(shared.rows, x, tile.first_key, position, shared_row < rows, slope);
+    weigh_tile<false>(shared.rows, x, tile.first_key, position, shared_row < rows, slope, nullptr);
     named_barrier(1, kThreads);
     add_values(shared.rows, at(shared.values[stage]), out);
     if (tile.last) {
@@ -262,7 +262,7 @@ bool launch_width(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
 }  // namespace
 
 bool run_streamed_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
-  if (!has_key_boxes(x, cuda)) return false;
+  if (!has_key_boxes(x, cuda) || x.bias) return false;
   bool launched = false;
   for_float(x.q_type, [&](auto value) {
     using T = decltype(value);

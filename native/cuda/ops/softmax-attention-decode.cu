@@ -72,7 +72,9 @@ __global__ void __launch_bounds__(kThreads)
     const bool present = thread / kSharers < rows;
     const int query_row = first_row + min(rows - 1, thread / kSharers);
     const int position = row.position + query_row / x.group;
-    const float slope = x.slopes ? x.slopes[output_row(x, row, item.kv_head, query_row).head] : 0.0f;
+    const int head = output_row(x, row, item.kv_head, query_row).head;
+    const float slope = x.slopes ? x.slopes[head] : 0.0f;
+    const float* const bias = x.bias + head * x.bias_stride;
     typename decltype(shared.rows)::Sums out{};
     for (int t = 0; t < key_tiles; t++) {
       copy_async_wait<kStages - 2>();
@@ -84,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
       };
       score_tile(shared.rows, place(shared.queries), place(shared.keys[t % kStages]));
       __syncthreads();
-      weigh_tile(shared.rows, x, begin + t * kKeys, position, present, slope);
+      weigh_tile<true>(shared.rows, x, begin + t * kKeys, position, present, slope, bias);
       __syncthreads();
       add_values(shared.rows, place(shared.values[t % kStages]), out);
     }

@@ -81,6 +81,7 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
   GenericResult<kLanes> result;
   int positions[kWarpRows];
   float slopes[kWarpRows];
+  const float* biases[kWarpRows];
 #pragma unroll
   for (int r = 0; r < kWarpRows; r++) {
     result.max[r] = -INFINITY;
@@ -90,7 +91,9 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
     const int query_row = task.first_row + warp * kWarpRows + r;
     const bool present = warp * kWarpRows + r < task.rows;
     positions[r] = present ? task.row.position + query_row / x.group : -1;
-    slopes[r] = present && x.slopes ? x.slopes[output_row(x, task.row, task.kv_head, query_row).head] : 0.0f;
+    const int head = present ? output_row(x, task.row, task.kv_head, query_row).head : 0;
+    slopes[r] = x.slopes ? x.slopes[head] : 0.0f;
+    biases[r] = x.bias + head * x.bias_stride;
   }
   for (int first_key = task.begin_key / kKeys * kKeys; first_key < task.end_key; first_key += kKeys) {
     __syncthreads();
@@ -114,7 +117,8 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
     for (int r = 0; r < kWarpRows; r++) {
       const int key = first_key + lane, apart = positions[r] - key;
       const bool seen = key < task.end_key && apart >= 0 && (x.window == 0 || apart < x.window);
-      const float score = seen ? scores[r] * x.scale - slopes[r] * static_cast<float>(apart) : -INFINITY;
+      float score = seen ? scores[r] * x.scale - slopes[r] * static_cast<float>(apart) : -INFINITY;
+      if (seen && x.bias) score += distance_bias(x, biases[r], apart);
       const float largest = fmaxf(result.max[r], warp_max(score));
       const float shift = largest == -INFINITY ? 0.0f : largest;
       const float weight = seen ? expf(score - shift) : 0.0f;

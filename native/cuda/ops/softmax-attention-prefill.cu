@@ -27,8 +27,8 @@ struct PrefillShared {
   int64_t offsets[2][kKeys];
 };
 
-// `general`: scores are scaled, and biased by the slopes, one by one; else the scale is positive and part of the
-// exponent.
+// `general`: scores are scaled, and biased by slopes and distances, one by one; else the scale is positive and part of
+// the exponent.
 template <class T, int kWidth, bool general>
 __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<kWidth>::kBlocks)
     prefill_kernel(const __grid_constant__ AttentionView x) {
@@ -134,7 +134,27 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
     const int first_key = key_tile * kKeys + lane % 4 * 2;
     const bool whole = key_tile * kKeys + kKeys - 1 <= first_position &&
                        (x.window == 0 || key_tile * kKeys > last_position - x.window);
-    if (general || !whole) {
+    if constexpr (general) {
+#pragma unroll
+      for (int m = 0; m < kM; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const int query_row = first_row + min(rows - 1, warp_row + m * 16 + half * 8 + lane / 4);
+          const float* const bias = x.bias + output_row(x, row, kv_head, query_row).head * x.bias_stride;
+#pragma unroll
+          for (int n = 0; n < kN; n++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+              const int apart = positions[m][half] - (first_key + n * 8 + i);
+              float& score = scores[m][n][2 * half + i];
+              score = score * x.scale - slopes[m][half] * static_cast<float>(apart);
+              if (x.bias) score += distance_bias(x, bias, apart);
+            }
+          }
+        }
+      }
+    }
+    if (!whole) {
 #pragma unroll
       for (int m = 0; m < kM; m++) {
 #pragma unroll
@@ -142,9 +162,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             const int apart = positions[m][i / 2] - (first_key + n * 8 + i % 2);
-            float& score = scores[m][n][i];
-            if constexpr (general) score = score * x.scale - slopes[m][i / 2] * static_cast<float>(apart);
-            if (apart < 0 || (x.window > 0 && apart >= x.window)) score = -INFINITY;
+            if (apart < 0 || (x.window > 0 && apart >= x.window)) scores[m][n][i] = -INFINITY;
           }
         }
       }
@@ -254,7 +272,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 template <class T, int kWidth>
 void launch_prefill(const AttentionView& x, Cuda& cuda) {
   const auto blocks = static_cast<unsigned>(prefill_tiles(x, PrefillShape<kWidth>::kRows) * x.kv_heads);
-  const bool general = x.slopes != nullptr || x.scale <= 0;
+  const bool general = x.slopes || x.bias || x.scale <= 0;
   launch(cuda, general ? prefill_kernel<T, kWidth, true> : prefill_kernel<T, kWidth, false>, blocks,
          PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
 }

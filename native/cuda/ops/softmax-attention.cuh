@@ -22,7 +22,10 @@ struct AttentionView {
   int64_t table_stride;
   int table_count, table_pages;  // rows, pages of one
   const float *sinks, *slopes;   // null: none
-  float *row_max, *row_sum;      // null: not wanted
+  const float* bias;             // of heads and distances, null: none
+  int64_t bias_stride;
+  int last_bias;             // distance
+  float *row_max, *row_sum;  // null: not wanted
   int64_t max_stride, sum_stride;
   int heads, kv_heads, group, width, window;
   float scale;
@@ -166,6 +169,11 @@ __device__ __forceinline__ float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #endif
+}
+
+// The learned bias of a head for a key so far back; one that is not seen has any.
+__device__ __forceinline__ float distance_bias(const AttentionView& x, const float* of_head, int apart) {
+  return of_head[max(0, min(apart, x.last_bias))];
 }
 
 // Where in the output a query row lies.
