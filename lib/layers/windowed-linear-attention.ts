@@ -19,6 +19,8 @@ import { type Hidden, pageTokens } from './layer';
 export interface WindowedLinearAttentionOptions {
   /** w: a token sees itself and the w - 1 before it by softmax, all others by the map. */
   readonly window: number;
+  /** The first tokens that every later one sees by softmax too, as sinkTokens of softmaxAttention; 0 by default. */
+  readonly sinkTokens?: number | undefined;
   /** Of queries and keys, without FAVOR+ (Hedgehog, in LoLCATs: 'hedgehogSplit' behind a projection). */
   readonly featureMap: Exclude<LayerFeatureMap, FavorMap>;
   /** Of keys, where it is another. */
@@ -60,7 +62,13 @@ export class WindowedLinearSequence implements Disposable {
   readonly keySum: Float32;
 
   /** @internal made by WindowedLinearAttention.createSequence */
-  constructor(window: number, heads: number, width: number, features: number, device: DeviceName) {
+  constructor(
+    { window, sinkTokens = 0 }: { window: number; sinkTokens?: number | undefined },
+    heads: number,
+    width: number,
+    features: number,
+    device: DeviceName,
+  ) {
     const own = <T extends Tensor>(tensor: T): T => {
       leave(tensor);
       tensor.keep();
@@ -68,7 +76,7 @@ export class WindowedLinearSequence implements Disposable {
     };
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
-    const count = Math.ceil((window + turn) / pageTokens) + 2;
+    const count = Math.ceil(sinkTokens / pageTokens) + Math.ceil((window + turn) / pageTokens) + 2;
     this.pages = zeros(count, 2, pageTokens, heads, width);
     const numbers = Array.from({ length: count }, (_, page) => page);
     this.pageTable = ints(numbers, [1, count]);
@@ -99,16 +107,20 @@ export class WindowedLinearSequence implements Disposable {
  *
  *     out_i = (gamma sum_(j > i - w) e^(s_ij - m_i) v_j + lambda sum_(j <= i - w) phi(q_i).phi(k_j) v_j) / (the same without v)
  *
- * m belongs to the definition: the second sum is not scaled by e^(-m), so another m would be another model.
+ * With sinkTokens the first tokens are in the first sum for every i, and never in the second. m belongs to the
+ * definition: the second sum is not scaled by e^(-m), so another m would be another model.
  */
 export class WindowedLinearAttention {
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
-    const { window, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
     const fail = (code: 'ERR_ARGUMENT' | 'ERR_UNSUPPORTED', message: string): never => {
       throw linattnError(code, `WindowedLinearAttention: ${message}`);
     };
     if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
+    if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0)) {
+      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0, got ${sinkTokens}`);
+    }
     for (const { name } of [featureMap, keyFeatureMap] as readonly { name: string }[]) {
       if (name !== 'favor') continue;
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
@@ -119,9 +131,9 @@ export class WindowedLinearAttention {
   /** A sequence with `heads` key heads of `width` values, keys as wide as values. */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
     const { heads, width, device = defaultDevice() } = sizes;
-    const { window, featureMap, keyFeatureMap: map = featureMap } = this.options;
+    const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
-    return new WindowedLinearSequence(window, heads, width, features, device);
+    return new WindowedLinearSequence({ window, sinkTokens }, heads, width, features, device);
   }
 
   /**
@@ -151,13 +163,14 @@ export class WindowedLinearAttention {
   }
 
   private attend(q: Float32, k: Float32, v: Float32, sequence: WindowedLinearSequence): Float32 {
-    const { window, windowFactors, affine = false, scale = q.shape[2]! ** -0.5, relativeBias } = this.options;
+    const { window, sinkTokens = 0, windowFactors, affine = false, relativeBias } = this.options;
+    const { scale = q.shape[2]! ** -0.5 } = this.options;
     const [T, H] = q.shape as [number, number];
     const { pages, pageTable, tableRows, length } = sequence;
     const where = { readSlots: [length === 0 ? -1 : 0], writeSlots: [0], positions: [length], device: q.device };
     const sequences = packedSequences([T], where);
     const near = softmaxAttention({
-      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window, relativeBias },
+      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window, sinkTokens, relativeBias },
       rowStatistics: true,
     });
     const far = this.attendFar(q, k, v, sequences, sequence);
@@ -176,7 +189,7 @@ export class WindowedLinearAttention {
 
   /** The linear part, of tokens that have left the window: features and values, w tokens late. */
   private attendFar(q: Float32, k: Float32, v: Float32, sequences: Sequences, sequence: WindowedLinearSequence) {
-    const { featureMap, keyFeatureMap = featureMap } = this.options;
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap } = this.options;
     const { delay, keys, values, state, keySum } = sequence;
     const late = (x: Float32, past: Float32): Float32 => {
       const [T, heads, width] = x.shape as [number, number, number];
@@ -186,10 +199,16 @@ export class WindowedLinearAttention {
       return out.view([T, heads, width], 0, channels);
     };
     const plain = { sequences, maximum: 'none', keyMax: undefined, decay: undefined } as const;
-    const features = keyFeatures(k, keyFeatureMap, plain).features as Float32;
+    const features = late(keyFeatures(k, keyFeatureMap, plain).features as Float32, keys);
+    // Sinks stay in the softmax and are no part of the state.
+    const sinks = sinkTokens > 0 ? Math.min(q.shape[0]!, window + sinkTokens - sequence.length) : 0;
+    if (sinks > 0) {
+      const into = tokens(features, 0, sinks);
+      convertInto({ x: Tensor.zeros({ dtype: 'float32', shape: into.shape, device: q.device }), into });
+    }
     const { out, denominator } = linearAttention({
       q: queryFeatures(q, featureMap, sequences) as Float32,
-      k: late(features, keys),
+      k: features,
       v: late(v, values),
       rule: { name: 'additive' },
       denominator: true,

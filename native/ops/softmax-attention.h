@@ -19,7 +19,17 @@ struct SoftmaxAttention {
   Tensor row_sum;        // float32 [T, Hq] or absent
   Sequences sequences;   // offsets and positions
   float scale = 1;
-  int32_t window = 0;  // 0 = every earlier key
+  int32_t window = 0;       // 0 = every earlier key
+  int32_t sink_tokens = 0;  // the first keys, seen beyond the window too
+
+  // Of a table row, before the ring.
+  int64_t sink_pages() const { return sink_tokens == 0 ? 0 : (sink_tokens - 1) / pages.shape[2] + 1; }
+
+  // The entry of a table row for a page counted from the start of the sequence.
+  int64_t table_column(int64_t page) const {
+    const int64_t sinks = sink_pages();
+    return page < sinks ? page : sinks + (page - sinks) % (page_table.shape[1] - sinks);
+  }
 
   template <class V>
   void visit(V& visitor) {
@@ -38,6 +48,7 @@ struct SoftmaxAttention {
     sequences.visit(visitor);
     visitor.number("scale", scale);
     visitor.number("window", window);
+    visitor.number("sinkTokens", sink_tokens);
   }
 };
 

@@ -41,7 +41,7 @@ const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf
 /** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
 function quadratic(
   { q, k, v }: Tokens,
-  { window, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
+  { window, sinkTokens = 0, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
   round: (value: number) => number = (value) => value,
 ): NdArray {
   const features = (x: NdArray): NdArray => {
@@ -64,17 +64,17 @@ function quadratic(
       const first = Math.max(0, i - window + 1);
       const bias = (apart: number): number =>
         relativeBias === undefined ? 0 : biases.data[h * distances + Math.min(apart, distances - 1)]!;
-      const scores = Array.from({ length: i + 1 - first }, (_, n) =>
-        round(round(product(q, k, own, other(first + n), D) * D ** -0.5) + bias(i - first - n)),
+      const isNear = (j: number): boolean => j >= first || j < sinkTokens;
+      const scores = Array.from({ length: i + 1 }, (_, j) =>
+        isNear(j) ? round(round(product(q, k, own, other(j), D) * D ** -0.5) + bias(i - j)) : Number.NEGATIVE_INFINITY,
       );
       const top = Math.max(...scores);
       let total = 0;
       const row = out.data.subarray(own * D, (own + 1) * D);
       for (let j = 0; j <= i; j++) {
-        const weight =
-          j >= first
-            ? round(gamma * round(Math.exp(scores[j - first]! - top)))
-            : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
+        const weight = isNear(j)
+          ? round(gamma * round(Math.exp(scores[j]! - top)))
+          : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
         total = round(total + weight);
         for (let c = 0; c < D; c++) row[c] = round(row[c]! + round(weight * v.data[other(j) * D + c]!));
       }
@@ -108,6 +108,8 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
   ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
   ['a learned bias, a window of 12', { window: 12, featureMap: { name: 'hedgehogSplit' }, relativeBias }],
+  ['sinks, a window of 12', { window: 12, sinkTokens: 5, featureMap: { name: 'hedgehogSplit' } }],
+  ['many sinks and a bias', { window: 6, sinkTokens: 70, featureMap: { name: 'elu1' }, relativeBias }],
   ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
 ])('%s', (_, sizes) => {
   const options = { ...sizes, windowFactors };
@@ -184,6 +186,7 @@ describe('of a window of 20', () => {
 
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
+  ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0, got 0.5/],
   ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got 0/],
   [
     'FAVOR+',

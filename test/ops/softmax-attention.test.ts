@@ -55,6 +55,34 @@ const cases: [string, Shape, number[], number[]][] = [
     [230, 47],
     [150, 229],
   ],
+  ['sink tokens', { ...base, window: 20, sinkTokens: 4, tablePages: 9 }, [130, 22], [60, 61, 62, 129]],
+  ['sink tokens in many pages', { ...base, window: 9, sinkTokens: 70, tablePages: 13 }, [230], [80, 150, 229]],
+  ['more sink tokens than spans', { ...base, width: 8, window: 40, sinkTokens: 290, tablePages: 60 }, [700], [690]],
+  ['sink tokens, pages of 1', { ...base, pageTokens: 1, window: 5, sinkTokens: 3, tablePages: 30 }, [60], [20, 40]],
+  [
+    'sink tokens, learned sinks, a bias and ALiBi',
+    { ...base, heads: 6, kvHeads: 3, window: 33, sinkTokens: 10, biasDistances: 64, sinks: true, alibi: true },
+    [150, 20],
+    [140],
+  ],
+  [
+    'bfloat16, sink tokens in a ring',
+    { ...bfloat16, heads: 8, kvHeads: 2, width: 64, window: 70, sinkTokens: 4, tablePages: 14 },
+    [330, 47],
+    [100, 200, 300, 301, 302, 329],
+  ],
+  [
+    'bfloat16, width 256, 150 sink tokens',
+    { ...bfloat16, heads: 4, width: 256, pageTokens: 64, tablePages: 7, window: 30, sinkTokens: 150 },
+    [330],
+    [170, 320, 329],
+  ],
+  [
+    'float16, width 128, sink tokens and a bias',
+    { ...float16, heads: 4, width: 128, window: 100, sinkTokens: 80, biasDistances: 30 },
+    [250],
+    [240, 249],
+  ],
   ['a bfloat16 cache', { ...base, cacheDtype: 'bfloat16' }, [300], [256]],
   ['a float16 cache', { ...base, cacheDtype: 'float16' }, [300], [256]],
   ['bfloat16', { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' }, [300], [256]],
@@ -179,6 +207,7 @@ describe.each<[string, Shape]>([
   ['a window', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 48, window: 70 }],
   ['sinks and ALiBi', { heads: 5, kvHeads: 1, width: 8, pageTokens: 32, tablePages: 12, sinks: true, alibi: true }],
   ['a learned bias', { heads: 4, kvHeads: 2, width: 16, pageTokens: 16, tablePages: 24, biasDistances: 200 }],
+  ['sink tokens', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 52, window: 50, sinkTokens: 20 }],
 ])('with %s', (_, shape) => {
   const prompt = promptOf(shape, 380, 1);
   test('any slicing gives the same bits', async () => {
@@ -319,6 +348,20 @@ describe('refuses', () => {
       /relativeBias must be float32/,
     ],
     ['a scale that is not finite', () => ({ scale: Number.NaN }), 'ERR_ARGUMENT', /scale must be a finite number/],
+    [
+      'sink tokens without a window',
+      () => ({ sinkTokens: 2 }),
+      'ERR_ARGUMENT',
+      /0 without a window, got 2 with window 0/,
+    ],
+    ['half a sink token', () => ({ window: 2, sinkTokens: 0.5 }), 'ERR_ARGUMENT', /sinkTokens must be .*, got 0.5/],
+    ['sink tokens that fill the table', () => ({ window: 1, sinkTokens: 5 }), 'ERR_ARGUMENT', /the 3 pages .*, got 3/],
+    [
+      'positions in the cache',
+      () => ({ window: 2, sinkTokens: 1, cachePositions: true }) as Change,
+      'ERR_UNSUPPORTED',
+      /take a second query for the sinks/,
+    ],
     ['half a window', () => ({ window: 1.5 }), 'ERR_ARGUMENT', /window must be a whole number from 0, got 1.5/],
   ])('%s', (_, change, code, message) => {
     expect(softmaxAttention(good()).out.shape).toEqual([4, 4, 8]);
@@ -360,6 +403,17 @@ describe('refuses', () => {
     input.sequences.positions.write(Int32Array.of(0, 4));
     input.pageTable.write(Int32Array.of(page), 4);
   }
+
+  test('sink tokens whose page is gone', async () => {
+    const input = { ...good(), window: 1, sinkTokens: 1 };
+    sixth(input, 4);
+    expect((await softmaxAttention(input).out.read()).length).toBe(4 * 4 * 8);
+    input.pageTable.write(Int32Array.of(-1), 3);
+    const error = await softmaxAttention(input)
+      .out.read()
+      .catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/pageTable\[/) });
+  });
 
   test('but not a missing page that the window has left behind', async () => {
     const input = { ...good(), window: 2 };

@@ -75,6 +75,8 @@ AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
   x.group = x.heads / x.kv_heads;
   x.width = static_cast<int>(op.q.shape[2]);
   x.window = op.window;
+  x.sink_tokens = op.sink_tokens;
+  x.sink_pages = static_cast<int>(op.sink_pages());
   x.scale = op.scale;
   x.decode_tokens = std::max(8, 64 / x.group);
   x.pieces = stores_pieces(x);
