@@ -432,4 +432,7 @@ test('cost counts scores, and the visible cache once', () => {
   const windowed = softmaxAttentionCost({ ...sizes, window: 3 }, each);
   expect(windowed.flops).toBe(4 * (3 + 3) * (4 * 8 + 25));
   expect(windowed.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (4 + 2) * 2));
+  const sunk = softmaxAttentionCost({ ...sizes, window: 3, sinkTokens: 4 }, each);
+  expect(sunk.flops).toBe(4 * (7 + 7) * (4 * 8 + 25));
+  expect(sunk.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (8 + 2) * 2));
 });
