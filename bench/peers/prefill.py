@@ -11,7 +11,8 @@ repository, with dist/ and prebuilds/ built and the packages of requirements.txt
         [--shapes 1x8192,1x32768,8x4096] [--processes 16]
 
 Triton first compiles each configuration of each kernel, by --processes processes (compile_ahead.py); then the GPU is left to
-the measured run, whose autotuning times them. The record is written after each mechanism.
+the measured run, whose autotuning times them. The record is written after each mechanism and number of heads, in the order
+given, so that a run that is cut keeps what it has.
 """
 import argparse
 import json
@@ -191,7 +192,8 @@ def main():
     parser.add_argument("--heads", default="8,16,32,64")
     parser.add_argument("--shapes", default="1x8192,1x32768,8x4096", help="batch x tokens")
     options = parser.parse_args()
-    chosen = [m for m in mechanisms.all() if not options.mechanisms or m.name in options.mechanisms.split(",")]
+    known = {m.name: m for m in mechanisms.all()}
+    chosen = [known[name] for name in options.mechanisms.split(",")] if options.mechanisms else list(known.values())
     shapes = [tuple(map(int, shape.split("x"))) for shape in options.shapes.split(",")]
     head_counts = [int(count) for count in options.heads.split(",")]
     begun = time.time()
@@ -206,6 +208,11 @@ def main():
     report = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_gbps": copy_gbps,
               "ratios": {}, "checks": {}, "failed": {}, "rows": [], "flashinfer": []}
     ours = Ours()
+
+    def save():
+        report["ratios"] = ratios_of(report["rows"])
+        with open(options.out, "w") as file:
+            json.dump(report, file, indent=1)
 
     def measure_all(mechanism, heads, folder):
         cells = Cells(ours, folder, flush, mechanism, heads)
@@ -235,14 +242,13 @@ def main():
             try:
                 for heads in head_counts:
                     measure_all(mechanism, heads, folder)
+                    save()
             except Exception as error:  # one mechanism that fails must not lose the others
                 report["failed"][mechanism.name] = repr(error)
                 print(mechanism.name, "failed:", repr(error), flush=True)
             ours("close")
             torch.cuda.empty_cache()
-            report["ratios"] = ratios_of(report["rows"])
-            with open(options.out, "w") as file:
-                json.dump(report, file, indent=1)
+            save()
     for name, found in report["ratios"].items():
         print(name, found)
 
