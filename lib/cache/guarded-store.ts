@@ -1,7 +1,7 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
 import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
-import { checksumBytes } from '../state/snapshot-format';
+import { checksumBytes, formatVersion } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
 
 /** How long a store may take for what shows that it is alive, and for a state of any size. */
@@ -34,13 +34,14 @@ export class GuardedStore {
   readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
 
-  /** @param model what the states must agree with: other models' states have other keys */
+  /** @param model what the states must agree with: those of other models, or in another format, have other keys */
   constructor(
     private readonly store: PrefixStore,
     model: object,
     private readonly onError: (error: unknown) => void,
   ) {
-    const mark = createHash('sha256').update(JSON.stringify(model)).digest('hex').slice(0, 16);
+    const kind = JSON.stringify({ format: formatVersion, ...model });
+    const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
     this.prefix = `${mark}-`;
   }
 
@@ -113,17 +114,28 @@ export class GuardedStore {
 
   /**
    * Writes a state, in the pieces that `framed` gives; whether the store took all of it. The first piece, without which the
-   * others are not asked for, goes last.
+   * others are not asked for, goes last; then those of an earlier writing go. Rejects with what `pieces` rejects with.
    */
   async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
+    const blocks = new Set<string>();
     let first: Uint8Array | undefined;
-    let index = 0;
-    for await (const piece of pieces) {
-      first ??= piece;
-      if (index > 0 && !(await this.setValue(blockNames(key, first)(index), piece))) return false;
-      index++;
+    try {
+      for await (const piece of pieces) {
+        if (first === undefined) {
+          first = piece;
+          continue;
+        }
+        const name = blockNames(key, first)(blocks.size + 1);
+        if (!(await this.setValue(name, piece))) return false;
+        blocks.add(name);
+      }
+    } catch (error) {
+      for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
+      throw error;
     }
-    return this.setValue(key, first!);
+    if (!(await this.setValue(key, first!))) return false;
+    await this.dropBlocks(key, blocks);
+    return true;
   }
 
   private async setValue(key: string, value: Uint8Array): Promise<boolean> {
@@ -135,9 +147,15 @@ export class GuardedStore {
   /** A state with all that was ever written under its name. */
   async delete(key: string, signal: AbortSignal): Promise<void> {
     await this.guarded(shortMs, () => this.store.delete(key), signal);
+    await this.dropBlocks(key, new Set(), signal);
+  }
+
+  /** Deletes the blocks of all writings of a state but those in `kept`. */
+  private async dropBlocks(key: string, kept: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
     const known = (await this.guarded(shortMs, () => this.store.keys(), signal)) ?? [];
-    for (const block of Array.from(known, String).filter((name) => name.startsWith(`${key}-`))) {
-      await this.guarded(shortMs, () => this.store.delete(block), signal);
+    for (const name of Array.from(known, String)) {
+      if (!name.startsWith(`${key}-`) || kept.has(name)) continue;
+      await this.guarded(shortMs, () => this.store.delete(name), signal);
     }
   }
 

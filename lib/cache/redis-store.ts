@@ -60,7 +60,6 @@ export class RedisStore implements PrefixStore {
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
-    const before = this.names(key, await this.client.hget(this.index, key));
     const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
     const names = this.names(key, entry);
     const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
@@ -68,6 +67,8 @@ export class RedisStore implements PrefixStore {
       await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
     }
     await this.renew(names);
+    // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
+    const before = this.names(key, await this.client.hget(this.index, key));
     await this.client.hset(this.index, key, entry);
     if (before.length > 0) await this.client.del(...before);
   }

@@ -58,6 +58,15 @@ describeWithRedis('RedisStore', () => {
     expect(await client.keys(`${options.prefix}*`)).toEqual([]);
   });
 
+  test('of two who write the same at once one stays, and leaves nothing of the other', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await Promise.all([store.set('a', bytes(4500, 1)), store.set('a', bytes(1500, 2))]);
+    expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(5);
+    expect(await store.get('a')).toEqual(bytes(4500, 1));
+  });
+
   test('a time to live begins anew with each use', async () => {
     const client = server.client();
     const options = { prefix: prefix(), ttlSeconds: 100 };
