@@ -107,7 +107,7 @@ export class GuardedStore {
   private async get(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
     if (value === undefined) return undefined;
-    if (!ArrayBuffer.isView(value)) return new Uint8Array(0);
+    if (!ArrayBuffer.isView(value) || value.byteLength === 0) return new Uint8Array(0); // or its memory has gone
     this.counts.storeReadBytes += value.byteLength;
     return bytesOf(value);
   }

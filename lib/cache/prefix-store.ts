@@ -9,7 +9,7 @@ export interface PrefixStore {
   readonly maxBytes?: number;
   /** `memory`: free to be used for a value that fits into it, in place of new memory; the answer is then a part of it. */
   get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
-  /** Keys are at most 120 characters of [a-z0-9-]. */
+  /** Keys are at most 120 characters of [a-z0-9-]. The value may be kept, but not changed or transferred. */
   set(key: string, value: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;
   /** All keys, in any order. */
