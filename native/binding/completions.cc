@@ -1,7 +1,6 @@
 #include "binding/completions.h"
 
 #include <cstring>
-#include <iterator>
 
 namespace linattn::binding {
 
@@ -53,15 +52,13 @@ void Completions::deliver(napi_env raw, napi_value, void* context, void*) {
   const Napi::Env env(raw);
   try {
     const Napi::HandleScope scope(env);
-    for (auto& completion : finished) {
-      if (!self.call(env, completion)) return;
-    }
+    for (auto& completion : finished) self.call(env, completion);
   } catch (const Napi::Error&) {
     // The worker is being terminated: no JavaScript runs any more, and nobody waits.
   }
 }
 
-bool Completions::call(Napi::Env env, Completion& completion) {
+void Completions::call(Napi::Env env, Completion& completion) {
   const auto target = targets_.find(static_cast<uint64_t>(completion.request));
   if (target != targets_.end()) {
     if (completion.data) {
@@ -79,14 +76,7 @@ bool Completions::call(Napi::Env env, Completion& completion) {
     code = Napi::String::New(env, completion.error->code);
     message = Napi::String::New(env, completion.error->what());
   }
-  // Not callback_.Call: where JavaScript is being terminated, Napi::Error ends the process.
-  const napi_value arguments[] = {Napi::Number::New(env, completion.request), code, message};
-  const napi_status status =
-      napi_call_function(env, env.Undefined(), callback_.Value(), std::size(arguments), arguments, nullptr);
-  if (status == napi_ok) return true;
-  napi_value thrown;
-  napi_get_and_clear_last_exception(env, &thrown);
-  return false;
+  callback_.Call({Napi::Number::New(env, completion.request), code, message});
 }
 
 }  // namespace linattn::binding

@@ -37,8 +37,7 @@ class Completions {
 
  private:
   static void deliver(napi_env env, napi_value, void* context, void*);
-  // False when JavaScript is being terminated.
-  bool call(Napi::Env env, Completion& completion);
+  void call(Napi::Env env, Completion& completion);
 
   Napi::FunctionReference callback_;
   std::unordered_map<uint64_t, Napi::Reference<Napi::Value>> targets_;

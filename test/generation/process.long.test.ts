@@ -11,5 +11,5 @@ test('fifty workers terminated in mid-prefill leave nothing behind', async () =>
 
 // About one termination in seventy falls into the moment in which a completion calls JavaScript.
 test('three hundred workers terminated while thousands of their reads complete end quietly', async () => {
-  expect((await runProgram('terminate-readers', [300])).printed).toEqual({ rounds: 300 });
+  expect((await runProgram('terminate-at-work', [300])).printed).toEqual({ rounds: 300 });
 });
