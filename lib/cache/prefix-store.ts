@@ -1,4 +1,5 @@
 // Where a prefix cache keeps states that outlive the memory of a model, or its process.
+import { linattnError } from '../errors';
 
 /**
  * Values are saved states with checksums of their own: a store may lose or spoil one, and it is then read as a miss. Calls
@@ -14,6 +15,12 @@ export interface PrefixStore {
   delete(key: string): Promise<void>;
   /** All keys, in any order. */
   keys(): Promise<Iterable<string>>;
+}
+
+/** @throws LinattnError ERR_ARGUMENT unless it is a number of 0 or more */
+export function checkedBudget(store: string, maxBytes: number): number {
+  if (typeof maxBytes === 'number' && maxBytes >= 0) return maxBytes;
+  throw linattnError('ERR_ARGUMENT', `${store}: maxBytes must be a number of 0 or more, got ${maxBytes}`);
 }
 
 /** What a store with a byte budget gives up first: the values that were used least recently. */

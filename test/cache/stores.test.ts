@@ -38,6 +38,12 @@ describe.each<[string, (maxBytes: number) => PrefixStore]>([
     expect([...(await store.keys())]).toEqual(['b-2']);
   });
 
+  test('refuses a budget that is no number', () => {
+    for (const maxBytes of [-1, Number.NaN, '5' as never]) {
+      expect(() => make(maxBytes)).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
+    }
+  });
+
   test('gives up what was used least recently', async () => {
     const store = make(1000);
     const pause = () => new Promise((resolve) => setTimeout(resolve, 20)); // times of files may be coarse
