@@ -14,6 +14,7 @@ import { type DeviceName, defaultDevice } from '../tensor/device';
 import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
+import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type Hidden, pageTokens } from './layer';
 import { WindowBias } from './window-bias';
 
@@ -138,9 +139,7 @@ export class WindowedLinearAttention {
     const { heads, width, device = defaultDevice() } = sizes;
     const { window, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
-    for (const [name, size] of Object.entries({ heads, width })) {
-      if (!(Number.isSafeInteger(size) && size > 0)) fail('ERR_ARGUMENT', `${name} must be 1 or more, got ${size}`);
-    }
+    checkSizes('WindowedLinearAttention', { heads, width });
     const taps = heads * Math.max(width, features) * (window + 1);
     if (taps > mostTaps) {
       fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
@@ -154,7 +153,7 @@ export class WindowedLinearAttention {
    * @returns [T, Hq, D] as q, computed in float32
    * @throws LinattnError ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
-  forward({ q, k, v }: { q: Hidden; k: Hidden; v: Hidden }, sequence: WindowedLinearSequence): Hidden {
+  forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
     const [T = 0, Hq = 0] = q.shape;
     const { pages, keys, width: D } = sequence;
     const [Hkv, wide] = pages.shape.slice(3) as [number, number];
@@ -168,14 +167,7 @@ export class WindowedLinearAttention {
     if (Hq !== windowFactors.length) {
       fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);
     }
-    for (const [name, { shape }, heads] of [
-      ['q', q, Hq],
-      ['k', k, Hkv],
-      ['v', v, Hkv],
-    ] as const) {
-      if (shape.join() === [T, heads, D].join()) continue;
-      fail('ERR_SHAPE', `${name} must be [T, H, D] = [${T}, ${heads}, ${D}], got [${shape.join(', ')}]`);
-    }
+    checkTokens('WindowedLinearAttention', { q, k, v }, Hkv, D);
     return scope(() => {
       const out = Tensor.zeros({ dtype: q.dtype, shape: [T, Hq, D], device: q.device });
       const all = [q, k, v].map((x) => convert({ x, dtype: 'float32' }));
