@@ -11,13 +11,11 @@ const stateMs = 60_000;
 const restMs = 10_000;
 
 /**
- * The keys of a state's blocks after the first, which are values of their own: `<key>-<checksum of the first>-<number>`, so
- * that blocks of two writings do not mix.
+ * How the keys of a state's blocks after the first begin, which are values of their own: `<key>-<checksum of the first>-`,
+ * then their numbers, so that blocks of two writings do not mix.
  */
-function blockNames(key: string, first: Uint8Array): (index: number) => string {
-  const checksum = Buffer.from(first.slice(-checksumBytes)).toString('hex');
-  return (index) => `${key}-${checksum}-${index}`;
-}
+const blockPrefix = (key: string, first: Uint8Array): string =>
+  `${key}-${Buffer.from(first.slice(-checksumBytes)).toString('hex')}-`;
 
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
@@ -94,17 +92,17 @@ export class GuardedStore {
       if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
       return undefined;
     }
-    const name = blockNames(key, first);
+    const prefix = blockPrefix(key, first);
     return new ValuesSource(async (index, memory) => {
       if (index === 0) return first;
-      const block = await this.get(name(index), signal, memory);
+      const block = await this.get(prefix + index, signal, memory);
       if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
       return block ?? new Uint8Array(0);
     });
   }
 
   /** Anything but bytes counts as none of them. */
-  private async get(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+  private async get(key: string, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
     if (value === undefined) return undefined;
     if (!ArrayBuffer.isView(value) || value.byteLength === 0) return new Uint8Array(0); // or its memory has gone
@@ -114,7 +112,8 @@ export class GuardedStore {
 
   /**
    * Writes a state, in the pieces that `framed` gives; whether the store took all of it. The first piece, without which the
-   * others are not asked for, goes last; then those of an earlier writing go. Rejects with what `pieces` rejects with.
+   * others are not asked for, goes last; then the others of the writing in whose place it is go. Rejects with what `pieces`
+   * rejects with.
    */
   async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
     const blocks = new Set<string>();
@@ -125,7 +124,7 @@ export class GuardedStore {
           first = piece;
           continue;
         }
-        const name = blockNames(key, first)(blocks.size + 1);
+        const name = blockPrefix(key, first) + (blocks.size + 1);
         if (!(await this.setValue(name, piece))) return false;
         blocks.add(name);
       }
@@ -133,8 +132,10 @@ export class GuardedStore {
       for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
       throw error;
     }
+    const before = await this.get(key); // only now, so that of two at once the later one knows of the other
     if (!(await this.setValue(key, first!))) return false;
-    await this.dropBlocks(key, blocks);
+    const [old, own] = [before ?? first!, first!].map((value) => blockPrefix(key, value)) as [string, string];
+    if (old !== own) await this.dropAll(old);
     return true;
   }
 
@@ -147,15 +148,14 @@ export class GuardedStore {
   /** A state with all that was ever written under its name. */
   async delete(key: string, signal: AbortSignal): Promise<void> {
     await this.guarded(shortMs, () => this.store.delete(key), signal);
-    await this.dropBlocks(key, new Set(), signal);
+    await this.dropAll(`${key}-`, signal);
   }
 
-  /** Deletes the blocks of all writings of a state but those in `kept`. */
-  private async dropBlocks(key: string, kept: ReadonlySet<string>, signal?: AbortSignal): Promise<void> {
+  /** All values whose keys begin so. */
+  private async dropAll(prefix: string, signal?: AbortSignal): Promise<void> {
     const known = (await this.guarded(shortMs, () => this.store.keys(), signal)) ?? [];
-    for (const name of Array.from(known, String)) {
-      if (!name.startsWith(`${key}-`) || kept.has(name)) continue;
-      await this.guarded(shortMs, () => this.store.delete(name), signal);
+    for (const key of Array.from(known, String).filter((name) => name.startsWith(prefix))) {
+      await this.guarded(shortMs, () => this.store.delete(key), signal);
     }
   }
 

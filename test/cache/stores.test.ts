@@ -169,6 +169,34 @@ describe('GuardedStore', () => {
     expect([...(await store.keys())]).toHaveLength(4);
   });
 
+  test('of two that write a state at once one stays whole', async () => {
+    for (let round = 0; round < 25; round++) {
+      const kept = new MemoryStore();
+      let turns = round;
+      const inTurns = async <T>(work: () => Promise<T>): Promise<T> => {
+        const wait = (turns++ * 7) % 5;
+        for (let i = 0; i < wait; i++) await new Promise((resolve) => setImmediate(resolve));
+        return work();
+      };
+      const store: PrefixStore = {
+        get: (key) => inTurns(() => kept.get(key)),
+        set: (key, value) => inTurns(() => kept.set(key, value)),
+        delete: (key) => inTurns(() => kept.delete(key)),
+        keys: () => inTurns(() => kept.keys()),
+      };
+      const writing = (fill: number) =>
+        new GuardedStore(store, {}, () => {}).set(
+          'a',
+          [1, 2, 3].map((i) => bytes(40, fill + i)),
+        );
+      expect(await Promise.all([writing(10), writing(20)])).toEqual([true, true]);
+      const source = (await new GuardedStore(store, {}, () => {}).open('a', signal))!;
+      const [first] = await source.take(40);
+      expect(await source.take(40)).toEqual(bytes(40, first! + 1));
+      expect(await source.take(40)).toEqual(bytes(40, first! + 2));
+    }
+  });
+
   test('a state whose reading from the device failed leaves no blocks', async () => {
     const store = new MemoryStore();
     const guarded = new GuardedStore(store, {}, () => {});
