@@ -16,7 +16,6 @@ import { Tensor } from '../tensor/tensor';
 import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type Hidden, pageTokens } from './layer';
-import { WindowBias } from './window-bias';
 
 export interface WindowedLinearAttentionOptions {
   /** w: a token sees itself and the w - 1 before it by softmax, all others by the map. */
@@ -31,8 +30,6 @@ export interface WindowedLinearAttentionOptions {
   readonly affine?: boolean | undefined;
   /** Of the scores in the window, D^(-1/2) by default. */
   readonly scale?: number | undefined;
-  /** Learned, of each query head: what is added to the scores at the distances 0 to w - 1. */
-  readonly relativeBias?: readonly ArrayLike<number>[] | undefined;
 }
 
 type Float32 = Tensor<'float32'>;
@@ -54,7 +51,7 @@ const turn = 4 * pageTokens;
 export class WindowedLinearSequence implements Disposable {
   /** Tokens so far. */
   length = 0;
-  /** @internal float32 [pages, 2, 64, Hkv, D], or wider by the places of a bias */
+  /** @internal float32 [pages, 2, 64, Hkv, D] */
   readonly pages: Float32;
   /** @internal int32 [1, pages], and its one row */
   readonly pageTable: Tensor<'int32'>;
@@ -69,18 +66,11 @@ export class WindowedLinearSequence implements Disposable {
   readonly keySum: Float32;
 
   /** @internal made by WindowedLinearAttention.createSequence */
-  constructor(
-    window: number,
-    heads: number,
-    readonly width: number,
-    features: number,
-    places: number,
-    device: DeviceName,
-  ) {
+  constructor(window: number, heads: number, width: number, features: number, device: DeviceName) {
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
     const count = Math.ceil((window + turn) / pageTokens) + 2;
-    this.pages = zeros(count, 2, pageTokens, heads, width + places);
+    this.pages = zeros(count, 2, pageTokens, heads, width);
     const numbers = Array.from({ length: count }, (_, page) => page);
     this.pageTable = ints(numbers, [1, count]);
     this.tableRows = ints([0], [1]);
@@ -105,15 +95,13 @@ export class WindowedLinearSequence implements Disposable {
 }
 
 /**
- * With s_ij = scale q_i.k_j (+ b_(i - j) with relativeBias), m_i the largest of them in the window of i, and lambda = 1 (or 1 - gamma),
+ * With s_ij = scale q_i.k_j, m_i the largest of them in the window of i, and lambda = 1 (or 1 - gamma),
  *
  *     out_i = (gamma sum_(j > i - w) e^(s_ij - m_i) v_j + lambda sum_(j <= i - w) phi(q_i).phi(k_j) v_j) / (the same without v)
  *
  * m belongs to the definition: the second sum is not scaled by e^(-m), so another m would be another model.
  */
 export class WindowedLinearAttention {
-  private readonly bias: WindowBias | undefined;
-
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
     const { window, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
@@ -125,10 +113,6 @@ export class WindowedLinearAttention {
     if (windowFactors.length === 0 || windowFactors.some(Number.isNaN)) {
       fail('ERR_ARGUMENT', `windowFactors must have a number for each query head, got [${windowFactors.join(', ')}]`);
     }
-    const { relativeBias, scale } = options;
-    if (relativeBias === undefined) return;
-    if (scale === 0) fail('ERR_ARGUMENT', 'scale must not be 0 with relativeBias, got 0');
-    this.bias = new WindowBias(relativeBias, window, windowFactors.length);
   }
 
   /**
@@ -144,7 +128,7 @@ export class WindowedLinearAttention {
     if (taps > mostTaps) {
       fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
     }
-    return new WindowedLinearSequence(window, heads, width, features, this.bias?.places ?? 0, device);
+    return new WindowedLinearSequence(window, heads, width, features, device);
   }
 
   /**
@@ -155,14 +139,11 @@ export class WindowedLinearAttention {
    */
   forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
     const [T = 0, Hq = 0] = q.shape;
-    const { pages, keys, width: D } = sequence;
-    const [Hkv, wide] = pages.shape.slice(3) as [number, number];
+    const { pages, keys } = sequence;
+    const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];
     const { window, windowFactors } = this.options;
     if (keys.shape[2] !== window) {
       fail('ERR_ARGUMENT', `the sequence must be one of a window of ${window}, got one of ${keys.shape[2]}`);
-    }
-    if (wide - D !== (this.bias?.places ?? 0)) {
-      fail('ERR_ARGUMENT', `the sequence must be one of a layer with${this.bias ? '' : 'out'} relativeBias`);
     }
     if (Hq !== windowFactors.length) {
       fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);
@@ -188,13 +169,9 @@ export class WindowedLinearAttention {
     const where = { readSlots: [length === 0 ? -1 : 0], writeSlots: [0], positions: [length], device: q.device };
     const sequences = packedSequences([T], where);
     const near = softmaxAttention({
-      q: this.bias?.queries(q, length, scale) ?? q,
-      k: this.bias?.keys(k, length) ?? k,
-      v: this.bias?.values(v) ?? v,
-      ...{ pages, pageTable, tableRows, sequences, scale, window },
+      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window },
       rowStatistics: true,
     });
-    const read = this.bias?.narrowed(near.out) ?? near.out;
     const far = this.attendFar(q, k, v, sequences, sequence);
     const perHead = (factors: readonly number[]): Float32 =>
       Tensor.from([...factors], { dtype: 'float32', shape: [H], device: q.device });
@@ -203,10 +180,10 @@ export class WindowedLinearAttention {
     const asHeads = (x: Float32): Float32 => x.view([T, H, 1], 0, H);
     const nearSum = add({ b: asHeads(near.rowSum!), scale: perHead(gamma) });
     const total = add({ a: nearSum, b: asHeads(far.denominator), scale: lambda }).view([T, H], 0, H);
-    const sum = add({ a: add({ b: far.out, scale: lambda }), b: read, scale: nearSum.view([T, H], 0, H) });
+    const read = add({ a: add({ b: far.out, scale: lambda }), b: near.out, scale: nearSum.view([T, H], 0, H) });
     // divide takes the magnitude; products of a map like the identity may make the sum negative.
     const sign = divide({ x: asHeads(total), divisor: total, floor: total }).view([T, H], 0, H);
-    return divide({ x: add({ b: sum, scale: sign }), divisor: total, floor: total });
+    return divide({ x: add({ b: read, scale: sign }), divisor: total, floor: total });
   }
 
   /** The linear part, of tokens that have left the window: features and values, w tokens late. */

@@ -28,8 +28,6 @@ const keys = (change: (value: number, i: number) => number): Tokens => ({
   ...plain,
   k: rounded(nd(plain.k.shape, plain.k.data.map(change)), 'float32'),
 });
-const biases = (window: number) =>
-  windowFactors.map(() => Float32Array.from(random.normal([window], 2).data, Math.fround));
 /** Near one direction, of growing size. */
 const correlated = keys((x, i) => (0.1 * x + Math.sin(i % D)) * (1 + i / plain.k.data.length));
 const large = keys((x) => 12 * x);
@@ -40,7 +38,7 @@ const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf
 /** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
 function quadratic(
   { q, k, v }: Tokens,
-  { window, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
+  { window, affine = false, featureMap }: WindowedLinearAttentionOptions,
   round: (value: number) => number = (value) => value,
 ): NdArray {
   const features = (x: NdArray): NdArray => {
@@ -61,10 +59,9 @@ function quadratic(
       const other = (j: number): number => j * Hkv + Math.floor((h * Hkv) / Hq);
       const gamma = round(1 / (1 + Math.exp(-windowFactors[h]!)));
       const first = Math.max(0, i - window + 1);
-      const scores = Array.from({ length: i + 1 - first }, (_, n) => {
-        const score = round(product(q, k, own, other(first + n), D) * D ** -0.5);
-        return round(score + (relativeBias?.[h]?.[i - first - n] ?? 0));
-      });
+      const scores = Array.from({ length: i + 1 - first }, (_, n) =>
+        round(product(q, k, own, other(first + n), D) * D ** -0.5),
+      );
       const top = Math.max(...scores);
       let total = 0;
       const row = out.data.subarray(own * D, (own + 1) * D);
@@ -106,8 +103,6 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
   ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
   ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
-  ['a learned bias, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit' }, relativeBias: biases(64) }],
-  ['a learned bias, a window of 7', { window: 7, affine: true, featureMap: { name: 'elu1' }, relativeBias: biases(7) }],
 ])('%s', (_, sizes) => {
   const options = { ...sizes, windowFactors };
   const layer = new WindowedLinearAttention(options);
@@ -183,20 +178,6 @@ describe('of a window of 20', () => {
 
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
-  [
-    'a bias of too few distances',
-    { relativeBias: [...biases(8).slice(1), [1, 2]] },
-    'ERR_ARGUMENT',
-    /8 numbers for each of 4 query heads, got \[8, 8, 8, 2\]/,
-  ],
-  ['a bias of too few heads', { relativeBias: biases(8).slice(1) }, 'ERR_ARGUMENT', /4 query heads, got \[8, 8, 8\]/],
-  [
-    'a bias that is no number',
-    { relativeBias: biases(8).map((row) => row.fill(Number.NaN)) },
-    'ERR_ARGUMENT',
-    /8 numbers/,
-  ],
-  ['a bias beside a scale of 0', { relativeBias: biases(8), scale: 0 }, 'ERR_ARGUMENT', /scale must not be 0/],
   ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got \[\]/],
   ['a factor that is no number', { windowFactors: [0, Number.NaN] }, 'ERR_ARGUMENT', /got \[0, NaN\]/],
   [
@@ -240,15 +221,6 @@ test('refuses a sequence of another window, and sizes that are none', () => {
   const code = 'ERR_ARGUMENT';
   expect(() => run(sized(8), plain, sequence)).toThrow(
     expect.objectContaining({ code, message: expect.stringMatching(/of a window of 8, got one of 16/) }),
-  );
-  const biased = new WindowedLinearAttention({
-    window: 16,
-    featureMap: { name: 'elu1' },
-    windowFactors,
-    relativeBias: biases(16),
-  });
-  expect(() => run(biased, plain, sequence)).toThrow(
-    expect.objectContaining({ code, message: expect.stringMatching(/a layer with relativeBias/) }),
   );
   for (const heads of [0, 1.5, 2 ** 31, Number.NaN]) {
     expect(() => sized(8).createSequence({ heads, width: D })).toThrow(expect.objectContaining({ code }));
