@@ -1,7 +1,7 @@
 // Softmax attention over a sliding window and linear attention over what lies before it, under one normaliser, as LoLCATs
 // has them. Source: https://arxiv.org/abs/2410.10254; the formula is that of HazyResearch/lolcats
 // linear_window_attention_sw.py (the `_tk` form there is another mask, and another model).
-import { linattnError } from '../errors';
+import { type ErrorCode, linattnError } from '../errors';
 import { add } from '../ops/add';
 import { causalConv } from '../ops/causal-conv';
 import { convert, convertInto } from '../ops/convert';
@@ -11,9 +11,10 @@ import { linearAttention } from '../ops/linear-attention';
 import { packedSequences, type Sequences } from '../ops/sequences';
 import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
-import { leave, scope } from '../tensor/scope';
+import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
+import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type Hidden, pageTokens } from './layer';
 
 export interface WindowedLinearAttentionOptions {
@@ -36,6 +37,13 @@ export interface WindowedLinearAttentionOptions {
 }
 
 type Float32 = Tensor<'float32'>;
+
+const fail = (code: ErrorCode, message: string): never => {
+  throw linattnError(code, `WindowedLinearAttention: ${message}`);
+};
+
+/** Of the convolution that delays features and values by w tokens, w + 1 for each of them. */
+const mostTaps = 2 ** 28;
 
 // Tokens of one turn through the ops; the ring of pages has room for them.
 const turn = 4 * pageTokens;
@@ -69,11 +77,6 @@ export class WindowedLinearSequence implements Disposable {
     features: number,
     device: DeviceName,
   ) {
-    const own = <T extends Tensor>(tensor: T): T => {
-      leave(tensor);
-      tensor.keep();
-      return tensor;
-    };
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
     const count = Math.ceil(sinkTokens / pageTokens) + Math.ceil((window + turn) / pageTokens) + 2;
@@ -114,9 +117,6 @@ export class WindowedLinearAttention {
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
     const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
-    const fail = (code: 'ERR_ARGUMENT' | 'ERR_UNSUPPORTED', message: string): never => {
-      throw linattnError(code, `WindowedLinearAttention: ${message}`);
-    };
     if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
     if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0)) {
       fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0, got ${sinkTokens}`);
@@ -125,14 +125,24 @@ export class WindowedLinearAttention {
       if (name !== 'favor') continue;
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
     }
-    if (windowFactors.length === 0) fail('ERR_ARGUMENT', 'windowFactors must have a number for each query head, got 0');
+    if (windowFactors.length === 0 || windowFactors.some(Number.isNaN)) {
+      fail('ERR_ARGUMENT', `windowFactors must have a number for each query head, got [${windowFactors.join(', ')}]`);
+    }
   }
 
-  /** A sequence with `heads` key heads of `width` values, keys as wide as values. */
+  /**
+   * A sequence with `heads` key heads of `width` values, keys as wide as values.
+   * @throws LinattnError ERR_ARGUMENT
+   */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
     const { heads, width, device = defaultDevice() } = sizes;
     const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
+    checkSizes('WindowedLinearAttention', { heads, width });
+    const taps = heads * Math.max(width, features) * (window + 1);
+    if (taps > mostTaps) {
+      fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
+    }
     return new WindowedLinearSequence({ window, sinkTokens }, heads, width, features, device);
   }
 
@@ -142,13 +152,18 @@ export class WindowedLinearAttention {
    * @returns [T, Hq, D] as q, computed in float32
    * @throws LinattnError ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
-  forward({ q, k, v }: { q: Hidden; k: Hidden; v: Hidden }, sequence: WindowedLinearSequence): Hidden {
-    const { windowFactors } = this.options;
-    const [T, Hq, D] = q.shape as [number, number, number];
-    if (Hq !== windowFactors.length) {
-      const wanted = `a query head for each of ${windowFactors.length} windowFactors`;
-      throw linattnError('ERR_SHAPE', `WindowedLinearAttention: q must have ${wanted}, got ${Hq}`);
+  forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+    const [T = 0, Hq = 0] = q.shape;
+    const { pages, keys } = sequence;
+    const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];
+    const { window, windowFactors } = this.options;
+    if (keys.shape[2] !== window) {
+      fail('ERR_ARGUMENT', `the sequence must be one of a window of ${window}, got one of ${keys.shape[2]}`);
     }
+    if (Hq !== windowFactors.length) {
+      fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);
+    }
+    checkTokens('WindowedLinearAttention', { q, k, v }, Hkv, D);
     return scope(() => {
       const out = Tensor.zeros({ dtype: q.dtype, shape: [T, Hq, D], device: q.device });
       const all = [q, k, v].map((x) => convert({ x, dtype: 'float32' }));

@@ -21,6 +21,26 @@ async function savedTo(store: MemoryStore): Promise<void> {
   await model.dispose(); // waits for the store
 }
 
+const gone = (bytes: Uint8Array): Uint8Array => {
+  const copy = bytes.slice();
+  structuredClone(copy.buffer, { transfer: [copy.buffer] });
+  return copy;
+};
+
+test('a value whose memory has gone to another thread is a miss', async () => {
+  class Transferring extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      const value = await super.get(key);
+      return value && gone(value);
+    }
+  }
+  const store = new Transferring();
+  await savedTo(store);
+  const model = await load({ ...small, prefixCache: { store } });
+  expect((await reading(model, text)).cached).toBe(0);
+  await model.dispose();
+});
+
 test('another load of the model goes on from it; a spoilt or foreign state is dropped', async () => {
   const store = new MemoryStore();
   await savedTo(store);

@@ -1,4 +1,5 @@
 // The window and linear hybrid of LoLCATs against its quadratic form in float64, and its laws.
+import type { Hidden } from '../../lib/layers/layer';
 import {
   WindowedLinearAttention,
   type WindowedLinearAttentionOptions,
@@ -187,7 +188,8 @@ describe('of a window of 20', () => {
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
   ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0, got 0.5/],
-  ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got 0/],
+  ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got \[\]/],
+  ['a factor that is no number', { windowFactors: [0, Number.NaN] }, 'ERR_ARGUMENT', /got \[0, NaN\]/],
   [
     'FAVOR+',
     { featureMap: { name: 'favor', projection: FavorProjection.draw({ directions: 8, width: D, seed: 0 }) } },
@@ -201,10 +203,37 @@ test.each([
   );
 });
 
-test('refuses queries of other heads', () => {
-  const layer = new WindowedLinearAttention({ window: 8, featureMap: { name: 'elu1' }, windowFactors: [0, 0] });
+test('refuses tokens that do not fit, before any of them is read', async () => {
+  const layer = new WindowedLinearAttention({ window: 8, featureMap: { name: 'elu1' }, windowFactors });
   using sequence = layer.createSequence({ heads: Hkv, width: D });
-  expect(() => run(layer, plain, sequence)).toThrow(
-    expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/each of 2 windowFactors, got 4/) }),
+  const zeros = (...shape: number[]) => tensorOf(nd(shape), 'float32') as Hidden;
+  const refused = (change: Partial<Record<'q' | 'k' | 'v', Hidden>>, message: RegExp) => {
+    const call = { q: zeros(T, Hq, D), k: zeros(T, Hkv, D), v: zeros(T, Hkv, D), ...change };
+    expect(() => layer.forward(call, sequence)).toThrow(
+      expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(message) }),
+    );
+  };
+  refused({ q: zeros(T, 2, D) }, /each of 4 windowFactors, got 2/);
+  refused({ q: zeros(T, Hq) }, /q must be \[T, H, D\] = \[300, 4, 16\], got \[300, 4\]/);
+  refused({ k: zeros(T + 1, Hkv, D) }, /k must be \[T, H, D\] = \[300, 2, 16\], got \[301, 2, 16\]/);
+  refused({ k: zeros(T - 5, Hkv, D), v: zeros(T - 5, Hkv, D) }, /k must be/);
+  refused({ v: zeros(T, Hkv, D + 8) }, /v must be/);
+  refused({ k: zeros(T, 1, D), v: zeros(T, 1, D) }, /k must be/);
+  expect(sequence.length).toBe(0);
+  using fresh = layer.createSequence({ heads: Hkv, width: D });
+  await expectSameTensors(tensorsOf(sequence), tensorsOf(fresh), 0);
+});
+
+test('refuses a sequence of another window, and sizes that are none', () => {
+  const sized = (window: number) =>
+    new WindowedLinearAttention({ window, featureMap: { name: 'elu1' }, windowFactors });
+  using sequence = sized(16).createSequence({ heads: Hkv, width: D });
+  const code = 'ERR_ARGUMENT';
+  expect(() => run(sized(8), plain, sequence)).toThrow(
+    expect.objectContaining({ code, message: expect.stringMatching(/of a window of 8, got one of 16/) }),
   );
+  for (const heads of [0, 1.5, 2 ** 31, Number.NaN]) {
+    expect(() => sized(8).createSequence({ heads, width: D })).toThrow(expect.objectContaining({ code }));
+  }
+  expect(() => sized(2 ** 31).createSequence({ heads: 1, width: D })).toThrow(expect.objectContaining({ code }));
 });
