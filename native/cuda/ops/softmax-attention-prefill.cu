@@ -27,9 +27,11 @@ struct PrefillShared {
   int64_t offsets[2][kKeys];
 };
 
-// `general`: scores are scaled, and biased by slopes and distances, one by one, and there may be sinks; else the scale
-// is positive and part of the exponent.
-template <class T, int kWidth, bool general>
+// Plain: the scale is positive and part of the exponent. Else scores are scaled one by one, and biased by slopes; any
+// may have a learned bias and sinks too, at the price of registers.
+enum class Scores { kPlain, kSloped, kAny };
+
+template <class T, int kWidth, Scores kind>
 __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<kWidth>::kBlocks)
     prefill_kernel(const __grid_constant__ AttentionView x) {
   using Shape = PrefillShape<kWidth>;
@@ -52,7 +54,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
   const int first_position = row.position + first_row / x.group;
   const int last_position = row.position + (first_row + rows - 1) / x.group;
   const int begin_key = x.window > 0 ? max(0, first_position - x.window + 1) : 0;
-  const int sink_end = general ? min(x.sink_tokens, begin_key) : 0;
+  const int sink_end = kind == Scores::kAny ? min(x.sink_tokens, begin_key) : 0;
   const KeyTiles<kKeys> tiles(sink_end, {begin_key, last_position + 1}, begin_key / kKeys * kKeys);
 
   const auto find_keys = [&](int key_tile) {
@@ -77,7 +79,8 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
     for (int half = 0; half < 2; half++) {
       const int query_row = first_row + min(rows - 1, warp_row + m * 16 + half * 8 + lane / 4);
       positions[m][half] = row.position + query_row / x.group;
-      slopes[m][half] = general && x.slopes ? x.slopes[output_row(x, row, kv_head, query_row).head] : 0.0f;
+      slopes[m][half] =
+          kind != Scores::kPlain && x.slopes ? x.slopes[output_row(x, row, kv_head, query_row).head] : 0.0f;
       top[m][half] = -INFINITY;
       sum[m][half] = 0;
     }
@@ -91,7 +94,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
       for (int i = 0; i < 4; i++) out[m][n][i] = 0;
     }
   }
-  const float factor = general ? kLog2E : x.scale * kLog2E;
+  const float factor = kind == Scores::kPlain ? x.scale * kLog2E : kLog2E;
   // Where the lane's rows of the tiles of load_tiles_x4 begin, and the exclusive or that finds a piece in them.
   const T* const query_rows = shared.queries + (warp_row + lane % 16) * kWidth;
   const T* const key_rows = shared.keys + (lane % 8 + lane / 16 * 8) * kWidth;
@@ -133,7 +136,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 
     const int tile_key = tiles.first_key(key_tile), first_key = tile_key + lane % 4 * 2;
     const bool whole = tile_key + kKeys - 1 <= first_position && (x.window == 0 || tile_key > last_position - x.window);
-    if constexpr (general) {
+    if constexpr (kind == Scores::kAny) {
 #pragma unroll
       for (int m = 0; m < kM; m++) {
 #pragma unroll
@@ -153,7 +156,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
         }
       }
     }
-    if (!whole) {
+    if (kind == Scores::kSloped || !whole) {
 #pragma unroll
       for (int m = 0; m < kM; m++) {
 #pragma unroll
@@ -161,9 +164,17 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 #pragma unroll
           for (int i = 0; i < 4; i++) {
             const int apart = positions[m][i / 2] - (first_key + n * 8 + i % 2);
-            const bool seen = general ? sees(x, tiles.range(key_tile), first_key + n * 8 + i % 2, apart)
-                                      : apart >= 0 && (x.window == 0 || apart < x.window);
-            if (!seen) scores[m][n][i] = -INFINITY;
+            float& score = scores[m][n][i];
+            if constexpr (kind == Scores::kSloped) {
+              score = score * x.scale - slopes[m][i / 2] * static_cast<float>(apart);
+            }
+            bool seen;
+            if constexpr (kind == Scores::kAny) {
+              seen = sees(x, tiles.range(key_tile), first_key + n * 8 + i % 2, apart);
+            } else {
+              seen = apart >= 0 && (x.window == 0 || apart < x.window);
+            }
+            if (!seen) score = -INFINITY;
           }
         }
       }
@@ -250,7 +261,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
       total += __shfl_xor_sync(kFullMask, total, 2);
       const int r = warp_row + m * 16 + half * 8 + lane / 4;
       const OutputRow at = output_row(x, row, kv_head, first_row + min(rows - 1, r));
-      const float largest = general ? top[m][half] : top[m][half] * x.scale;
+      const float largest = kind == Scores::kPlain ? top[m][half] * x.scale : top[m][half];
       const float share = finish_row(x, at, largest, total, r < rows && lane % 4 == 0);
 #pragma unroll
       for (int n = 0; n < kWidth / 8; n++) {
@@ -273,9 +284,10 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 template <class T, int kWidth>
 void launch_prefill(const AttentionView& x, Cuda& cuda) {
   const auto blocks = static_cast<unsigned>(prefill_tiles(x, PrefillShape<kWidth>::kRows) * x.kv_heads);
-  const bool general = x.slopes || x.bias || x.sink_tokens > 0 || x.scale <= 0;
-  launch(cuda, general ? prefill_kernel<T, kWidth, true> : prefill_kernel<T, kWidth, false>, blocks,
-         PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
+  const auto kernel = x.bias || x.sink_tokens > 0 ? prefill_kernel<T, kWidth, Scores::kAny>
+                      : x.slopes || x.scale <= 0  ? prefill_kernel<T, kWidth, Scores::kSloped>
+                                                  : prefill_kernel<T, kWidth, Scores::kPlain>;
+  launch(cuda, kernel, blocks, PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
 }
 
 }  // namespace
