@@ -163,15 +163,6 @@ def copy_rate():
     return 2 * 4 * 2**28 / statistics.median(copies[2:]) / 1e6
 
 
-def tune_quickly():
-    """Autotuning times each configuration for a fifth of Triton's own time, behind a cold L2 as ever."""
-    import triton.testing
-    from triton.runtime.autotuner import Autotuner
-
-    short = lambda call, quantiles: triton.testing.do_bench(call, warmup=5, rep=20, quantiles=quantiles)
-    Autotuner.do_bench = property(lambda self: short)
-
-
 def ratios_of(rows):
     """The geometric mean and the least ratio of each mechanism, and the largest multiple of the floor."""
     found = {}
@@ -202,7 +193,7 @@ def main():
         batches = sorted({1} | {batch for batch, _ in shapes})
         compile_ahead.run([m.name for m in chosen], head_counts, batches, options.processes)
         print(f"{since()}  compiled ahead by {options.processes} processes", flush=True)
-    tune_quickly()
+    compile_ahead.tune_quickly()
     copy_gbps = copy_rate()
     flush = torch.empty(2**26, dtype=torch.float32, device="cuda")
     report = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "copy_gbps": copy_gbps,
