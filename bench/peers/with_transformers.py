@@ -44,7 +44,7 @@ class Ours:
 
 class Theirs:
     def __init__(self, folder):
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map="cuda").eval()
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).cuda().eval()
 
     def prefill(self, tokens):
         ids = torch.tensor([tokens], device="cuda")

@@ -16,11 +16,12 @@ import { Tensor } from '../tensor/tensor';
 import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type Hidden, pageTokens } from './layer';
-import { WindowBias } from './window-bias';
 
 export interface WindowedLinearAttentionOptions {
   /** w: a token sees itself and the w - 1 before it by softmax, all others by the map. */
   readonly window: number;
+  /** The first tokens that every later one sees by softmax too, as sinkTokens of softmaxAttention; 0 by default. */
+  readonly sinkTokens?: number | undefined;
   /** Of queries and keys, without FAVOR+ (Hedgehog, in LoLCATs: 'hedgehogSplit' behind a projection). */
   readonly featureMap: Exclude<LayerFeatureMap, FavorMap>;
   /** Of keys, where it is another. */
@@ -31,8 +32,8 @@ export interface WindowedLinearAttentionOptions {
   readonly affine?: boolean | undefined;
   /** Of the scores in the window, D^(-1/2) by default. */
   readonly scale?: number | undefined;
-  /** Learned, of each query head: what is added to the scores at the distances 0 to w - 1. */
-  readonly relativeBias?: readonly ArrayLike<number>[] | undefined;
+  /** float32 [Hq, R], learned: added to the scores in the window by distance, as relativeBias of softmaxAttention. */
+  readonly relativeBias?: Tensor<'float32'> | undefined;
 }
 
 type Float32 = Tensor<'float32'>;
@@ -54,7 +55,7 @@ const turn = 4 * pageTokens;
 export class WindowedLinearSequence implements Disposable {
   /** Tokens so far. */
   length = 0;
-  /** @internal float32 [pages, 2, 64, Hkv, D], or wider by the places of a bias */
+  /** @internal float32 [pages, 2, 64, Hkv, D] */
   readonly pages: Float32;
   /** @internal int32 [1, pages], and its one row */
   readonly pageTable: Tensor<'int32'>;
@@ -70,17 +71,16 @@ export class WindowedLinearSequence implements Disposable {
 
   /** @internal made by WindowedLinearAttention.createSequence */
   constructor(
-    window: number,
+    { window, sinkTokens = 0 }: { window: number; sinkTokens?: number | undefined },
     heads: number,
-    readonly width: number,
+    width: number,
     features: number,
-    places: number,
     device: DeviceName,
   ) {
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
-    const count = Math.ceil((window + turn) / pageTokens) + 2;
-    this.pages = zeros(count, 2, pageTokens, heads, width + places);
+    const count = Math.ceil(sinkTokens / pageTokens) + Math.ceil((window + turn) / pageTokens) + 2;
+    this.pages = zeros(count, 2, pageTokens, heads, width);
     const numbers = Array.from({ length: count }, (_, page) => page);
     this.pageTable = ints(numbers, [1, count]);
     this.tableRows = ints([0], [1]);
@@ -105,19 +105,22 @@ export class WindowedLinearSequence implements Disposable {
 }
 
 /**
- * With s_ij = scale q_i.k_j (+ b_(i - j) with relativeBias), m_i the largest of them in the window of i, and lambda = 1 (or 1 - gamma),
+ * With s_ij = scale q_i.k_j (+ relativeBias[min(i - j, R - 1)]), m_i the largest of them in the window of i, and
+ * lambda = 1 (or 1 - gamma),
  *
  *     out_i = (gamma sum_(j > i - w) e^(s_ij - m_i) v_j + lambda sum_(j <= i - w) phi(q_i).phi(k_j) v_j) / (the same without v)
  *
- * m belongs to the definition: the second sum is not scaled by e^(-m), so another m would be another model.
+ * With sinkTokens the first tokens are in the first sum for every i, and never in the second. m belongs to the
+ * definition: the second sum is not scaled by e^(-m), so another m would be another model.
  */
 export class WindowedLinearAttention {
-  private readonly bias: WindowBias | undefined;
-
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
-    const { window, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
     if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
+    if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0)) {
+      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0, got ${sinkTokens}`);
+    }
     for (const { name } of [featureMap, keyFeatureMap] as readonly { name: string }[]) {
       if (name !== 'favor') continue;
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
@@ -125,10 +128,6 @@ export class WindowedLinearAttention {
     if (windowFactors.length === 0 || windowFactors.some(Number.isNaN)) {
       fail('ERR_ARGUMENT', `windowFactors must have a number for each query head, got [${windowFactors.join(', ')}]`);
     }
-    const { relativeBias, scale } = options;
-    if (relativeBias === undefined) return;
-    if (scale === 0) fail('ERR_ARGUMENT', 'scale must not be 0 with relativeBias, got 0');
-    this.bias = new WindowBias(relativeBias, window, windowFactors.length);
   }
 
   /**
@@ -137,14 +136,14 @@ export class WindowedLinearAttention {
    */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
     const { heads, width, device = defaultDevice() } = sizes;
-    const { window, featureMap, keyFeatureMap: map = featureMap } = this.options;
+    const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
     checkSizes('WindowedLinearAttention', { heads, width });
     const taps = heads * Math.max(width, features) * (window + 1);
     if (taps > mostTaps) {
       fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
     }
-    return new WindowedLinearSequence(window, heads, width, features, this.bias?.places ?? 0, device);
+    return new WindowedLinearSequence({ window, sinkTokens }, heads, width, features, device);
   }
 
   /**
@@ -155,14 +154,11 @@ export class WindowedLinearAttention {
    */
   forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
     const [T = 0, Hq = 0] = q.shape;
-    const { pages, keys, width: D } = sequence;
-    const [Hkv, wide] = pages.shape.slice(3) as [number, number];
+    const { pages, keys } = sequence;
+    const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];
     const { window, windowFactors } = this.options;
     if (keys.shape[2] !== window) {
       fail('ERR_ARGUMENT', `the sequence must be one of a window of ${window}, got one of ${keys.shape[2]}`);
-    }
-    if (wide - D !== (this.bias?.places ?? 0)) {
-      fail('ERR_ARGUMENT', `the sequence must be one of a layer with${this.bias ? '' : 'out'} relativeBias`);
     }
     if (Hq !== windowFactors.length) {
       fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);
@@ -182,19 +178,16 @@ export class WindowedLinearAttention {
   }
 
   private attend(q: Float32, k: Float32, v: Float32, sequence: WindowedLinearSequence): Float32 {
-    const { window, windowFactors, affine = false, scale = q.shape[2]! ** -0.5 } = this.options;
+    const { window, sinkTokens = 0, windowFactors, affine = false, relativeBias } = this.options;
+    const { scale = q.shape[2]! ** -0.5 } = this.options;
     const [T, H] = q.shape as [number, number];
     const { pages, pageTable, tableRows, length } = sequence;
     const where = { readSlots: [length === 0 ? -1 : 0], writeSlots: [0], positions: [length], device: q.device };
     const sequences = packedSequences([T], where);
     const near = softmaxAttention({
-      q: this.bias?.queries(q, length, scale) ?? q,
-      k: this.bias?.keys(k, length) ?? k,
-      v: this.bias?.values(v) ?? v,
-      ...{ pages, pageTable, tableRows, sequences, scale, window },
+      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window, sinkTokens, relativeBias },
       rowStatistics: true,
     });
-    const read = this.bias?.narrowed(near.out) ?? near.out;
     const far = this.attendFar(q, k, v, sequences, sequence);
     const perHead = (factors: readonly number[]): Float32 =>
       Tensor.from([...factors], { dtype: 'float32', shape: [H], device: q.device });
@@ -203,15 +196,15 @@ export class WindowedLinearAttention {
     const asHeads = (x: Float32): Float32 => x.view([T, H, 1], 0, H);
     const nearSum = add({ b: asHeads(near.rowSum!), scale: perHead(gamma) });
     const total = add({ a: nearSum, b: asHeads(far.denominator), scale: lambda }).view([T, H], 0, H);
-    const sum = add({ a: add({ b: far.out, scale: lambda }), b: read, scale: nearSum.view([T, H], 0, H) });
+    const read = add({ a: add({ b: far.out, scale: lambda }), b: near.out, scale: nearSum.view([T, H], 0, H) });
     // divide takes the magnitude; products of a map like the identity may make the sum negative.
     const sign = divide({ x: asHeads(total), divisor: total, floor: total }).view([T, H], 0, H);
-    return divide({ x: add({ b: sum, scale: sign }), divisor: total, floor: total });
+    return divide({ x: add({ b: read, scale: sign }), divisor: total, floor: total });
   }
 
   /** The linear part, of tokens that have left the window: features and values, w tokens late. */
   private attendFar(q: Float32, k: Float32, v: Float32, sequences: Sequences, sequence: WindowedLinearSequence) {
-    const { featureMap, keyFeatureMap = featureMap } = this.options;
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap } = this.options;
     const { delay, keys, values, state, keySum } = sequence;
     const late = (x: Float32, past: Float32): Float32 => {
       const [T, heads, width] = x.shape as [number, number, number];
@@ -221,10 +214,16 @@ export class WindowedLinearAttention {
       return out.view([T, heads, width], 0, channels);
     };
     const plain = { sequences, maximum: 'none', keyMax: undefined, decay: undefined } as const;
-    const features = keyFeatures(k, keyFeatureMap, plain).features as Float32;
+    const features = late(keyFeatures(k, keyFeatureMap, plain).features as Float32, keys);
+    // Sinks stay in the softmax and are no part of the state.
+    const sinks = sinkTokens > 0 ? Math.min(q.shape[0]!, window + sinkTokens - sequence.length) : 0;
+    if (sinks > 0) {
+      const into = tokens(features, 0, sinks);
+      convertInto({ x: Tensor.zeros({ dtype: 'float32', shape: into.shape, device: q.device }), into });
+    }
     const { out, denominator } = linearAttention({
       q: queryFeatures(q, featureMap, sequences) as Float32,
-      k: late(features, keys),
+      k: features,
       v: late(v, values),
       rule: { name: 'additive' },
       denominator: true,

@@ -8,6 +8,7 @@ import {
 import { FavorProjection } from '../../lib/ops/favor-projection';
 import { type FeatureMapOptions, featureMapReference } from '../../lib/ops/feature-map';
 import { type NdArray, nd } from '../../lib/ops/reference';
+import type { Tensor } from '../../lib/tensor/tensor';
 import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
 import { rowsOf } from '../support/close';
 import { expectSameTensors } from '../support/device';
@@ -28,11 +29,12 @@ const keys = (change: (value: number, i: number) => number): Tokens => ({
   ...plain,
   k: rounded(nd(plain.k.shape, plain.k.data.map(change)), 'float32'),
 });
-const biases = (window: number) =>
-  windowFactors.map(() => Float32Array.from(random.normal([window], 2).data, Math.fround));
 /** Near one direction, of growing size. */
 const correlated = keys((x, i) => (0.1 * x + Math.sin(i % D)) * (1 + i / plain.k.data.length));
 const large = keys((x) => 12 * x);
+const distances = 9;
+const biases = rounded(random.normal([Hq, distances], 1.5), 'float32');
+const relativeBias = tensorOf(biases, 'float32') as Tensor<'float32'>;
 
 /** The first tokens: what the oracle, whose time is quadratic, is asked for. */
 const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf(k, 0, 80), v: rowsOf(v, 0, 80) });
@@ -40,7 +42,7 @@ const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf
 /** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
 function quadratic(
   { q, k, v }: Tokens,
-  { window, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
+  { window, sinkTokens = 0, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
   round: (value: number) => number = (value) => value,
 ): NdArray {
   const features = (x: NdArray): NdArray => {
@@ -61,18 +63,19 @@ function quadratic(
       const other = (j: number): number => j * Hkv + Math.floor((h * Hkv) / Hq);
       const gamma = round(1 / (1 + Math.exp(-windowFactors[h]!)));
       const first = Math.max(0, i - window + 1);
-      const scores = Array.from({ length: i + 1 - first }, (_, n) => {
-        const score = round(product(q, k, own, other(first + n), D) * D ** -0.5);
-        return round(score + (relativeBias?.[h]?.[i - first - n] ?? 0));
-      });
+      const bias = (apart: number): number =>
+        relativeBias === undefined ? 0 : biases.data[h * distances + Math.min(apart, distances - 1)]!;
+      const isNear = (j: number): boolean => j >= first || j < sinkTokens;
+      const scores = Array.from({ length: i + 1 }, (_, j) =>
+        isNear(j) ? round(round(product(q, k, own, other(j), D) * D ** -0.5) + bias(i - j)) : Number.NEGATIVE_INFINITY,
+      );
       const top = Math.max(...scores);
       let total = 0;
       const row = out.data.subarray(own * D, (own + 1) * D);
       for (let j = 0; j <= i; j++) {
-        const weight =
-          j >= first
-            ? round(gamma * round(Math.exp(scores[j - first]! - top)))
-            : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
+        const weight = isNear(j)
+          ? round(gamma * round(Math.exp(scores[j]! - top)))
+          : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
         total = round(total + weight);
         for (let c = 0; c < D; c++) row[c] = round(row[c]! + round(weight * v.data[other(j) * D + c]!));
       }
@@ -105,9 +108,10 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   ['Hedgehog, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit', floor: 1e-12 } }],
   ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
   ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
+  ['a learned bias, a window of 12', { window: 12, featureMap: { name: 'hedgehogSplit' }, relativeBias }],
+  ['sinks, a window of 12', { window: 12, sinkTokens: 5, featureMap: { name: 'hedgehogSplit' } }],
+  ['many sinks and a bias', { window: 6, sinkTokens: 70, featureMap: { name: 'elu1' }, relativeBias }],
   ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
-  ['a learned bias, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit' }, relativeBias: biases(64) }],
-  ['a learned bias, a window of 7', { window: 7, affine: true, featureMap: { name: 'elu1' }, relativeBias: biases(7) }],
 ])('%s', (_, sizes) => {
   const options = { ...sizes, windowFactors };
   const layer = new WindowedLinearAttention(options);
@@ -183,20 +187,7 @@ describe('of a window of 20', () => {
 
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
-  [
-    'a bias of too few distances',
-    { relativeBias: [...biases(8).slice(1), [1, 2]] },
-    'ERR_ARGUMENT',
-    /8 numbers for each of 4 query heads, got \[8, 8, 8, 2\]/,
-  ],
-  ['a bias of too few heads', { relativeBias: biases(8).slice(1) }, 'ERR_ARGUMENT', /4 query heads, got \[8, 8, 8\]/],
-  [
-    'a bias that is no number',
-    { relativeBias: biases(8).map((row) => row.fill(Number.NaN)) },
-    'ERR_ARGUMENT',
-    /8 numbers/,
-  ],
-  ['a bias beside a scale of 0', { relativeBias: biases(8), scale: 0 }, 'ERR_ARGUMENT', /scale must not be 0/],
+  ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0, got 0.5/],
   ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got \[\]/],
   ['a factor that is no number', { windowFactors: [0, Number.NaN] }, 'ERR_ARGUMENT', /got \[0, NaN\]/],
   [
@@ -240,15 +231,6 @@ test('refuses a sequence of another window, and sizes that are none', () => {
   const code = 'ERR_ARGUMENT';
   expect(() => run(sized(8), plain, sequence)).toThrow(
     expect.objectContaining({ code, message: expect.stringMatching(/of a window of 8, got one of 16/) }),
-  );
-  const biased = new WindowedLinearAttention({
-    window: 16,
-    featureMap: { name: 'elu1' },
-    windowFactors,
-    relativeBias: biases(16),
-  });
-  expect(() => run(biased, plain, sequence)).toThrow(
-    expect.objectContaining({ code, message: expect.stringMatching(/a layer with relativeBias/) }),
   );
   for (const heads of [0, 1.5, 2 ** 31, Number.NaN]) {
     expect(() => sized(8).createSequence({ heads, width: D })).toThrow(expect.objectContaining({ code }));

@@ -34,21 +34,20 @@ __global__ void __launch_bounds__(kThreads)
        i = next_item(x, plan, tiles, kRows, i + step, step)) {
     const DecodeItem item = decode_item(x, plan, tiles, i);
     const AttentionRow row = attention_row(x, item.n);
-    const SplitKeys keys = split_keys(x, plan, row, item.split);
-    const int begin = keys.begin, end_key = keys.end;
-    const int begin_key = max(begin, row.begin_key(x.window));
-    const int key_tiles = static_cast<int>(ceil_div(end_key - begin, kKeys));
+    const KeyRange keys = split_keys(x, plan, row, item.split);
+    const int begin_key = max(keys.begin, row.begin_key(x.window));
+    const int sink_end = item.split == 0 ? min(x.sink_tokens, begin_key) : 0;
+    const KeyTiles<kKeys> key_tiles(sink_end, {begin_key, keys.end}, keys.begin);
     const int first_row = item.tile * kRows, rows = min(kRows, row.count * x.group - first_row);
     const T* const pages = static_cast<const T*>(x.pages) + static_cast<int64_t>(item.kv_head) * x.width;
 
     const auto find_keys = [&](int key_tile) {
-      if (key_tile >= key_tiles || thread >= kKeys) return;
-      const int key = begin + key_tile * kKeys + thread;
-      const bool seen = key >= begin_key && key < end_key;
-      shared.offsets[key_tile % kStages][thread] = seen ? key_offset(x, row, key) : -1;
+      if (key_tile >= key_tiles.count || thread >= kKeys) return;
+      const int key = key_tiles.first_key(key_tile) + thread;
+      shared.offsets[key_tile % kStages][thread] = key_tiles.range(key_tile).has(key) ? key_offset(x, row, key) : -1;
     };
     const auto load_tile = [&](int key_tile) {
-      if (key_tile < key_tiles) {
+      if (key_tile < key_tiles.count) {
         const int stage = key_tile % kStages;
         load_keys<kWidth, kKeys, kThreads>(shared.keys[stage], pages, shared.offsets[stage], 0, x.width);
         load_keys<kWidth, kKeys, kThreads>(shared.values[stage], pages, shared.offsets[stage], values_apart(x),
@@ -58,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
     };
 
     __syncthreads();
-    store_new(x, row, item.kv_head, begin, end_key);
+    store_new(x, row, item.kv_head, keys.begin, keys.end);
     for (int t = 0; t < kStages; t++) find_keys(t);
     if (thread < kRows) {
       shared.rows.max[thread] = -INFINITY;
@@ -72,9 +71,11 @@ __global__ void __launch_bounds__(kThreads)
     const bool present = thread / kSharers < rows;
     const int query_row = first_row + min(rows - 1, thread / kSharers);
     const int position = row.position + query_row / x.group;
-    const float slope = x.slopes ? x.slopes[output_row(x, row, item.kv_head, query_row).head] : 0.0f;
+    const int head = output_row(x, row, item.kv_head, query_row).head;
+    const float slope = x.slopes ? x.slopes[head] : 0.0f;
+    const float* const bias = x.bias + head * x.bias_stride;
     typename decltype(shared.rows)::Sums out{};
-    for (int t = 0; t < key_tiles; t++) {
+    for (int t = 0; t < key_tiles.count; t++) {
       copy_async_wait<kStages - 2>();
       __syncthreads();
       load_tile(t + kStages - 1);
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
       };
       score_tile(shared.rows, place(shared.queries), place(shared.keys[t % kStages]));
       __syncthreads();
-      weigh_tile(shared.rows, x, begin + t * kKeys, position, present, slope);
+      weigh_tile<true>(shared.rows, x, key_tiles.first_key(t), key_tiles.range(t), position, present, slope, bias);
       __syncthreads();
       add_values(shared.rows, place(shared.values[t % kStages]), out);
     }
