@@ -9,8 +9,8 @@ export interface PrefixStore {
   /** What all values together may take, where there is such a limit: a state that is larger is not written. */
   readonly maxBytes?: number;
   /**
-   * The bytes stay where and as they are while the cache reads them. `memory`: free to be used for a value that fits into
-   * it, in place of new memory; the answer is then a part of it.
+   * The answer is copied at once. `memory`: free to be used for a value that fits into it, in place of new memory; the
+   * answer is then a part of it, is not copied, and `memory` is left alone from then on.
    */
   get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
   /** Keys are at most 120 characters of [a-z0-9-]. The value may be kept, but not changed or transferred. */

@@ -1,6 +1,9 @@
 // A learned bias by distance, as softmaxAttention takes it: a value for each head and number of tokens back.
 import { linattnError } from '../errors';
 
+/** Of a table: a gigabyte. */
+const mostValues = 2 ** 28;
+
 const fail = (message: string): never => {
   throw linattnError('ERR_ARGUMENT', `t5RelativeBias: ${message}`);
 };
@@ -31,10 +34,12 @@ export function t5RelativeBias(
   if (!(Number.isSafeInteger(maxDistance) && maxDistance >= least)) {
     fail(`maxDistance must be a whole number from ${least} with ${buckets} buckets, got ${maxDistance}`);
   }
-  const heads = embedding.length / buckets;
+  const heads = (embedding?.length ?? 0) / buckets;
   if (!(Number.isInteger(heads) && heads > 0)) {
-    fail(`embedding must be [buckets, heads] with ${buckets} buckets, got ${embedding.length} values`);
+    fail(`embedding must be [buckets, heads] with ${buckets} buckets, got ${embedding?.length} values`);
   }
+  if (heads * maxDistance >= mostValues)
+    fail(`heads x maxDistance must be below ${mostValues}, got ${heads * maxDistance}`);
   const distances = maxDistance + 1;
   const table = new Float32Array(heads * distances);
   for (let distance = 0; distance < distances; distance++) {

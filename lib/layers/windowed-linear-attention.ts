@@ -44,6 +44,7 @@ const fail = (code: ErrorCode, message: string): never => {
 
 /** Of the convolution that delays features and values by w tokens, w + 1 for each of them. */
 const mostTaps = 2 ** 28;
+const mostSinks = 2 ** 20;
 
 // Tokens of one turn through the ops; the ring of pages has room for them.
 const turn = 4 * pageTokens;
@@ -65,6 +66,8 @@ export class WindowedLinearSequence implements Disposable {
   /** @internal float32 [1, Hkv F, w] and [1, Hkv D, w]: the features and values of the last w tokens */
   readonly keys: Float32;
   readonly values: Float32;
+  /** @internal its first pages are those of these tokens */
+  readonly sinkTokens: number;
   /** @internal float32 [1, Hkv, D, F] and [1, Hkv, F] */
   readonly state: Float32;
   readonly keySum: Float32;
@@ -77,6 +80,7 @@ export class WindowedLinearSequence implements Disposable {
     features: number,
     device: DeviceName,
   ) {
+    this.sinkTokens = sinkTokens;
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
     const count = Math.ceil(sinkTokens / pageTokens) + Math.ceil((window + turn) / pageTokens) + 2;
@@ -118,8 +122,8 @@ export class WindowedLinearAttention {
   constructor(private readonly options: WindowedLinearAttentionOptions) {
     const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
     if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
-    if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0)) {
-      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0, got ${sinkTokens}`);
+    if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0 && sinkTokens <= mostSinks)) {
+      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0 to ${mostSinks}, got ${sinkTokens}`);
     }
     for (const { name } of [featureMap, keyFeatureMap] as readonly { name: string }[]) {
       if (name !== 'favor') continue;
@@ -156,9 +160,13 @@ export class WindowedLinearAttention {
     const [T = 0, Hq = 0] = q.shape;
     const { pages, keys } = sequence;
     const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];
-    const { window, windowFactors } = this.options;
-    if (keys.shape[2] !== window) {
-      fail('ERR_ARGUMENT', `the sequence must be one of a window of ${window}, got one of ${keys.shape[2]}`);
+    const { window, sinkTokens = 0, windowFactors } = this.options;
+    if (keys.shape[2] !== window || sequence.sinkTokens !== sinkTokens) {
+      const own = (w = window, sinks = sinkTokens) => `a window of ${w} and ${sinks} sinks`;
+      fail(
+        'ERR_ARGUMENT',
+        `the sequence must be one of ${own()}, got one of ${own(keys.shape[2], sequence.sinkTokens)}`,
+      );
     }
     if (Hq !== windowFactors.length) {
       fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);

@@ -34,6 +34,7 @@ export interface SequenceState {
 export function spareCheckpoints(sequences: Iterable<SequenceState>): [Checkpoint, SequenceState[]][] {
   const sharers = new Map<Checkpoint, SequenceState[]>();
   for (const sequence of sequences) {
+    if (sequence.checkpoints.length < 2) continue; // most of a thousand, where memory is short
     for (const spare of sequence.checkpoints.slice(0, -1)) {
       const others = sharers.get(spare);
       if (others === undefined) sharers.set(spare, [sequence]);

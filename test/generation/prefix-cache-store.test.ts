@@ -41,6 +41,30 @@ test('a value whose memory has gone to another thread is a miss', async () => {
   await model.dispose();
 });
 
+test.each<[string, (bytes: Uint8Array) => void]>([
+  ['use its memory again', (bytes) => bytes.fill(0)],
+  [
+    'send its memory to another thread',
+    (bytes) => structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] }),
+  ],
+])('a store may %s once it has answered', async (_, spoil) => {
+  class Reusing extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      const value = (await super.get(key))?.slice();
+      if (value !== undefined) setImmediate(() => spoil(value));
+      return value;
+    }
+  }
+  const store = new Reusing();
+  await savedTo(store);
+  const plain = await load(small);
+  const { logits } = await reading(plain, text);
+  await plain.dispose();
+  const model = await load({ ...small, prefixCache: { store } });
+  expect(await reading(model, text)).toEqual({ cached: 300, logits });
+  await model.dispose();
+});
+
 test('another load of the model goes on from it; a spoilt or foreign state is dropped', async () => {
   const store = new MemoryStore();
   await savedTo(store);

@@ -54,6 +54,7 @@ test.each([
   ['distances below the buckets', 8, { buckets: 8, maxDistance: 4 }, /number from 5 with 8 buckets, got 4/],
   ['half a distance', 8, { buckets: 8, maxDistance: 20.5 }, /maxDistance must be a whole number/],
   ['an embedding of other buckets', 9, { buckets: 8, maxDistance: 20 }, /\[buckets, heads\] with 8 buckets, got 9/],
+  ['distances without end', 8, { buckets: 8, maxDistance: 2 ** 50 }, /heads x maxDistance must be below/],
   ['no embedding', 0, { buckets: 8, maxDistance: 20 }, /got 0 values/],
 ])('refuses %s', (_, values, options, message) => {
   expect(() => t5RelativeBias(new Float32Array(values), options)).toThrow(

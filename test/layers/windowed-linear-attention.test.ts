@@ -187,7 +187,8 @@ describe('of a window of 20', () => {
 
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
-  ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0, got 0.5/],
+  ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0 to 1048576, got 0.5/],
+  ['sinks without end', { sinkTokens: 2 ** 31 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0 to/],
   ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got \[\]/],
   ['a factor that is no number', { windowFactors: [0, Number.NaN] }, 'ERR_ARGUMENT', /got \[0, NaN\]/],
   [
@@ -230,7 +231,22 @@ test('refuses a sequence of another window, and sizes that are none', () => {
   using sequence = sized(16).createSequence({ heads: Hkv, width: D });
   const code = 'ERR_ARGUMENT';
   expect(() => run(sized(8), plain, sequence)).toThrow(
-    expect.objectContaining({ code, message: expect.stringMatching(/of a window of 8, got one of 16/) }),
+    expect.objectContaining({
+      code,
+      message: expect.stringMatching(/a window of 8 and 0 sinks, got one of a window of 16 and 0 sinks/),
+    }),
+  );
+  const sinking = new WindowedLinearAttention({
+    window: 16,
+    sinkTokens: 4,
+    featureMap: { name: 'elu1' },
+    windowFactors,
+  });
+  expect(() => run(sinking, plain, sequence)).toThrow(
+    expect.objectContaining({
+      code,
+      message: expect.stringMatching(/16 and 4 sinks, got one of a window of 16 and 0 sinks/),
+    }),
   );
   for (const heads of [0, 1.5, 2 ** 31, Number.NaN]) {
     expect(() => sized(8).createSequence({ heads, width: D })).toThrow(expect.objectContaining({ code }));
