@@ -36,7 +36,7 @@ export class PrefixCache {
   private hostBytes = 0;
   /** States on their way to the device, and those on their way to the host. */
   private loading = 0;
-  private readonly departures: Departures;
+  readonly departures: Departures;
   private demoting: Promise<unknown> | undefined;
   private saves: Promise<unknown> = Promise.resolve();
   private spilling = 0;

@@ -34,7 +34,8 @@ export async function readTokens(core: ModelCore, job: ReadJob): Promise<number>
     history.truncate(sequence.length);
     job.onMoved();
   }
-  return new Reading(core, job).run();
+  const read = new Reading(core, job).run();
+  return core.prefixCache?.departures.after(read) ?? read;
 }
 
 class Reading {

@@ -9,6 +9,7 @@ import { seeded } from '../support/arrays';
 import { join, reading, room, whenKept } from '../support/cached-reading';
 import { expectSameLogits } from '../support/device';
 import { readGolden } from '../support/golden';
+import { insideOf } from '../support/network';
 
 const random = seeded(18);
 const randomTokens = (length: number) => Int32Array.from({ length }, () => random.int(200));
@@ -26,6 +27,27 @@ const gone = (bytes: Uint8Array): Uint8Array => {
   structuredClone(copy.buffer, { transfer: [copy.buffer] });
   return copy;
 };
+
+test('states leave once prompts have been read, and also where there is always some prompt', async () => {
+  for (const ends of [true, false]) {
+    const store = new MemoryStore();
+    const model = await load({ ...small, prefixCache: { store } });
+    const { departures } = insideOf(model).core.prefixCache!;
+    let end = () => {};
+    const prompt = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    void departures.after(prompt);
+    await reading(model, text);
+    const start = performance.now();
+    if (ends) setTimeout(end, 20);
+    await whenKept(model);
+    expect([...(await store.keys())]).toHaveLength(1);
+    if (!ends) expect(performance.now() - start).toBeGreaterThan(150);
+    end();
+    await model.dispose();
+  }
+});
 
 test('a value whose memory has gone to another thread is a miss', async () => {
   class Transferring extends MemoryStore {
