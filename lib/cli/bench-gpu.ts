@@ -2,7 +2,7 @@
 // with cold and with warm caches, against what this GPU reaches in the same run: a copy of 1 GiB and a bfloat16 product of
 // 8192 x 8192 x 8192 on normal data.
 import { convertInto } from '../ops/convert';
-import { type DeviceName, deviceOf, fence, timed } from '../tensor/device';
+import { type DeviceName, deviceOf, fence, type Graph, timed } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { type GpuCase, gpuCases, type Make, makeCase, product } from './bench-gpu-cases';
@@ -50,7 +50,9 @@ class Flush {
   }
 }
 
-const drop = (one: GpuCase): void => scope(() => void one.enqueue());
+const drop = (one: GpuCase, calls: number): void => {
+  for (let call = 0; call < calls; call++) scope(() => void one.enqueue(call));
+};
 
 export async function measureGpu(
   options: { device: DeviceName; runs: number; ops: boolean; op?: string | undefined; signal: AbortSignal },
@@ -96,14 +98,12 @@ async function measureCase(
   flush: Flush,
   runs: number,
 ): Promise<Pick<GpuRow, 'cold' | 'warm' | 'eager'>> {
-  drop(one);
+  const { calls = 1 } = one;
+  const several = Math.max(calls, warmCalls);
+  drop(one, 1);
   await fence(device); // what is made at the first call is made
-  const graph = (calls: number) =>
-    deviceOf(device).capture(() => {
-      for (let i = 0; i < calls; i++) drop(one);
-    });
-  const graphs = [graph(1), graph(warmCalls)] as const;
-  const [single, several] = graphs;
+  const graphs = [calls, several].map((count) => deviceOf(device).capture(() => drop(one, count)));
+  const [behindFlush, repeated] = graphs as [Graph, Graph];
   try {
     for (const each of graphs) for (let i = 0; i < 2; i++) each.replay(); // the second replay records the device's graph
     await fence(device);
@@ -111,13 +111,13 @@ async function measureCase(
     for (let run = 0; run < runs; run++) {
       const cold = async (enqueue: () => void) => {
         flush.run();
-        return 1000 * (await timed(device, enqueue));
+        return (1000 * (await timed(device, enqueue))) / calls;
       };
-      times.cold.push(await cold(() => single.replay()));
-      times.eager.push(await cold(() => drop(one)));
+      times.cold.push(await cold(() => behindFlush.replay()));
+      times.eager.push(await cold(() => drop(one, calls)));
       flush.run();
-      single.replay();
-      times.warm.push((1000 * (await timed(device, () => several.replay()))) / warmCalls);
+      behindFlush.replay();
+      times.warm.push((1000 * (await timed(device, () => repeated.replay()))) / several);
     }
     return { cold: median(times.cold), warm: median(times.warm), eager: median(times.eager) };
   } finally {
@@ -144,7 +144,7 @@ async function matmulRate(device: DeviceName, runs: number): Promise<number> {
   const one = makeCase(make, device);
   const times: number[] = [];
   for (let run = -2; run < runs; run++) {
-    const time = await timed(device, () => drop(one));
+    const time = await timed(device, () => drop(one, 1));
     if (run >= 0) times.push(time);
   }
   one.dispose();
