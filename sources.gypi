@@ -79,6 +79,7 @@
       "native/cuda/ops/divide.cu",
       "native/cuda/ops/embedding.cu",
       "native/cuda/ops/end-step.cu",
+      "native/cuda/ops/favor-features-hopper.cu",
       "native/cuda/ops/favor-features-product.cu",
       "native/cuda/ops/favor-features.cu",
       "native/cuda/ops/feature-map.cu",

@@ -38,6 +38,10 @@ describe.each(dtypes)('%s', (dtype) => {
       [70, 3, 16, 40],
       [70, 3, 32, 48],
       [33, 1, 96, 16],
+      [9, 2, 64, 64],
+      [9, 2, 64, 128],
+      [23, 3, 64, 256],
+      [23, 3, 128, 128],
     ] as const) {
       const x = rounded(seeded(T + D).normal([T, H, D]), dtype);
       const W = directionsOf(m, D);
@@ -60,6 +64,20 @@ describe.each(dtypes)('%s', (dtype) => {
       });
     }
   });
+});
+
+test('law: a vector has the same bits whatever its company', async () => {
+  const [T, H, D, m] = [8800, 2, 64, 64];
+  using projection = projectionOf(directionsOf(m, D), 'hyperbolic');
+  const x = tensorOf(rounded(seeded(6).normal([T, H, D]), 'bfloat16'), 'bfloat16');
+  const featuresOf = (from: number, count: number) =>
+    favorFeatures({
+      x: x.view([count, H, D], from * H * D, H * D),
+      projection,
+      maximum: 'token',
+      sequences: uniformSequences(1, count),
+    }).features;
+  await expectSameTensors([featuresOf(0, 8001), featuresOf(8001, T - 8001)], [featuresOf(0, T)]);
 });
 
 describe('laws of the running maximum', () => {
@@ -121,6 +139,22 @@ describe('laws of the running maximum', () => {
     );
     const decays = await Promise.all([alone.map(({ logDecay }) => logDecay!), [together.logDecay!]].map(finite));
     expect(Math.max(...decays[0]!.map((g, i) => Math.abs(g - decays[1]![i]!)))).toBeLessThanOrEqual(onGpu);
+  });
+
+  test('in a sequence of more tokens than a GPU takes at a time', async () => {
+    const [tokens, directions] = [16_500, directionsOf(4, 4)];
+    const long = rounded(seeded(5).normal([tokens, 1, 4]), 'float32');
+    long.data.forEach((value, i) => {
+      long.data[i] = Math.fround(value * (1 + i / (4 * tokens))); // so that it goes on rising
+    });
+    const call = { x: float32(long), projection: projectionOf(directions, 'positive'), maximum: 'running' } as const;
+    const made = favorFeatures({ ...call, sequences: uniformSequences(1, tokens) });
+    call.projection.dispose();
+    const exact = favorFeaturesReference({ x: long, directions, kind: 'positive', maximum: 'running' });
+    expect(relativeError(unpadded(await readNd(made.features), 4), exact.features)).toBeLessThan(32 * ulp.float32);
+    const [decay, wanted] = [(await readNd(made.logDecay!)).data, exact.logDecay.data];
+    expect(Math.max(...wanted.map((g, i) => (i ? Math.abs(g - decay[i]!) : 0)))).toBeLessThan(1e-5);
+    expect(wanted.subarray(8192 + 1).some((g) => g < 0)).toBe(true);
   });
 
   test('includes a decay of the attention itself', async () => {

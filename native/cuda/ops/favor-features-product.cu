@@ -138,8 +138,7 @@ struct Product {
 #pragma unroll
     for (int i = 0; i < kTiles * 2; i++) {
       const int tile = i / 2, low = i % 2;
-      const bool given = a.maximum == FavorMaximum::kRunning || a.maximum == FavorMaximum::kSequence;
-      if (given && row(tile, low) < a.rows) shift[tile][low] = a.peak[row(tile, low)];
+      if (a.has_peaks() && row(tile, low) < a.rows) shift[tile][low] = a.peak_of(row(tile, low));
       shift[tile][low] += norm[tile][low];
     }
     const float ratio = 1.0f / sqrtf(static_cast<float>(a.width));
@@ -206,7 +205,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, kSteps == 4 ? 2 : 1)
 #pragma unroll
       for (int i = 0; i < kTiles * 2; i++) {
         const int64_t row = product.row(i / 2, i % 2);
-        if (product.p == 0 && row < a.rows) a.peak[row] = peaks[i / 2][i % 2];
+        if (product.p == 0 && row < a.rows) a.peak_of(row) = peaks[i / 2][i % 2];
       }
     } else {
       product.put_features();
@@ -227,7 +226,12 @@ void start(const Favor<bfloat16>& a, Cuda& cuda) {
 
 }  // namespace
 
-void find_peaks_of_product(const Favor<bfloat16>& favor, Cuda& cuda) { start<true>(favor, cuda); }
-void make_features_of_product(const Favor<bfloat16>& favor, Cuda& cuda) { start<false>(favor, cuda); }
+void find_peaks_of_product(const Favor<bfloat16>& favor, Cuda& cuda) {
+  if (!find_peaks_on_hopper(favor, cuda)) start<true>(favor, cuda);
+}
+
+void make_features_of_product(const Favor<bfloat16>& favor, Cuda& cuda) {
+  if (!make_features_on_hopper(favor, cuda)) start<false>(favor, cuda);
+}
 
 }  // namespace linattn::cuda::favor

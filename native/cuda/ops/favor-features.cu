@@ -13,7 +13,8 @@ namespace {
 using favor::Favor;
 
 constexpr int kWarpsOfBlock = 4;
-constexpr int kSpreadWarps = 16;  // of a long sequence
+constexpr int kSpreadWarps = 32;  // of a long sequence
+constexpr int kSpreadAhead = 8;   // tokens of a lane at a time
 
 template <class T>
 __device__ __forceinline__ float half_norm(const Favor<T>& a, int64_t row, int lane) {
@@ -46,25 +47,86 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) find_peaks(Favor<T> a) {
   let_next_begin();
   if (row >= a.rows) return;
   const float peak = own_peak(a, row, lane, half_norm(a, row, lane));
-  if (lane == 0) a.peak[row] = peak;
+  if (lane == 0) a.peak_of(row) = peak;
 }
 
 struct Peaks {
-  float *peak, *log_decay, *key_max;
+  float* peak;       // [heads, tokens]
+  float* log_decay;  // [tokens, heads]
+  float* key_max;
   const float* decay;  // or null
   int64_t slot_stride, decay_stride;
   int slots, heads;
   bool running;
   SequencesView sequences;
   Fault* fault;
+
+  // Of a sequence and head: those of the tokens [begin, end) become the maximum of `top` and all of them, which is
+  // returned.
+  __device__ __forceinline__ float spread_all(float* own, int begin, int end, float top) const {
+    __shared__ float tops[kWarp];
+    float highest = -INFINITY;
+#pragma unroll 4
+    for (int t = begin + static_cast<int>(threadIdx.x); t < end; t += blockDim.x) highest = fmaxf(highest, own[t]);
+    top = fmaxf(top, block_max(highest, tops));
+    for (int t = begin + static_cast<int>(threadIdx.x); t < end; t += blockDim.x) own[t] = top;
+    return top;
+  }
+
+  // They become the maximum of `top` and the tokens up to each. A warp takes 32 neighbours kSpreadAhead times: first
+  // along each 32, then along those, then along the warps.
+  __device__ __forceinline__ float spread_running(float* own, int head, int begin, int end, float top) const {
+    __shared__ float tops[kSpreadWarps];
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+    constexpr int kTokens = kWarp * kSpreadAhead;  // of a warp
+    for (; begin < end; begin += warps * kTokens) {
+      const int first = begin + warp * kTokens + lane;
+      float through[kSpreadAhead];
+#pragma unroll
+      for (int i = 0; i < kSpreadAhead; i++) {
+        through[i] = first + i * kWarp < end ? own[first + i * kWarp] : -INFINITY;
+      }
+#pragma unroll
+      for (int offset = 1; offset < kWarp; offset *= 2) {
+#pragma unroll
+        for (int i = 0; i < kSpreadAhead; i++) {
+          through[i] = fmaxf(through[i], __shfl_up_sync(kFullMask, through[i], offset));
+        }
+      }
+#pragma unroll
+      for (int i = 1; i < kSpreadAhead; i++) {
+        through[i] = fmaxf(through[i], __shfl_sync(kFullMask, through[i - 1], kWarp - 1));
+      }
+      if (lane == kWarp - 1) tops[warp] = through[kSpreadAhead - 1];
+      __syncthreads();
+      float before = top;  // what is before the token of the lane
+      for (int other = 0; other < warps; other++) {
+        top = fmaxf(top, tops[other]);
+        if (other < warp) before = top;
+      }
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < kSpreadAhead; i++) {
+        const int t = first + i * kWarp;
+        through[i] = fmaxf(through[i], before);
+        const float earlier = __shfl_up_sync(kFullMask, through[i], 1);
+        if (lane > 0) before = earlier;
+        if (t < end) {
+          const float given = decay ? decay[t * decay_stride + head] : 0.0f;
+          own[t] = through[i];
+          log_decay[static_cast<int64_t>(t) * heads + head] =
+              (through[i] == before ? 0.0f : before - through[i]) + given;
+        }
+        before = __shfl_sync(kFullMask, through[i], kWarp - 1);
+      }
+    }
+    return top;
+  }
 };
 
-// Each warp takes as many neighbouring tokens: first their maximum, then the maximum up to each of them.
-__global__ void __launch_bounds__(kSpreadWarps* kWarp) spread_peaks(Peaks a) {
-  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+// Of a sequence and head. Its launch waits for all before it, so that what comes next need not, but for the peaks.
+__global__ void __launch_bounds__(kSpreadWarps* kWarp) spread_peaks(const __grid_constant__ Peaks a) {
   const int n = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
-  __shared__ float tops[kSpreadWarps];
-  wait_for_inputs();
   let_next_begin();
   const int begin = a.sequences.offsets[n], end = a.sequences.offsets[n + 1];
   if (begin < 0 || end < begin || end > a.sequences.tokens) {
@@ -76,39 +138,10 @@ __global__ void __launch_bounds__(kSpreadWarps* kWarp) spread_peaks(Peaks a) {
   };
   const int read = slot_of(FaultName::kReadSlots, a.sequences.read_slots);
   float top = read >= 0 ? a.key_max[read * a.slot_stride + head] : -INFINITY;
-  const auto at = [&](int t) { return static_cast<int64_t>(t) * a.heads + head; };
-  const int share = static_cast<int>(ceil_div(end - begin, warps * kWarp)) * kWarp;
-  const int own_begin = min(begin + warp * share, end), own_end = min(own_begin + share, end);
-  float own_top = -INFINITY;
-#pragma unroll 4
-  for (int t = own_begin + lane; t < own_end; t += kWarp) own_top = fmaxf(own_top, a.peak[at(t)]);
-  own_top = warp_max(own_top);
-  if (lane == 0) tops[warp] = own_top;
-  __syncthreads();
-  for (int other = 0; other < (a.running ? warp : warps); other++) top = fmaxf(top, tops[other]);
-  if (!a.running) {
-    for (int t = own_begin + lane; t < own_end; t += kWarp) a.peak[at(t)] = top;
-    return;
-  }
-  for (int first = own_begin; first < own_end; first += kWarp) {
-    const int t = first + lane;
-    float through = fmaxf(top, t < own_end ? a.peak[at(t)] : -INFINITY);
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      through = fmaxf(through, __shfl_up_sync(kFullMask, through, offset));
-    }
-    const float earlier = __shfl_up_sync(kFullMask, through, 1);
-    const float before = lane == 0 ? top : earlier;
-    if (t < own_end) {
-      a.peak[at(t)] = through;
-      const float own = a.decay ? a.decay[t * a.decay_stride + head] : 0.0f;
-      a.log_decay[at(t)] = (through == before ? 0.0f : before - through) + own;
-    }
-    top = __shfl_sync(kFullMask, through, kWarp - 1);
-  }
-  // The last warp's maximum is the sequence's, though it may have no tokens of its own.
+  float* const own = a.peak + static_cast<int64_t>(head) * a.sequences.tokens;
+  top = a.running ? a.spread_running(own, head, begin, end, top) : a.spread_all(own, begin, end, top);
   const int write = slot_of(FaultName::kWriteSlots, a.sequences.write_slots);
-  if (warp == warps - 1 && lane == 0 && write >= 0) a.key_max[write * a.slot_stride + head] = top;
+  if (threadIdx.x == 0 && write >= 0) a.key_max[write * a.slot_stride + head] = top;
 }
 
 template <class T>
@@ -130,8 +163,8 @@ __global__ void __launch_bounds__(kWarpsOfBlock* kWarp) make_features(Favor<T> a
   float peak = 0;
   if (a.maximum == FavorMaximum::kToken) {
     peak = own_peak(a, row, lane, norm);
-  } else if (a.maximum != FavorMaximum::kNone) {
-    peak = a.peak[row];
+  } else if (a.has_peaks()) {
+    peak = a.peak_of(row);
   }
   const int features = a.kind == FavorKind::kHyperbolic ? 2 * a.directions : a.directions;
   const float ratio = 1.0f / sqrtf(static_cast<float>(features)), shift = norm + peak;
@@ -171,9 +204,10 @@ void run(const FavorFeatures& op, Cuda& cuda) {
                         running,
                         view_of(op.sequences),
                         cuda.fault()};
-      const int warps = std::min<int>(kSpreadWarps, static_cast<int>(ceil_div(op.sequences.max_tokens, 2 * kWarp)));
+      const int warps =
+          std::min<int>(kSpreadWarps, static_cast<int>(ceil_div(op.sequences.max_tokens, kSpreadAhead * kWarp)));
       const dim3 each(static_cast<unsigned>(op.sequences.rows), static_cast<unsigned>(heads));
-      launch_early(cuda, spread_peaks, each, std::max(warps, 1) * kWarp, 0, peaks);
+      launch(cuda, spread_peaks, each, std::max(warps, 1) * kWarp, 0, peaks);
     }
     with_product(favor::make_features_of_product, make_features<T>);
   });

@@ -10,13 +10,13 @@ struct Favor {
   StridedRows<const T> x;
   const float *projected, *directions_of;  // [rows, directions], or null; [directions, size], or null
   T* out;
-  float* peak;
+  float* peak;   // [heads, tokens], along which the maximum runs
   int64_t rows;  // of all heads
-  int heads, size, directions, width;
+  int tokens, heads, size, directions, width;
   FavorKind kind;
   FavorMaximum maximum;
   float scale, eps;
-  bool by_pairs;  // rows of x begin where two values can be loaded at once
+  bool by_pairs, by_pieces;  // rows of x begin where two values, or eight, can be loaded at once
 
   explicit Favor(const FavorFeatures& op)
       : x(op.x),
@@ -25,6 +25,7 @@ struct Favor {
         out(op.out.as<T>()),
         peak(op.peak.as<float>()),
         rows(op.x.shape[0] * op.x.shape[1]),
+        tokens(static_cast<int>(op.x.shape[0])),
         heads(static_cast<int>(op.x.shape[1])),
         size(static_cast<int>(op.x.shape[2])),
         directions(op.directions),
@@ -33,9 +34,24 @@ struct Favor {
         maximum(op.maximum),
         scale(op.scale),
         eps(op.eps),
-        by_pairs(aligned(op.x, 2)) {}
+        by_pairs(aligned(op.x, 2)),
+        by_pieces(aligned(op.x, 8)) {}
 
-  __device__ __forceinline__ const T* row(int64_t row) const { return x.at(row / heads, row % heads * size); }
+  // A row, of 32 or 64 bits, is token * heads + head.
+  template <class Row>
+  __device__ __forceinline__ const T* row(Row row) const {
+    const Row token = row / static_cast<Row>(heads);
+    return x.at(token, (row - token * static_cast<Row>(heads)) * size);
+  }
+  template <class Row>
+  __device__ __forceinline__ float& peak_of(Row row) const {
+    const Row token = row / static_cast<Row>(heads);
+    return peak[static_cast<int64_t>(row - token * static_cast<Row>(heads)) * tokens + token];
+  }
+  // Whether the maximum is that of other rows too.
+  __device__ __forceinline__ bool has_peaks() const {
+    return maximum == FavorMaximum::kRunning || maximum == FavorMaximum::kSequence;
+  }
   // What a maximum subtracts on a row's own account, of its largest exponent (or size of one) and |y|^2 / 2.
   __device__ __forceinline__ float own_peak(float top, float norm) const { return eps > 0 ? top : top - norm; }
   __device__ __forceinline__ float exponent_size(float u) const {
@@ -43,7 +59,9 @@ struct Favor {
   }
 };
 
-// With the product inside, of bfloat16: the peaks, or the features.
+// With the product inside, of bfloat16: the peaks, or the features. On Hopper, whether it is for these sizes.
+bool find_peaks_on_hopper(const Favor<bfloat16>& favor, Cuda& cuda);
+bool make_features_on_hopper(const Favor<bfloat16>& favor, Cuda& cuda);
 void find_peaks_of_product(const Favor<bfloat16>& favor, Cuda& cuda);
 void make_features_of_product(const Favor<bfloat16>& favor, Cuda& cuda);
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <numeric>
 
+#include "cuda/device/hopper.cuh"
 #include "cuda/device/stage-barrier.cuh"
 #include "cuda/device/tensor-map.cuh"
 #include "cuda/device/wgmma.cuh"
@@ -15,14 +16,6 @@ struct KeyBoxes {
   CUtensorMap pages;
   int keys;  // of a box
 };
-
-// Whether the code of the kernel that this GPU runs is that of sm_90a: there alone it declares shared memory.
-template <class Kernel>
-bool is_for_hopper(Kernel kernel) {
-  cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, kernel));
-  return attributes.sharedSizeBytes > 0;
-}
 
 // Whether the op has keys that boxes hold.
 inline bool has_key_boxes(const AttentionView& x, const Cuda& cuda) {
