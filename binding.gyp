@@ -10,7 +10,10 @@
         "<!(node -p \"require('node-api-headers').include_dir\")",
         "<!(node -p \"require('node-addon-api').include_dir\")"
       ],
-      "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_CPP_EXCEPTIONS", "NDEBUG"],
+      # The last: where a worker is being terminated nothing can be thrown, and that must not end the process.
+      "defines": [
+        "NAPI_VERSION=9", "NODE_ADDON_API_CPP_EXCEPTIONS", "NDEBUG", "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"
+      ],
       "cflags!": ["-Wno-unused-parameter"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
       "cflags_cc": [

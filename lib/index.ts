@@ -43,6 +43,7 @@ export {
   type LinformerOptions,
   type LinformerTokens,
 } from './layers/linformer';
+export { t5RelativeBias } from './layers/relative-bias';
 export {
   WindowedLinearAttention,
   type WindowedLinearAttentionOptions,

@@ -1,4 +1,4 @@
-"""The mechanisms that prefill.py compares: inputs, the call of flash-linear-attention, and the recurrence in float64."""
+"""The mechanisms that prefill.py compares: inputs, the calls of the other libraries, and the recurrence in float64."""
 import dataclasses
 import typing
 
@@ -11,7 +11,7 @@ class Mechanism:
     name: str
     rule: str
     decay: typing.Optional[str]
-    fla: typing.Callable  # inputs [B, T, H, ...] -> outputs [B, T, H, V], final states [B, H, K, V]
+    peers: dict  # name of a library -> inputs [B, T, H, ...] -> outputs [B, T, H, V], final states [B, H, K, V]
     K: int = 128
     V: int = 128
     denominator: bool = False
@@ -19,7 +19,7 @@ class Mechanism:
 
     @property
     def scale(self):
-        return self.K ** -0.5
+        return 1.0 if self.shared_keys else self.K ** -0.5
 
 
 def gdn(x):
@@ -65,33 +65,43 @@ def linear(x):
 
 def linear_normalised(x):
     from fla.ops.linear_attn import chunk_linear_attn
-    return chunk_linear_attn(x["q"], x["k"], x["v"], scale=128 ** -0.5, output_final_state=True, normalize=True)
+    out, (state, _) = chunk_linear_attn(x["q"], x["k"], x["v"], scale=128 ** -0.5, output_final_state=True, normalize=True)
+    return out, state
 
 
-def mamba2(x):
+def mamba2_fla(x):
     from fla.ops.simple_gla import chunk_simple_gla
-    heads = x["v"].shape[2]
-    q, k = (x[name].expand(-1, -1, heads, -1).contiguous() for name in "qk")
-    return chunk_simple_gla(q, k, x["v"], x["g"], scale=128 ** -0.5, output_final_state=True)
+    return chunk_simple_gla(x["q_heads"], x["k_heads"], x["v"], x["g"], scale=1.0, output_final_state=True)
+
+
+def mamba2_ssd(x):
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+    out, state = mamba_chunk_scan_combined(x["x"], x["dt"], x["A"], x["k"], x["q"], 256, return_final_states=True)
+    return out, state.transpose(-1, -2)
 
 
 def all():
     return [
-        Mechanism("GDN", "delta", "token", gdn),
-        Mechanism("DeltaNet", "delta", None, delta),
-        Mechanism("KDA", "delta", "channel", kda),
-        Mechanism("GLA", "additive", "channel", gla),
-        Mechanism("RWKV-7", "lowRank", "channel", rwkv7, K=64, V=64),
-        Mechanism("simple GLA", "additive", "token", simple_gla),
-        Mechanism("RetNet", "additive", "head", retention),
-        Mechanism("linear", "additive", None, linear),
-        Mechanism("linear with denominator", "additive", None, linear_normalised, denominator=True),
-        Mechanism("Mamba-2", "additive", "token", mamba2, V=64, shared_keys=True),
+        Mechanism("GDN", "delta", "token", {"fla": gdn}),
+        Mechanism("DeltaNet", "delta", None, {"fla": delta}),
+        Mechanism("KDA", "delta", "channel", {"fla": kda}),
+        Mechanism("GLA", "additive", "channel", {"fla": gla}),
+        Mechanism("RWKV-7", "lowRank", "channel", {"fla": rwkv7}, K=64, V=64),
+        Mechanism("simple GLA", "additive", "token", {"fla": simple_gla}),
+        Mechanism("RetNet", "additive", "head", {"fla": retention}),
+        Mechanism("linear", "additive", None, {"fla": linear}),
+        Mechanism("linear with denominator", "additive", None, {"fla": linear_normalised}, denominator=True),
+        Mechanism("Mamba-2", "additive", "token", {"fla": mamba2_fla, "mamba_ssm": mamba2_ssd}, V=64, shared_keys=True),
     ]
 
 
+OURS = ("q", "k", "v", "g", "beta", "a", "b")  # of what inputs() makes, what linattn reads
+
+
 def inputs(m, tokens, heads):
-    """One block of tokens: bfloat16 q, k, v (k of length 1), float32 gates."""
+    """One block of tokens: bfloat16 q, k, v (k of length 1), float32 gates.
+
+    mamba_ssm takes x and dt with v = x dt and g = A dt; dt is a power of two, so that v is exact in bfloat16."""
     torch.manual_seed(1)
     normal = lambda *shape: torch.randn(*shape, device="cuda")
     key_heads = 1 if m.shared_keys else heads
@@ -112,17 +122,26 @@ def inputs(m, tokens, heads):
         kappa = F.normalize(normal(tokens, heads, m.K), dim=-1)
         rate = torch.sigmoid(normal(tokens, heads, m.K))
         made["a"], made["b"] = (-kappa).bfloat16(), (kappa * rate).bfloat16()
+    if m.shared_keys:
+        dt = torch.exp2(-torch.randint(2, 8, (tokens, heads), device="cuda").float())
+        made |= {"x": made["v"], "dt": dt, "A": torch.full((heads,), -1.0, device="cuda")}
+        made |= {"v": made["x"] * dt[..., None].bfloat16(), "g": -dt}
     return made
 
 
 def repeated(m, inputs, batch, tokens):
-    """[batch, tokens, ...] of blocks [block, ...]; decay by head has no tokens."""
+    """[batch, tokens, ...] of blocks [block, ...]; decay by head and A have no tokens. Keys that all heads share also
+    once for each head, as fla takes them."""
     def of(name, tensor):
-        if name == "g" and m.decay == "head":
+        if name == "A" or name == "g" and m.decay == "head":
             return tensor
         times = max(1, batch * tokens // tensor.shape[0])
         return tensor.repeat(times, *[1] * (tensor.dim() - 1)).view(batch, tokens, *tensor.shape[1:])
-    return {name: of(name, tensor) for name, tensor in inputs.items()}
+    whole = {name: of(name, tensor) for name, tensor in inputs.items()}
+    if m.shared_keys:
+        heads = whole["v"].shape[2]
+        whole |= {name + "_heads": whole[name].expand(-1, -1, heads, -1).contiguous() for name in "qk"}
+    return whole
 
 
 def recurrence(m, x):

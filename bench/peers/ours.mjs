@@ -86,9 +86,14 @@ const commands = {
     convertInto({ x: flush[0], into: flush[1] });
     return { ms: await timed(device, () => current.graph.replay()) };
   },
-  async results({ out, state }) {
+  /** Into files: the `last` outputs of all tokens, and the states. */
+  async results({ out, state, last }) {
     const made = scope(() => current.enqueue().out);
-    writeFileSync(out, await made.read());
+    const [total, ...rest] = made.shape;
+    const width = rest.reduce((product, size) => product * size, 1);
+    const tail = made.view([last, ...rest], (total - last) * width, width);
+    writeFileSync(out, await tail.read());
+    tail.dispose();
     made.dispose();
     writeFileSync(state, await current.state.read());
     return {};

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { linattnError } from '../errors';
 import { partSuffix, writeDurably } from '../state/durable-file';
 import { readAt } from '../state/byte-source';
-import { type Kept, overBudget, type PrefixStore } from './prefix-store';
+import { checkedBudget, type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
 /** A file that is still unfinished after this long was left by a process that was killed. */
@@ -36,6 +36,7 @@ export class DirectoryStore implements PrefixStore {
   /**
    * @param folder made when it is not there
    * @param options maxBytes: of the files, default 8 GiB; those used least recently go first
+   * @throws LinattnError ERR_ARGUMENT
    */
   constructor(
     private readonly folder: string,
@@ -44,7 +45,7 @@ export class DirectoryStore implements PrefixStore {
     if (typeof folder !== 'string' || folder === '') {
       throw linattnError('ERR_ARGUMENT', `DirectoryStore: folder must be a path, got ${folder}`);
     }
-    this.maxBytes = maxBytes;
+    this.maxBytes = checkedBudget('DirectoryStore', maxBytes);
   }
 
   private fileOf(key: string): string {

@@ -1,7 +1,7 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
 import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
-import { checksumBytes } from '../state/snapshot-format';
+import { checksumBytes, formatVersion } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
 
 /** How long a store may take for what shows that it is alive, and for a state of any size. */
@@ -11,13 +11,11 @@ const stateMs = 60_000;
 const restMs = 10_000;
 
 /**
- * The keys of a state's blocks after the first, which are values of their own: `<key>-<checksum of the first>-<number>`, so
- * that blocks of two writings do not mix.
+ * How the keys of a state's blocks after the first begin, which are values of their own: `<key>-<checksum of the first>-`,
+ * then their numbers, so that blocks of two writings do not mix.
  */
-function blockNames(key: string, first: Uint8Array): (index: number) => string {
-  const checksum = Buffer.from(first.slice(-checksumBytes)).toString('hex');
-  return (index) => `${key}-${checksum}-${index}`;
-}
+const blockPrefix = (key: string, first: Uint8Array): string =>
+  `${key}-${Buffer.from(first.slice(-checksumBytes)).toString('hex')}-`;
 
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
@@ -34,13 +32,14 @@ export class GuardedStore {
   readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
 
-  /** @param model what the states must agree with: other models' states have other keys */
+  /** @param model what the states must agree with: those of other models, or in another format, have other keys */
   constructor(
     private readonly store: PrefixStore,
     model: object,
     private readonly onError: (error: unknown) => void,
   ) {
-    const mark = createHash('sha256').update(JSON.stringify(model)).digest('hex').slice(0, 16);
+    const kind = JSON.stringify({ format: formatVersion, ...model });
+    const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
     this.prefix = `${mark}-`;
   }
 
@@ -93,37 +92,51 @@ export class GuardedStore {
       if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
       return undefined;
     }
-    const name = blockNames(key, first);
+    const prefix = blockPrefix(key, first);
     return new ValuesSource(async (index, memory) => {
       if (index === 0) return first;
-      const block = await this.get(name(index), signal, memory);
+      const block = await this.get(prefix + index, signal, memory);
       if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
       return block ?? new Uint8Array(0);
     });
   }
 
   /** Anything but bytes counts as none of them. */
-  private async get(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+  private async get(key: string, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
     if (value === undefined) return undefined;
-    if (!ArrayBuffer.isView(value)) return new Uint8Array(0);
+    if (!ArrayBuffer.isView(value) || value.byteLength === 0) return new Uint8Array(0); // or its memory has gone
     this.counts.storeReadBytes += value.byteLength;
     return bytesOf(value);
   }
 
   /**
    * Writes a state, in the pieces that `framed` gives; whether the store took all of it. The first piece, without which the
-   * others are not asked for, goes last.
+   * others are not asked for, goes last; then the others of the writing in whose place it is go. Rejects with what `pieces`
+   * rejects with.
    */
   async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
+    const blocks = new Set<string>();
     let first: Uint8Array | undefined;
-    let index = 0;
-    for await (const piece of pieces) {
-      first ??= piece;
-      if (index > 0 && !(await this.setValue(blockNames(key, first)(index), piece))) return false;
-      index++;
+    try {
+      for await (const piece of pieces) {
+        if (first === undefined) {
+          first = piece;
+          continue;
+        }
+        const name = blockPrefix(key, first) + (blocks.size + 1);
+        if (!(await this.setValue(name, piece))) return false;
+        blocks.add(name);
+      }
+    } catch (error) {
+      for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
+      throw error;
     }
-    return this.setValue(key, first!);
+    const before = await this.get(key); // only now, so that of two at once the later one knows of the other
+    if (!(await this.setValue(key, first!))) return false;
+    const [old, own] = [before ?? first!, first!].map((value) => blockPrefix(key, value)) as [string, string];
+    if (old !== own) await this.dropAll(old);
+    return true;
   }
 
   private async setValue(key: string, value: Uint8Array): Promise<boolean> {
@@ -135,9 +148,14 @@ export class GuardedStore {
   /** A state with all that was ever written under its name. */
   async delete(key: string, signal: AbortSignal): Promise<void> {
     await this.guarded(shortMs, () => this.store.delete(key), signal);
+    await this.dropAll(`${key}-`, signal);
+  }
+
+  /** All values whose keys begin so. */
+  private async dropAll(prefix: string, signal?: AbortSignal): Promise<void> {
     const known = (await this.guarded(shortMs, () => this.store.keys(), signal)) ?? [];
-    for (const block of Array.from(known, String).filter((name) => name.startsWith(`${key}-`))) {
-      await this.guarded(shortMs, () => this.store.delete(block), signal);
+    for (const key of Array.from(known, String).filter((name) => name.startsWith(prefix))) {
+      await this.guarded(shortMs, () => this.store.delete(key), signal);
     }
   }
 

@@ -1,13 +1,13 @@
 // A prefix store in the memory of the process, for several models or loads of one.
-import { overBudget, type PrefixStore } from './prefix-store';
+import { checkedBudget, overBudget, type PrefixStore } from './prefix-store';
 
 export class MemoryStore implements PrefixStore {
   private readonly values = new Map<string, Uint8Array>();
   readonly maxBytes: number;
 
-  /** maxBytes: default 1 GiB; what was used least recently goes first. */
+  /** maxBytes: default 1 GiB; what was used least recently goes first. ERR_ARGUMENT */
   constructor({ maxBytes = 2 ** 30 }: { maxBytes?: number } = {}) {
-    this.maxBytes = maxBytes;
+    this.maxBytes = checkedBudget('MemoryStore', maxBytes);
   }
 
   async get(key: string): Promise<Uint8Array | undefined> {

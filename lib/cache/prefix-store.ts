@@ -1,4 +1,5 @@
 // Where a prefix cache keeps states that outlive the memory of a model, or its process.
+import { linattnError } from '../errors';
 
 /**
  * Values are saved states with checksums of their own: a store may lose or spoil one, and it is then read as a miss. Calls
@@ -7,13 +8,22 @@
 export interface PrefixStore {
   /** What all values together may take, where there is such a limit: a state that is larger is not written. */
   readonly maxBytes?: number;
-  /** `memory`: free to be used for a value that fits into it, in place of new memory; the answer is then a part of it. */
+  /**
+   * The answer is copied at once. `memory`: free to be used for a value that fits into it, in place of new memory; the
+   * answer is then a part of it, is not copied, and `memory` is left alone from then on.
+   */
   get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
-  /** Keys are at most 120 characters of [a-z0-9-]. */
+  /** Keys are at most 120 characters of [a-z0-9-]. The value may be kept, but not changed or transferred. */
   set(key: string, value: Uint8Array): Promise<void>;
   delete(key: string): Promise<void>;
   /** All keys, in any order. */
   keys(): Promise<Iterable<string>>;
+}
+
+/** @throws LinattnError ERR_ARGUMENT unless it is a number of 0 or more */
+export function checkedBudget(store: string, maxBytes: number): number {
+  if (typeof maxBytes === 'number' && maxBytes >= 0) return maxBytes;
+  throw linattnError('ERR_ARGUMENT', `${store}: maxBytes must be a number of 0 or more, got ${maxBytes}`);
 }
 
 /** What a store with a byte budget gives up first: the values that were used least recently. */

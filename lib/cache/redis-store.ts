@@ -1,5 +1,6 @@
 // A prefix store in Redis, through a client that the caller made (ioredis, or what has the same methods).
 import { randomBytes } from 'node:crypto';
+import { linattnError } from '../errors';
 import { bytesOf } from '../state/byte-source';
 import type { PrefixStore } from './prefix-store';
 
@@ -14,6 +15,8 @@ export interface RedisClient {
   hdel(key: string, field: string): Promise<unknown>;
   hkeys(key: string): Promise<string[]>;
 }
+
+const methods = ['set', 'getBuffer', 'del', 'expire', 'hset', 'hget', 'hdel', 'hkeys'] as const;
 
 /** Bytes of a Redis value: the server and its replicas handle one in a piece. */
 const defaultChunkBytes = 2 ** 25;
@@ -32,11 +35,22 @@ export class RedisStore implements PrefixStore {
    * @param client stays the caller's, who closes it after the model's dispose
    * @param options prefix: of all names, default `linattn:`; ttlSeconds: how long a state is kept after its last use,
    *   default for ever; chunkBytes: largest value, default and at most 32 MiB
+   * @throws LinattnError ERR_ARGUMENT
    */
   constructor(
     private readonly client: RedisClient,
     { prefix = 'linattn:', ttlSeconds, chunkBytes = defaultChunkBytes }: RedisStoreOptions = {},
   ) {
+    const fail = (message: string): never => {
+      throw linattnError('ERR_ARGUMENT', `RedisStore: ${message}`);
+    };
+    for (const name of methods) {
+      if (typeof client?.[name] !== 'function') fail(`client must have a method ${name}, as ioredis has it`);
+    }
+    for (const [name, value] of Object.entries({ ttlSeconds, chunkBytes })) {
+      if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
+        fail(`${name} must be 1 or more, got ${value}`);
+    }
     this.prefix = prefix;
     this.ttlSeconds = ttlSeconds;
     this.chunkBytes = Math.min(chunkBytes, defaultChunkBytes);
@@ -60,7 +74,6 @@ export class RedisStore implements PrefixStore {
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
-    const before = this.names(key, await this.client.hget(this.index, key));
     const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
     const names = this.names(key, entry);
     const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
@@ -68,6 +81,8 @@ export class RedisStore implements PrefixStore {
       await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
     }
     await this.renew(names);
+    // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
+    const before = this.names(key, await this.client.hget(this.index, key));
     await this.client.hset(this.index, key, entry);
     if (before.length > 0) await this.client.del(...before);
   }

@@ -20,7 +20,10 @@ import type { Work } from './bench-timing';
 export interface GpuCase {
   readonly name: string;
   readonly work: Work;
-  readonly enqueue: () => Tensor;
+  /** Call `call` of `calls`, counted from 0. */
+  readonly enqueue: (call: number) => Tensor;
+  /** Calls that a time is the mean of, on so much memory in turn that none finds a warm cache; 1 when absent. */
+  readonly calls?: number;
   readonly dispose: () => void;
 }
 
@@ -98,52 +101,73 @@ export const mechanisms: readonly Mechanism[] = [
   { name: 'Mamba-2', K: 128, V: 64, rule: 'additive', decay: 'token', keyHeads: 1 },
 ];
 
+/** What linearAttention reads of `batch` x `tokens`, but for its sequences; `slots` states. */
+function mechanismInput(make: Maker, mechanism: Mechanism, batch: number, tokens: number, H: number, slots: number) {
+  const { K, V, rule, decay, denominator = false } = mechanism;
+  const [T, Hk] = [batch * tokens, mechanism.keyHeads ?? H];
+  const keys = (heads: number) => make.halves([T, heads, K], 2 * K ** -0.5);
+  const rules: Record<Rule['name'], () => Rule> = {
+    additive: () => ({ name: 'additive' }),
+    delta: () => ({ name: 'delta', beta: make.floats([T, H], 1, 0.5) }),
+    lowRank: () => ({ name: 'lowRank', a: keys(H), b: keys(H) }),
+  };
+  const decays = {
+    head: () => make.floats([H], 0.02, -0.02),
+    token: () => make.floats([T, H], 0.1, -0.06),
+    channel: () => make.floats([T, H, K], 0.1, -0.06),
+    value: () => make.floats([T, H, V], 0.1, -0.06),
+  };
+  const zeros = (...shape: number[]) =>
+    make.own(Tensor.zeros({ dtype: 'float32', shape: [slots, H, ...shape], device: make.device }));
+  return {
+    q: keys(Hk),
+    k: keys(Hk),
+    v: make.halves([T, H, V]),
+    rule: rules[rule](),
+    decay: decay === undefined ? undefined : { per: decay, g: decays[decay]() },
+    denominator,
+    state: zeros(V, K),
+    keySum: denominator ? zeros(K) : undefined,
+  };
+}
+
 export const mechanismCase =
   (mechanism: Mechanism, batch: number, tokens: number, H: number): Make =>
   (make) => {
-    const { name, K, V, rule, decay, denominator = false } = mechanism;
+    const { name, K, V, rule, decay } = mechanism;
     const [T, Hk] = [batch * tokens, mechanism.keyHeads ?? H];
-    const scaled = (scale: number) => make.halves([T, H, K], scale);
-    const q = make.halves([T, Hk, K], 2 * K ** -0.5);
-    const k = make.halves([T, Hk, K], 2 * K ** -0.5);
-    const v = make.halves([T, H, V]);
-    const rules: Record<Rule['name'], () => Rule> = {
-      additive: () => ({ name: 'additive' }),
-      delta: () => ({ name: 'delta', beta: make.floats([T, H], 1, 0.5) }),
-      lowRank: () => ({ name: 'lowRank', a: scaled(2 * K ** -0.5), b: scaled(2 * K ** -0.5) }),
-    };
-    const decays = {
-      head: () => make.floats([H], 0.02, -0.02),
-      token: () => make.floats([T, H], 0.1, -0.06),
-      channel: () => make.floats([T, H, K], 0.1, -0.06),
-      value: () => make.floats([T, H, V], 0.1, -0.06),
-    };
-    const state = make.own(Tensor.zeros({ dtype: 'float32', shape: [batch, H, V, K], device: make.device }));
-    const sums = { dtype: 'float32', shape: [batch, H, K], device: make.device } as const;
-    const keySum = denominator ? make.own(Tensor.zeros(sums)) : undefined;
     const slots = Array.from({ length: batch }, (_, i) => i);
     const starts = tokens === 1 ? slots : slots.map(() => -1);
-    const sequences = make.own(
-      packedSequences(
-        slots.map(() => tokens),
-        { readSlots: starts, writeSlots: slots, device: make.device },
-      ),
-    );
     const input = {
-      q,
-      k,
-      v,
-      rule: rules[rule](),
-      decay: decay === undefined ? undefined : { per: decay, g: decays[decay]() },
-      denominator,
-      state,
-      keySum,
-      sequences,
+      ...mechanismInput(make, mechanism, batch, tokens, H, batch),
+      sequences: make.own(
+        packedSequences(
+          slots.map(() => tokens),
+          { readSlots: starts, writeSlots: slots, device: make.device },
+        ),
+      ),
     };
     return {
       name: `linearAttention ${name}, K = ${K}, V = ${V}, ${H} heads, ${batch} x ${tokens} tokens`,
       work: linearAttentionCost({ N: batch, T, Hq: Hk, Hk, Hv: H, K, V, rule, decay, width: 2 }),
       enqueue: () => linearAttention(input).out,
+    };
+  };
+
+/** One token of one sequence at each step, of another sequence than at the step before. */
+export const stepsCase =
+  (mechanism: Mechanism, H: number, calls: number, slots: number): Make =>
+  (make) => {
+    const { rule, decay, K, V } = mechanism;
+    const one = mechanismInput(make, mechanism, 1, 1, H, slots);
+    const steps = Array.from({ length: slots }, (_, slot) =>
+      make.own(packedSequences([1], { readSlots: [slot], writeSlots: [slot], device: make.device })),
+    );
+    return {
+      name: `linearAttention ${mechanism.name}, K = ${K}, V = ${V}, ${H} heads, 1 x 1 tokens, ${calls} steps over ${slots} slots`,
+      work: linearAttentionCost({ N: 1, T: 1, Hq: H, Hk: H, Hv: H, K, V, rule, decay, width: 2 }),
+      enqueue: (call) => linearAttention({ ...one, sequences: steps[call % slots]! }).out,
+      calls,
     };
   };
 
@@ -248,7 +272,9 @@ export const gpuCases: readonly Make[] = [
   product(1, 'head', 1024, 248_320, 'bfloat16'),
   product(1, 'head', 1024, 248_320, 'int8'),
   ...mechanisms.map((one) => mechanismCase(one, 1, 8192, 16)),
-  ...mechanisms.slice(0, 6).flatMap((one) => [mechanismCase(one, 1, 1, 32), mechanismCase(one, 128, 1, 32)]),
+  ...mechanisms
+    .slice(0, 6)
+    .flatMap((one) => [mechanismCase(one, 1, 1, 32), mechanismCase(one, 128, 1, 32), stepsCase(one, 32, 200, 64)]),
   softmax(1, 8192, 0),
   softmax(1, 4096, 28_672),
   softmax(1, 1, 1024),

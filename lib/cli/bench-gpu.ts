@@ -4,7 +4,7 @@
 import { convertInto } from '../ops/convert';
 import { matmul } from '../ops/matmul';
 import { Weight } from '../ops/weight';
-import { type DeviceName, deviceOf, fence, timed } from '../tensor/device';
+import { type DeviceName, deviceOf, fence, type Graph, timed } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { fillWeight } from './bench-data';
@@ -54,7 +54,9 @@ class Flush {
   }
 }
 
-const drop = (one: GpuCase): void => scope(() => void one.enqueue());
+const drop = (one: GpuCase, calls: number): void => {
+  for (let call = 0; call < calls; call++) scope(() => void one.enqueue(call));
+};
 
 export async function measureGpu(
   options: { device: DeviceName; runs: number; ops: boolean; op?: string | undefined; signal: AbortSignal },
@@ -100,14 +102,12 @@ async function measureCase(
   flush: Flush,
   runs: number,
 ): Promise<Pick<GpuRow, 'cold' | 'warm' | 'eager'>> {
-  drop(one);
+  const { calls = 1 } = one;
+  const several = Math.max(calls, warmCalls);
+  drop(one, 1);
   await fence(device); // what is made at the first call is made
-  const graph = (calls: number) =>
-    deviceOf(device).capture(() => {
-      for (let i = 0; i < calls; i++) drop(one);
-    });
-  const graphs = [graph(1), graph(warmCalls)] as const;
-  const [single, several] = graphs;
+  const graphs = [calls, several].map((count) => deviceOf(device).capture(() => drop(one, count)));
+  const [behindFlush, repeated] = graphs as [Graph, Graph];
   try {
     for (const each of graphs) for (let i = 0; i < 2; i++) each.replay(); // the second replay records the device's graph
     await fence(device);
@@ -115,13 +115,13 @@ async function measureCase(
     for (let run = 0; run < runs; run++) {
       const cold = async (enqueue: () => void) => {
         flush.run();
-        return 1000 * (await timed(device, enqueue));
+        return (1000 * (await timed(device, enqueue))) / calls;
       };
-      times.cold.push(await cold(() => single.replay()));
-      times.eager.push(await cold(() => drop(one)));
+      times.cold.push(await cold(() => behindFlush.replay()));
+      times.eager.push(await cold(() => drop(one, calls)));
       flush.run();
-      single.replay();
-      times.warm.push((1000 * (await timed(device, () => several.replay()))) / warmCalls);
+      behindFlush.replay();
+      times.warm.push((1000 * (await timed(device, () => repeated.replay()))) / several);
     }
     return { cold: median(times.cold), warm: median(times.warm), eager: median(times.eager) };
   } finally {

@@ -1,6 +1,8 @@
 // linattn serve: the model behind OpenAI's HTTP endpoints, until a signal; then what runs is ended in order.
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { type Command, Option } from 'commander';
+import { linattnError } from '../errors';
 import { type ServerOptions, sequencesOf, serverDefaults } from '../server/options';
 import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
@@ -36,7 +38,7 @@ export function serveCommand(program: Command, context: Context): void {
     .option('--port <n>', '0: any that is free', integer(0), defaults.port)
     .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)')
     .addOption(new Option('--api-key <key>', 'what clients must send as a bearer token').env('LINATTN_API_KEY'))
-    .option('--state-folder <folder>', 'where sessions are saved and restored by name')
+    .option('--state-folder <folder>', 'where sessions are saved and restored by name; made when it is not there')
     .option('--max-concurrency <n>', 'requests that read or write at once', integer(1), defaults.maxConcurrency)
     .option('--max-queue <n>', 'requests that wait; one more is answered 429', integer(0), defaults.maxQueue)
     .option('--max-prompt-tokens <n>', 'of one request', integer(1), defaults.maxPromptTokens)
@@ -60,6 +62,11 @@ async function serve(flags: Flags, context: Context, cache: CacheOptions): Promi
   const { interrupts, stdout, stderr } = context;
   const progress = new ProgressDisplay(context, flags);
   const { load, defaultModel, Server } = context.library();
+  if (flags.stateFolder !== undefined) {
+    await mkdir(flags.stateFolder, { recursive: true }).catch((cause: Error) => {
+      throw linattnError('ERR_FILE', `--state-folder: ${cause.message}`, { cause });
+    });
+  }
   const model = await load({
     ...loadOptions(flags),
     ...cache,

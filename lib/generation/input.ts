@@ -40,6 +40,9 @@ export interface GenerateOptions extends PrefillOptions {
   ignoreEos?: boolean;
 }
 
+/** More are no text: their ids alone would take a gigabyte. */
+const mostTokens = 2 ** 28;
+
 const names = ['prompt', 'messages', 'tokens', 'append'] as const;
 
 /** The one input among the options, or undefined. ERR_ARGUMENT when there are two or one is of a wrong kind, or the
@@ -55,8 +58,8 @@ export function inputOf(call: string, options: Partial<Record<(typeof names)[num
   if (name === undefined) return undefined;
   const value = options[name];
   const isText = typeof value === 'string';
-  const isList =
-    typeof value === 'object' && value !== null && Number.isSafeInteger((value as ArrayLike<unknown>).length);
+  const isCount = (length: number) => Number.isSafeInteger(length) && length >= 0 && length <= mostTokens;
+  const isList = typeof value === 'object' && value !== null && isCount((value as ArrayLike<unknown>).length);
   if (name === 'prompt' && !isText) fail(`prompt must be a string, got ${typeof value}`);
   if (name === 'append' && !isText && !isList) fail(`append must be a string or token ids, got ${typeof value}`);
   if (name === 'tokens' && !isList) fail(`tokens must be token ids, got ${typeof value}`);

@@ -6,7 +6,7 @@ import { FramedReader } from '../state/snapshot-format';
 import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
 import type { SessionStart } from './session';
-import { ModelSnapshot, type SnapshotHeader } from './snapshot';
+import { checkPath, ModelSnapshot, type SnapshotHeader } from './snapshot';
 import { type TokenHash, TokenList } from './token-list';
 
 export type SnapshotSource = string | Uint8Array | AsyncIterable<Uint8Array>;
@@ -38,6 +38,7 @@ async function readSource(
   signal: AbortSignal | undefined,
 ): Promise<SessionStart> {
   if (typeof source !== 'string') return readSnapshot(core, 'loadSnapshot', sourceOf(source), signal);
+  checkPath('loadSnapshot', source);
   const name = `loadSnapshot: ${source}`;
   try {
     return await readSnapshot(core, name, new FileSource(source), signal);
@@ -50,7 +51,10 @@ async function readSource(
 function sourceOf(source: Exclude<SnapshotSource, string>): ByteSource {
   if (ArrayBuffer.isView(source)) return new MemorySource(source);
   if (typeof source?.[Symbol.asyncIterator] === 'function') return new StreamSource('loadSnapshot', source);
-  throw linattnError('ERR_ARGUMENT', `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source}`);
+  throw linattnError(
+    'ERR_ARGUMENT',
+    `loadSnapshot: give a path, a Uint8Array or an AsyncIterable, got ${source === null ? 'null' : typeof source}`,
+  );
 }
 
 /**

@@ -26,13 +26,20 @@ const deterministicPiece = 512;
 
 /** The options with their defaults. @throws LinattnError ERR_ARGUMENT */
 export function schedulingOf(options: SchedulingOptions, device: DeviceName, deterministic: boolean): Scheduling {
+  if (typeof options !== 'object') {
+    throw linattnError('ERR_ARGUMENT', `load: scheduling must be an object, got ${options}`);
+  }
   const { stepTokens = sliceTokensOf(device), targetStepMs = 50, maxQueued = 1024 } = options;
   const check = (holds: boolean, message: string) => {
     if (!holds) throw linattnError('ERR_ARGUMENT', `load: scheduling.${message}`);
   };
-  const isStep = stepTokens > 0 && stepTokens <= mostStepTokens && stepTokens % pageTokens === 0;
+  const isStep =
+    Number.isSafeInteger(stepTokens) && stepTokens > 0 && stepTokens <= mostStepTokens && stepTokens % pageTokens === 0;
   check(isStep, `stepTokens must be a multiple of ${pageTokens} up to ${mostStepTokens}, got ${stepTokens}`);
-  check(targetStepMs > 0, `targetStepMs must be a number above 0, got ${targetStepMs}`);
+  check(
+    typeof targetStepMs === 'number' && targetStepMs > 0,
+    `targetStepMs must be a number above 0, got ${targetStepMs}`,
+  );
   check(Number.isSafeInteger(maxQueued) && maxQueued >= 0, `maxQueued must be a whole number >= 0, got ${maxQueued}`);
   // On the cpu all kernels and cuts are so.
   const pieceTokens = deterministic && device !== 'cpu' ? Math.min(deterministicPiece, stepTokens) : undefined;

@@ -35,6 +35,13 @@ export interface Snapshot extends Disposable {
   dispose(): void;
 }
 
+/** ERR_ARGUMENT unless it may be the path of a file. */
+export function checkPath(call: string, file: unknown): void {
+  if (typeof file === 'string' && file !== '' && !file.includes('\0')) return;
+  const got = typeof file !== 'string' ? typeof file : file === '' ? 'an empty one' : 'one with a zero in it';
+  throw linattnError('ERR_ARGUMENT', `${call}: path must be a string, got ${got}`);
+}
+
 /** What the header of a saved state says. */
 export interface SnapshotHeader {
   readonly model: { readonly family: string; readonly dtype: string; readonly fingerprint: string };
@@ -76,12 +83,7 @@ export class ModelSnapshot implements Snapshot {
 
   async save(file: string, options: SerializeOptions = {}): Promise<void> {
     checkOptions('save', options);
-    if (typeof file !== 'string' || file === '') {
-      throw linattnError(
-        'ERR_ARGUMENT',
-        `save: path must be a string, got ${file === '' ? 'an empty one' : typeof file}`,
-      );
-    }
+    checkPath('save', file);
     return this.core.during(options.signal, (signal) => this.write(file, this.chunks('save', { ...options, signal })));
   }
 

@@ -3,6 +3,7 @@
 import { linattnError } from '../errors';
 import { convert, convertInto } from '../ops/convert';
 import { copySlots } from '../ops/copy-slots';
+import { floats } from '../ops/float';
 import { gatherRows } from '../ops/gather-rows';
 import { linearAttention } from '../ops/linear-attention';
 import { packedSequences, type Sequences } from '../ops/sequences';
@@ -10,6 +11,7 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
 import type { Hidden } from './layer';
 
@@ -45,7 +47,10 @@ export class BlockCausalLinformer {
     this.projections = [E, F];
   }
 
-  /** Room for a sequence of `capacity` tokens with `heads` key heads of `width` values, keys as wide as values. */
+  /**
+   * Room for a sequence of `capacity` tokens with `heads` key heads of `width` values, keys as wide as values.
+   * @throws LinattnError ERR_ARGUMENT, ERR_DTYPE
+   */
   createSequence(sizes: {
     capacity: number;
     heads: number;
@@ -55,6 +60,10 @@ export class BlockCausalLinformer {
     device?: DeviceName | undefined;
   }): BlockCausalSequence {
     const { capacity, heads, width, dtype = 'float32', device = defaultDevice() } = sizes;
+    checkSizes('BlockCausalLinformer', { capacity, heads, width });
+    if (!floats.includes(dtype)) {
+      throw linattnError('ERR_DTYPE', `BlockCausalLinformer: dtype must be ${floats.join(' or ')}, got ${dtype}`);
+    }
     return new BlockCausalSequence(capacity, heads, width, this.block, this.slots, dtype, device);
   }
 
@@ -62,10 +71,18 @@ export class BlockCausalLinformer {
    * The next tokens of a sequence. Any split gives the same bits on the CPU.
    * @param q [T, Hq, D], k and v [T, Hkv, D]: float32, bfloat16 or float16; D is a multiple of 8
    * @returns [T, Hq, D] as q
-   * @throws LinattnError ERR_ARGUMENT beyond the capacity, and as softmaxAttention
+   * @throws LinattnError ERR_ARGUMENT beyond the capacity, ERR_SHAPE, and as softmaxAttention
    */
-  forward({ q, k, v }: { q: Hidden; k: Hidden; v: Hidden }, sequence: BlockCausalSequence): Hidden {
+  forward({ q, k, v }: AttentionTokens, sequence: BlockCausalSequence): Hidden {
     const [T, Hq, D] = q.shape as [number, number, number];
+    const { block, slots } = sequence;
+    if (block !== this.block || slots !== this.slots) {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `BlockCausalLinformer: the sequence must be one of [B, kB] = [${this.block}, ${this.slots}], got [${block}, ${slots}]`,
+      );
+    }
+    checkTokens('BlockCausalLinformer', { q, k, v }, ...(sequence.pages.shape.slice(3) as [number, number]));
     if (sequence.length + T > sequence.capacity) {
       throw linattnError(
         'ERR_ARGUMENT',

@@ -58,8 +58,8 @@ export class BlockCausalSequence implements Disposable {
     readonly capacity: number,
     heads: number,
     width: number,
-    private readonly block: number,
-    private readonly slots: number,
+    readonly block: number,
+    readonly slots: number,
     dtype: BlockCausalDType,
     device: DeviceName,
   ) {

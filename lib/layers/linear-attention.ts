@@ -74,7 +74,7 @@ export class LinearAttention {
       fail(
         'ERR_UNSUPPORTED',
         'a learned bias by distance (relativeBias) is no recurrence of constant size: it would need every earlier key ' +
-          'again at each token. A decay per head is one (ALiBi)',
+          'again at each token. A decay per head is one (ALiBi); WindowedLinearAttention has the bias in its window',
       );
     }
     if (normalize && rule !== 'additive') fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${rule}'`);

@@ -1,7 +1,7 @@
 // Softmax attention over a sliding window and linear attention over what lies before it, under one normaliser, as LoLCATs
 // has them. Source: https://arxiv.org/abs/2410.10254; the formula is that of HazyResearch/lolcats
 // linear_window_attention_sw.py (the `_tk` form there is another mask, and another model).
-import { linattnError } from '../errors';
+import { type ErrorCode, linattnError } from '../errors';
 import { add } from '../ops/add';
 import { causalConv } from '../ops/causal-conv';
 import { convert, convertInto } from '../ops/convert';
@@ -11,14 +11,17 @@ import { linearAttention } from '../ops/linear-attention';
 import { packedSequences, type Sequences } from '../ops/sequences';
 import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
-import { leave, scope } from '../tensor/scope';
+import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
 import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
+import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
 import { type Hidden, pageTokens } from './layer';
 
 export interface WindowedLinearAttentionOptions {
   /** w: a token sees itself and the w - 1 before it by softmax, all others by the map. */
   readonly window: number;
+  /** The first tokens that every later one sees by softmax too, as sinkTokens of softmaxAttention; 0 by default. */
+  readonly sinkTokens?: number | undefined;
   /** Of queries and keys, without FAVOR+ (Hedgehog, in LoLCATs: 'hedgehogSplit' behind a projection). */
   readonly featureMap: Exclude<LayerFeatureMap, FavorMap>;
   /** Of keys, where it is another. */
@@ -29,9 +32,19 @@ export interface WindowedLinearAttentionOptions {
   readonly affine?: boolean | undefined;
   /** Of the scores in the window, D^(-1/2) by default. */
   readonly scale?: number | undefined;
+  /** float32 [Hq, R], learned: added to the scores in the window by distance, as relativeBias of softmaxAttention. */
+  readonly relativeBias?: Tensor<'float32'> | undefined;
 }
 
 type Float32 = Tensor<'float32'>;
+
+const fail = (code: ErrorCode, message: string): never => {
+  throw linattnError(code, `WindowedLinearAttention: ${message}`);
+};
+
+/** Of the convolution that delays features and values by w tokens, w + 1 for each of them. */
+const mostTaps = 2 ** 28;
+const mostSinks = 2 ** 20;
 
 // Tokens of one turn through the ops; the ring of pages has room for them.
 const turn = 4 * pageTokens;
@@ -53,20 +66,24 @@ export class WindowedLinearSequence implements Disposable {
   /** @internal float32 [1, Hkv F, w] and [1, Hkv D, w]: the features and values of the last w tokens */
   readonly keys: Float32;
   readonly values: Float32;
+  /** @internal its first pages are those of these tokens */
+  readonly sinkTokens: number;
   /** @internal float32 [1, Hkv, D, F] and [1, Hkv, F] */
   readonly state: Float32;
   readonly keySum: Float32;
 
   /** @internal made by WindowedLinearAttention.createSequence */
-  constructor(window: number, heads: number, width: number, features: number, device: DeviceName) {
-    const own = <T extends Tensor>(tensor: T): T => {
-      leave(tensor);
-      tensor.keep();
-      return tensor;
-    };
+  constructor(
+    { window, sinkTokens = 0 }: { window: number; sinkTokens?: number | undefined },
+    heads: number,
+    width: number,
+    features: number,
+    device: DeviceName,
+  ) {
+    this.sinkTokens = sinkTokens;
     const zeros = (...shape: number[]) => own(Tensor.zeros({ dtype: 'float32', shape, device }));
     const ints = (values: number[], shape: number[]) => own(Tensor.from(values, { dtype: 'int32', shape, device }));
-    const count = Math.ceil((window + turn) / pageTokens) + 2;
+    const count = Math.ceil(sinkTokens / pageTokens) + Math.ceil((window + turn) / pageTokens) + 2;
     this.pages = zeros(count, 2, pageTokens, heads, width);
     const numbers = Array.from({ length: count }, (_, page) => page);
     this.pageTable = ints(numbers, [1, count]);
@@ -92,33 +109,45 @@ export class WindowedLinearSequence implements Disposable {
 }
 
 /**
- * With s_ij = scale q_i.k_j, m_i the largest of them in the window of i, and lambda = 1 (or 1 - gamma),
+ * With s_ij = scale q_i.k_j (+ relativeBias[min(i - j, R - 1)]), m_i the largest of them in the window of i, and
+ * lambda = 1 (or 1 - gamma),
  *
  *     out_i = (gamma sum_(j > i - w) e^(s_ij - m_i) v_j + lambda sum_(j <= i - w) phi(q_i).phi(k_j) v_j) / (the same without v)
  *
- * m belongs to the definition: the second sum is not scaled by e^(-m), so another m would be another model.
+ * With sinkTokens the first tokens are in the first sum for every i, and never in the second. m belongs to the
+ * definition: the second sum is not scaled by e^(-m), so another m would be another model.
  */
 export class WindowedLinearAttention {
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
-    const { window, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
-    const fail = (code: 'ERR_ARGUMENT' | 'ERR_UNSUPPORTED', message: string): never => {
-      throw linattnError(code, `WindowedLinearAttention: ${message}`);
-    };
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
     if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
+    if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0 && sinkTokens <= mostSinks)) {
+      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0 to ${mostSinks}, got ${sinkTokens}`);
+    }
     for (const { name } of [featureMap, keyFeatureMap] as readonly { name: string }[]) {
       if (name !== 'favor') continue;
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
     }
-    if (windowFactors.length === 0) fail('ERR_ARGUMENT', 'windowFactors must have a number for each query head, got 0');
+    if (windowFactors.length === 0 || windowFactors.some(Number.isNaN)) {
+      fail('ERR_ARGUMENT', `windowFactors must have a number for each query head, got [${windowFactors.join(', ')}]`);
+    }
   }
 
-  /** A sequence with `heads` key heads of `width` values, keys as wide as values. */
+  /**
+   * A sequence with `heads` key heads of `width` values, keys as wide as values.
+   * @throws LinattnError ERR_ARGUMENT
+   */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
     const { heads, width, device = defaultDevice() } = sizes;
-    const { window, featureMap, keyFeatureMap: map = featureMap } = this.options;
+    const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
-    return new WindowedLinearSequence(window, heads, width, features, device);
+    checkSizes('WindowedLinearAttention', { heads, width });
+    const taps = heads * Math.max(width, features) * (window + 1);
+    if (taps > mostTaps) {
+      fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
+    }
+    return new WindowedLinearSequence({ window, sinkTokens }, heads, width, features, device);
   }
 
   /**
@@ -127,13 +156,22 @@ export class WindowedLinearAttention {
    * @returns [T, Hq, D] as q, computed in float32
    * @throws LinattnError ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
-  forward({ q, k, v }: { q: Hidden; k: Hidden; v: Hidden }, sequence: WindowedLinearSequence): Hidden {
-    const { windowFactors } = this.options;
-    const [T, Hq, D] = q.shape as [number, number, number];
-    if (Hq !== windowFactors.length) {
-      const wanted = `a query head for each of ${windowFactors.length} windowFactors`;
-      throw linattnError('ERR_SHAPE', `WindowedLinearAttention: q must have ${wanted}, got ${Hq}`);
+  forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+    const [T = 0, Hq = 0] = q.shape;
+    const { pages, keys } = sequence;
+    const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];
+    const { window, sinkTokens = 0, windowFactors } = this.options;
+    if (keys.shape[2] !== window || sequence.sinkTokens !== sinkTokens) {
+      const own = (w = window, sinks = sinkTokens) => `a window of ${w} and ${sinks} sinks`;
+      fail(
+        'ERR_ARGUMENT',
+        `the sequence must be one of ${own()}, got one of ${own(keys.shape[2], sequence.sinkTokens)}`,
+      );
     }
+    if (Hq !== windowFactors.length) {
+      fail('ERR_SHAPE', `q must have a query head for each of ${windowFactors.length} windowFactors, got ${Hq}`);
+    }
+    checkTokens('WindowedLinearAttention', { q, k, v }, Hkv, D);
     return scope(() => {
       const out = Tensor.zeros({ dtype: q.dtype, shape: [T, Hq, D], device: q.device });
       const all = [q, k, v].map((x) => convert({ x, dtype: 'float32' }));
@@ -148,13 +186,14 @@ export class WindowedLinearAttention {
   }
 
   private attend(q: Float32, k: Float32, v: Float32, sequence: WindowedLinearSequence): Float32 {
-    const { window, windowFactors, affine = false, scale = q.shape[2]! ** -0.5 } = this.options;
+    const { window, sinkTokens = 0, windowFactors, affine = false, relativeBias } = this.options;
+    const { scale = q.shape[2]! ** -0.5 } = this.options;
     const [T, H] = q.shape as [number, number];
     const { pages, pageTable, tableRows, length } = sequence;
     const where = { readSlots: [length === 0 ? -1 : 0], writeSlots: [0], positions: [length], device: q.device };
     const sequences = packedSequences([T], where);
     const near = softmaxAttention({
-      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window },
+      ...{ q, k, v, pages, pageTable, tableRows, sequences, scale, window, sinkTokens, relativeBias },
       rowStatistics: true,
     });
     const far = this.attendFar(q, k, v, sequences, sequence);
@@ -173,7 +212,7 @@ export class WindowedLinearAttention {
 
   /** The linear part, of tokens that have left the window: features and values, w tokens late. */
   private attendFar(q: Float32, k: Float32, v: Float32, sequences: Sequences, sequence: WindowedLinearSequence) {
-    const { featureMap, keyFeatureMap = featureMap } = this.options;
+    const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap } = this.options;
     const { delay, keys, values, state, keySum } = sequence;
     const late = (x: Float32, past: Float32): Float32 => {
       const [T, heads, width] = x.shape as [number, number, number];
@@ -183,10 +222,16 @@ export class WindowedLinearAttention {
       return out.view([T, heads, width], 0, channels);
     };
     const plain = { sequences, maximum: 'none', keyMax: undefined, decay: undefined } as const;
-    const features = keyFeatures(k, keyFeatureMap, plain).features as Float32;
+    const features = late(keyFeatures(k, keyFeatureMap, plain).features as Float32, keys);
+    // Sinks stay in the softmax and are no part of the state.
+    const sinks = sinkTokens > 0 ? Math.min(q.shape[0]!, window + sinkTokens - sequence.length) : 0;
+    if (sinks > 0) {
+      const into = tokens(features, 0, sinks);
+      convertInto({ x: Tensor.zeros({ dtype: 'float32', shape: into.shape, device: q.device }), into });
+    }
     const { out, denominator } = linearAttention({
       q: queryFeatures(q, featureMap, sequences) as Float32,
-      k: late(features, keys),
+      k: features,
       v: late(v, values),
       rule: { name: 'additive' },
       denominator: true,

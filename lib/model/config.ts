@@ -44,14 +44,24 @@ function parsed(text: string): unknown {
   }
 }
 
+const mostParts = 4096;
+
 const kinds = {
   number: (value: unknown) => typeof value === 'number' && Number.isFinite(value),
   size: (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0,
+  /** Of layers and the like, each of which takes objects of JavaScript's. */
+  count: (value: unknown) => Number.isSafeInteger(value) && (value as number) > 0 && (value as number) <= mostParts,
   boolean: (value: unknown) => typeof value === 'boolean',
   string: (value: unknown) => typeof value === 'string',
 };
-type Kinds = { number: number; size: number; boolean: boolean; string: string };
-const words = { number: 'a number', size: 'a whole number > 0', boolean: 'true or false', string: 'a string' };
+type Kinds = { number: number; size: number; count: number; boolean: boolean; string: string };
+const words = {
+  number: 'a number',
+  size: 'a whole number > 0',
+  count: `a whole number from 1 to ${mostParts}`,
+  boolean: 'true or false',
+  string: 'a string',
+};
 
 /** One object of a config; remembers which fields were asked for. */
 export class Config {

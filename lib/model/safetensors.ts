@@ -1,7 +1,7 @@
 // The safetensors file format: u64 little-endian header length, JSON header, data. Everything in the header is checked
 // before a byte of data is touched: a hostile or truncated file is ERR_SAFETENSORS, never a crash.
 // Format: https://github.com/huggingface/safetensors#format
-import { promises as fs } from 'node:fs';
+import fs from 'node:fs/promises';
 import path from 'node:path';
 import { linattnError } from '../errors';
 import type { DType } from '../tensor/dtype';
@@ -98,32 +98,35 @@ export function parseHeader(file: string, json: Uint8Array, dataBytes: number): 
   return tensors;
 }
 
-/** The tensors of one file. */
+/** The tensors of one file. @throws LinattnError ERR_FILE, ERR_SAFETENSORS */
 export async function readSafetensors(file: string): Promise<StoredTensor[]> {
-  const handle = await fs.open(file, 'r').catch((cause: Error) => {
-    throw linattnError('ERR_FILE', `${file}: ${cause.message}`, { cause });
-  });
   try {
-    const { size } = await handle.stat();
-    const fail = (message: string): never => {
-      throw linattnError('ERR_SAFETENSORS', `${file}: ${message}`);
-    };
-    const start = Buffer.alloc(8);
-    if ((await handle.read(start, 0, 8, 0)).bytesRead < 8) fail(`${size} bytes are too few for a header`);
-    const length = start.readBigUInt64LE();
-    if (length > BigInt(maxHeader)) fail(`a header of ${length} bytes, at most ${maxHeader} are read`);
-    const bytes = Number(length);
-    if (8 + bytes > size) fail(`a header of ${bytes} bytes in a file of ${size}`);
-    const json = Buffer.alloc(bytes);
-    for (let at = 0; at < bytes; ) {
-      const { bytesRead } = await handle.read(json, at, bytes - at, 8 + at);
-      if (bytesRead === 0) fail('the file ended inside its header');
-      at += bytesRead;
-    }
-    return parseHeader(file, json, size - 8 - bytes);
-  } finally {
-    await handle.close();
+    const handle = await fs.open(file, 'r');
+    return await headerOf(file, handle).finally(() => handle.close());
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
+    throw linattnError('ERR_FILE', `${file}: ${(cause as Error).message}`, { cause });
   }
+}
+
+async function headerOf(file: string, handle: fs.FileHandle): Promise<StoredTensor[]> {
+  const { size } = await handle.stat();
+  const fail = (message: string): never => {
+    throw linattnError('ERR_SAFETENSORS', `${file}: ${message}`);
+  };
+  const start = Buffer.alloc(8);
+  if ((await handle.read(start, 0, 8, 0)).bytesRead < 8) fail(`${size} bytes are too few for a header`);
+  const length = start.readBigUInt64LE();
+  if (length > BigInt(maxHeader)) fail(`a header of ${length} bytes, at most ${maxHeader} are read`);
+  const bytes = Number(length);
+  if (8 + bytes > size) fail(`a header of ${bytes} bytes in a file of ${size}`);
+  const json = Buffer.alloc(bytes);
+  for (let at = 0; at < bytes; ) {
+    const { bytesRead } = await handle.read(json, at, bytes - at, 8 + at);
+    if (bytesRead === 0) fail('the file ended inside its header');
+    at += bytesRead;
+  }
+  return parseHeader(file, json, size - 8 - bytes);
 }
 
 /**

@@ -89,6 +89,9 @@ function orthogonalRows(D: number, normal: () => number): Float64Array[] {
   return rows;
 }
 
+/** Values of a draw: two gigabytes while it is made. */
+const most = 2 ** 28;
+
 /**
  * W [directions, D] row by row, in float64. The same arguments give the same bits on every machine.
  * @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED
@@ -101,6 +104,7 @@ export function drawFavorDirections(draw: FavorDraw): Float64Array {
   const whole = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least;
   check(whole(directions, 1), `directions must be a whole number from 1, got ${directions}`);
   check(whole(D, 1), `width must be a whole number from 1, got ${D}`);
+  check(directions * D <= most, `directions x width must be at most ${most}, got ${directions * D}`);
   check(whole(seed, 0), `seed must be a whole number from 0 to 2^53 - 1, got ${seed}`);
   check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${norms}'`);
   if (version !== favorDrawVersion) {

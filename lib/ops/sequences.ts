@@ -126,13 +126,17 @@ function checkInts(name: string, values: readonly number[], count: number, least
 /**
  * How packed tokens divide into sequences of the given lengths, in order, on a device. Sequence n reads its state from
  * readSlots[n] and writes it to writeSlots[n]. Sequences of one token that come first take the step kernels.
- * @throws LinattnError ERR_ARGUMENT for a negative length, slot or position, a slot that is written twice, or one that
- *   another sequence reads; ERR_SHAPE for a list of another length
+ * @throws LinattnError ERR_ARGUMENT for a negative length, slot or position, for 2^31 tokens or more, a slot that is
+ *   written twice, or one that another sequence reads; ERR_SHAPE for a list of another length
  */
 export function sequences(lengths: readonly number[], options: SequenceOptions = {}): Sequences {
   checkOptions('sequences', options);
   const N = (lengths as readonly number[] | undefined)?.length ?? 0;
   checkInts('lengths', lengths, N, 0);
+  const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  if (tokens >= below) {
+    throw linattnError('ERR_ARGUMENT', `sequences: lengths must have a sum below ${below}, got ${tokens}`);
+  }
   const own = lengths.map((_, n) => n);
   const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = defaultDevice() } = options;
   checkInts('readSlots', readSlots, N, -1);
@@ -170,7 +174,7 @@ export function packedSequences(lengths: readonly number[], options: SequenceOpt
   return new Sequences({
     rows: lengths.length,
     tokens: offsets.at(-1)!,
-    maxTokens: Math.max(0, ...lengths),
+    maxTokens: lengths.reduce((most, length) => Math.max(most, length), 0), // of any number of them
     singleRows: others < 0 ? lengths.length : others,
     offsets: begins!,
     readSlots: readSlots!,

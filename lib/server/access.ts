@@ -18,11 +18,15 @@ export function accessCheck({ apiKey, host }: ServerOptions): (request: FastifyR
     };
   }
   if (!loopback.test(host) && host !== '::1') return () => undefined;
-  // Against DNS rebinding: a foreign page's name that points to this machine.
-  return ({ headers }) => {
-    const name = (headers.host ?? '').replace(/:\d+$/, '').toLowerCase();
+  return ({ headers: { host: asked = '', origin } }) => {
+    // Against DNS rebinding: a foreign page's name that points to this machine.
+    const name = asked.replace(/:\d+$/, '').toLowerCase();
     if (!loopback.test(name)) {
       throw new ApiError(403, 'forbidden_host', `the Host must be of this machine where there is no key, got ${name}`);
+    }
+    // A foreign page cannot read an answer, but a browser sends what has no body without asking.
+    if (origin !== undefined && origin !== `http://${asked.toLowerCase()}`) {
+      throw new ApiError(403, 'forbidden_origin', `a page of ${origin} may not use this server where there is no key`);
     }
   };
 }

@@ -11,6 +11,7 @@ import { addEmbeddingRoute } from './embeddings';
 import { failed } from './failures';
 import { seconds } from './forms';
 import { addJsonParser } from './json-body';
+import { answerMalformed } from './malformed-request';
 import type { ServerOptions } from './options';
 import { ServerMetrics } from './server-metrics';
 import type { Service } from './service';
@@ -41,6 +42,7 @@ export class Server {
       requestTimeout: requestMs,
       forceCloseConnections: 'idle',
       return503OnClosing: false, // the hook below says it in OpenAI's form
+      clientErrorHandler: answerMalformed,
       frameworkErrors: (error, _, reply) => this.refuse(reply, error), // of a URL that cannot be decoded
     });
     addJsonParser(this.app);

@@ -169,6 +169,15 @@ export class StreamSource implements ByteSource {
   }
 }
 
+/** Bytes that nobody else changes, or takes to another thread, while they are checked and written: in `memory`, or copied. */
+function kept(value: Uint8Array, memory?: Uint8Array): Uint8Array {
+  if (value.buffer === memory?.buffer) return value;
+  const isRoomy = memory !== undefined && memory.length >= value.length;
+  const copy = isRoomy ? memory.subarray(0, value.length) : Buffer.allocUnsafeSlow(value.length);
+  copy.set(value);
+  return bytesOf(copy);
+}
+
 /** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
 export class ValuesSource implements ByteSource {
   private first: Uint8Array | undefined;
@@ -179,8 +188,8 @@ export class ValuesSource implements ByteSource {
   constructor(private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>) {}
 
   async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
-    this.first ??= await this.value(0); // the header is taken before anything else is asked
-    if (this.at === this.first.length) return this.value(++this.index, memory);
+    this.first ??= kept(await this.value(0)); // the header is taken before anything else is asked
+    if (this.at === this.first.length) return kept(await this.value(++this.index, memory), memory);
     const taken = this.first.subarray(this.at, this.at + bytes);
     this.at += taken.length;
     return taken;

@@ -1,18 +1,23 @@
 // Files that are whole or absent: written beside, flushed to the disk, then renamed.
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
+import { linattnError } from '../errors';
 
 /** How the names of files that are being written end. */
 export const partSuffix = '.part';
 
-/** Writes the chunks as `file`, which holds all of them or what was there before, even when the process is killed. */
+/**
+ * Writes the chunks as `file`, which holds all of them or what was there before, even when the process is killed; where it
+ * is a link, what it points to. ERR_FILE for a device, a pipe or a folder: none of these is replaced.
+ */
 export async function writeDurably(
   file: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
+  const place = await placeOf(file);
   const random = randomBytes(6).toString('hex');
-  const beside = path.join(path.dirname(file), `.${path.basename(file)}.${random}${partSuffix}`);
+  const beside = path.join(path.dirname(place), `.${path.basename(place)}.${random}${partSuffix}`);
   let handle: FileHandle | undefined;
   try {
     for await (const chunk of chunks) {
@@ -21,13 +26,23 @@ export async function writeDurably(
     }
     await handle!.sync();
     await handle!.close();
-    await rename(beside, file);
+    await rename(beside, place);
   } catch (error) {
     await handle?.close();
     if (handle !== undefined) await unlink(beside).catch(() => undefined);
     throw error;
   }
-  await syncFolder(path.dirname(file));
+  await syncFolder(path.dirname(place));
+}
+
+/** Where the bytes of a file lie, or would. */
+async function placeOf(file: string): Promise<string> {
+  const place = await realpath(file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (place === undefined || (await stat(place)).isFile()) return place ?? file;
+  throw linattnError('ERR_FILE', `${file}: is not a regular file, and is not replaced`);
 }
 
 /** A rename is on the disk when its folder is. Where folders cannot be opened (Windows) the system sees to it. */

@@ -26,3 +26,20 @@ export interface SequenceState {
   logits: Tensor<'float32'> | undefined;
   checkpoints: Checkpoint[];
 }
+
+/**
+ * Checkpoints that are not the newest of any sequence, each with the sequences that have it. Not those that a snapshot or
+ * the cache holds too: their states would not become free.
+ */
+export function spareCheckpoints(sequences: Iterable<SequenceState>): [Checkpoint, SequenceState[]][] {
+  const sharers = new Map<Checkpoint, SequenceState[]>();
+  for (const sequence of sequences) {
+    if (sequence.checkpoints.length < 2) continue; // most of a thousand, where memory is short
+    for (const spare of sequence.checkpoints.slice(0, -1)) {
+      const others = sharers.get(spare);
+      if (others === undefined) sharers.set(spare, [sequence]);
+      else others.push(sequence);
+    }
+  }
+  return [...sharers].filter(([{ holders }, { length }]) => length === holders);
+}

@@ -7,7 +7,7 @@ import type { DeviceName } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 import { type HeldPages, PagePool } from './page-pool';
 import { SamplingTables } from './sampling-tables';
-import type { Checkpoint, SequenceState } from './sequence-state';
+import { type Checkpoint, type SequenceState, spareCheckpoints } from './sequence-state';
 import { StatePool } from './state-pool';
 import { checkpointsKept } from './state-slots';
 import type { StoreOptions } from './store-options';
@@ -83,16 +83,21 @@ export class SequenceStore {
 
   /** What takes `count` states; where too few are left, sequences keep one checkpoint each. */
   private takeStates<T>(count: number, take: () => T): T {
-    this.dropSpares(count);
-    return this.withRoom(take);
+    return this.withRoom(() => {
+      this.dropSpares(count);
+      return take();
+    });
   }
 
-  private readonly takeState = (): number => this.takeStates(1, () => this.states.take());
-
-  /** Drops checkpoints that are not the newest of their sequence until `count` states are free. */
+  /** Drops spare checkpoints until `count` states are free, or there are none. */
   private dropSpares(count: number): void {
-    for (const sequence of this.opened) {
-      while (sequence.checkpoints.length > 1 && this.states.vacant < count) this.dropOldest(sequence);
+    if (this.states.vacant >= count) return;
+    for (const [spare, sequences] of spareCheckpoints(this.opened)) {
+      if (this.states.vacant >= count) return;
+      for (const { checkpoints } of sequences) {
+        checkpoints.splice(checkpoints.indexOf(spare), 1);
+        this.release(spare);
+      }
     }
   }
 
@@ -202,7 +207,7 @@ export class SequenceStore {
     while (sequence.checkpoints.length >= checkpointsKept) this.dropOldest(sequence);
     this.dropSpares(1);
     while (this.states.vacant === 0 && sequence.checkpoints.length > 0) this.dropOldest(sequence);
-    const slot = this.takeState();
+    const slot = this.takeStates(1, () => this.states.take());
     this.states.copy(read, slot);
     const { length } = sequence;
     const pages = this.pagePools.map((pool, i) => pool.share(sequence.pages[i]!, length));
@@ -213,7 +218,7 @@ export class SequenceStore {
   /** A checkpoint whose state and pages are still to be written; `logits` becomes its own. ERR_OUT_OF_MEMORY */
   emptyCheckpoint(length: number, logits: Tensor<'float32'>): Checkpoint {
     this.checkLength(length);
-    const slot = this.takeState();
+    const slot = this.takeStates(1, () => this.states.take());
     const pages: HeldPages[] = [];
     try {
       for (const pool of this.pagePools) pages.push(this.withRoom(() => pool.allocate(length)));
@@ -253,7 +258,7 @@ export class SequenceStore {
     this.rewind(sequence, checkpoint);
   }
 
-  /** The sequence keeps its state, but not the checkpoint of it, nor the logits of the next token. */
+  /** The sequence keeps its state, but neither a checkpoint of it nor the logits of the next token. */
   dropNewest(sequence: SequenceState): void {
     sequence.logits = undefined;
     this.release(sequence.checkpoints.pop()!);
@@ -290,7 +295,6 @@ export class SequenceStore {
   dispose(): void {
     this.states.dispose(this.layout);
     for (const pool of this.pagePools) pool.dispose();
-    for (const tensor of [this.table, this.stopIds]) tensor.dispose();
-    this.sampling.dispose();
+    for (const one of [this.table, this.stopIds, this.sampling]) one.dispose();
   }
 }

@@ -14,7 +14,8 @@ import { type LinattnError, linattnError } from '../errors';
 import type { ByteSource } from './byte-source';
 
 const magic = Buffer.from('LINATTN\0', 'latin1');
-const version = 2;
+/** Stands in every saved state; only this one is read. */
+export const formatVersion = 2;
 const preludeBytes = magic.length + 8;
 const hashBytes = 32;
 const maxHeaderBytes = 2 ** 24;
@@ -45,7 +46,7 @@ export async function* framed(
   const json = Buffer.from(JSON.stringify(header));
   const prelude = Buffer.alloc(preludeBytes);
   magic.copy(prelude);
-  prelude.writeUInt32LE(version, magic.length);
+  prelude.writeUInt32LE(formatVersion, magic.length);
   prelude.writeUInt32LE(json.length, magic.length + 4);
   const hash = sha256(prelude, json);
   const head = Buffer.concat([prelude, json, hash]);
@@ -87,8 +88,11 @@ export class FramedReader {
     const prelude = Buffer.from(await this.take(preludeBytes));
     if (!prelude.subarray(0, magic.length).equals(magic)) throw this.corrupt('these bytes are no snapshot of linattn');
     const found = prelude.readUInt32LE(magic.length);
-    if (found !== version) {
-      throw linattnError('ERR_SNAPSHOT_VERSION', `${this.name}: version ${version} is read here, this is ${found}`);
+    if (found !== formatVersion) {
+      throw linattnError(
+        'ERR_SNAPSHOT_VERSION',
+        `${this.name}: version ${formatVersion} is read here, this is ${found}`,
+      );
     }
     const length = prelude.readUInt32LE(magic.length + 4);
     if (length > maxHeaderBytes) throw this.corrupt(`a header of ${length} bytes, at most ${maxHeaderBytes} are read`);

@@ -232,7 +232,8 @@ AddonEnvironment::Writing AddonEnvironment::writing_of(const Info& info) {
   if (recording_) throw Error("ERR_ARGUMENT", "write: a capture records no host memory");
   const auto view = info[2].As<Napi::TypedArray>();
   const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
-  if (offset + view.ByteLength() > entry.bytes()) throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
+  if (offset > entry.bytes() || view.ByteLength() > entry.bytes() - offset)
+    throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
   return {id, entry.device->queue, offset, view, memory_of(view)};
 }
 

@@ -1,5 +1,5 @@
 // The Redis store against a real server.
-import { RedisStore } from '../../lib/cache/redis-store';
+import { type RedisClient, RedisStore } from '../../lib/cache/redis-store';
 import { load } from '../../lib/generation/load';
 import { seeded } from '../support/arrays';
 import { reading } from '../support/cached-reading';
@@ -7,6 +7,19 @@ import { readGolden } from '../support/golden';
 import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
 
 const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+
+test('a client without the methods, and sizes that are none, are refused', () => {
+  const method = async () => null;
+  const methods = ['set', 'getBuffer', 'del', 'expire', 'hset', 'hget', 'hdel', 'hkeys'];
+  const client = Object.fromEntries(methods.map((name) => [name, method])) as unknown as RedisClient;
+  const refused = expect.objectContaining({ code: 'ERR_ARGUMENT' });
+  for (const wrong of [null, {}, { ...client, hget: undefined }])
+    expect(() => new RedisStore(wrong as never)).toThrow(refused);
+  for (const size of [0, -1, 1.5, Number.NaN]) {
+    expect(() => new RedisStore(client, { chunkBytes: size })).toThrow(refused);
+    expect(() => new RedisStore(client, { ttlSeconds: size })).toThrow(refused);
+  }
+});
 
 describeWithRedis('RedisStore', () => {
   let server: RedisServer;
@@ -56,6 +69,15 @@ describeWithRedis('RedisStore', () => {
     expect(await store.get('a')).toBeUndefined();
     expect([...(await store.keys())]).toEqual([]);
     expect(await client.keys(`${options.prefix}*`)).toEqual([]);
+  });
+
+  test('of two who write the same at once one stays, and leaves nothing of the other', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await Promise.all([store.set('a', bytes(4500, 1)), store.set('a', bytes(1500, 2))]);
+    expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(5);
+    expect(await store.get('a')).toEqual(bytes(4500, 1));
   });
 
   test('a time to live begins anew with each use', async () => {

@@ -1,5 +1,6 @@
 // The law of a store, for each of them, and what each of them adds.
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,6 +9,7 @@ import { DirectoryStore } from '../../lib/cache/directory-store';
 import { GuardedStore } from '../../lib/cache/guarded-store';
 import { MemoryStore } from '../../lib/cache/memory-store';
 import type { PrefixStore } from '../../lib/cache/prefix-store';
+import { formatVersion } from '../../lib/state/snapshot-format';
 
 let scratch: string;
 beforeAll(() => {
@@ -34,6 +36,12 @@ describe.each<[string, (maxBytes: number) => PrefixStore]>([
     expect([...(await store.keys())].sort()).toEqual(['a', 'b-2']);
     await store.delete('a');
     expect([...(await store.keys())]).toEqual(['b-2']);
+  });
+
+  test('refuses a budget that is no number', () => {
+    for (const maxBytes of [-1, Number.NaN, '5' as never]) {
+      expect(() => make(maxBytes)).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
+    }
   });
 
   test('gives up what was used least recently', async () => {
@@ -143,11 +151,69 @@ describe('GuardedStore', () => {
       expect(await source.take(taken)).toEqual(bytes(taken, fill));
     }
     expect(guarded.counts).toMatchObject({ storeReadBytes: 90, storeWrittenBytes: 90 });
-    // Another writing of it has blocks of other names; the state goes with all of them.
-    expect(await guarded.set(key, [bytes(40, 9), bytes(30, 8)])).toBe(true);
-    expect([...(await store.keys())]).toHaveLength(4);
     await guarded.delete(key, signal);
     expect([...(await store.keys())]).toEqual([]);
+  });
+
+  test('another writing of a state takes the place of the first, blocks of other names too', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+    await guarded.set('ab', [bytes(40, 1), bytes(30, 2)]);
+    expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true);
+    expect([...(await store.keys())].map((key) => key.split('-')[0]).sort()).toEqual(['a', 'a', 'ab', 'ab']);
+    const source = (await guarded.open('a', signal))!;
+    expect(await source.take(40)).toEqual(bytes(40, 9));
+    expect(await source.take(30)).toEqual(bytes(30, 8));
+    expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true); // the same once more
+    expect([...(await store.keys())]).toHaveLength(4);
+  });
+
+  test('of two that write a state at once one stays whole', async () => {
+    for (let round = 0; round < 25; round++) {
+      const kept = new MemoryStore();
+      let turns = round;
+      const inTurns = async <T>(work: () => Promise<T>): Promise<T> => {
+        const wait = (turns++ * 7) % 5;
+        for (let i = 0; i < wait; i++) await new Promise((resolve) => setImmediate(resolve));
+        return work();
+      };
+      const store: PrefixStore = {
+        get: (key) => inTurns(() => kept.get(key)),
+        set: (key, value) => inTurns(() => kept.set(key, value)),
+        delete: (key) => inTurns(() => kept.delete(key)),
+        keys: () => inTurns(() => kept.keys()),
+      };
+      const writing = (fill: number) =>
+        new GuardedStore(store, {}, () => {}).set(
+          'a',
+          [1, 2, 3].map((i) => bytes(40, fill + i)),
+        );
+      expect(await Promise.all([writing(10), writing(20)])).toEqual([true, true]);
+      const source = (await new GuardedStore(store, {}, () => {}).open('a', signal))!;
+      const [first] = await source.take(40);
+      expect(await source.take(40)).toEqual(bytes(40, first! + 1));
+      expect(await source.take(40)).toEqual(bytes(40, first! + 2));
+    }
+  });
+
+  test('a state whose reading from the device failed leaves no blocks', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    const lost = new Error('device lost');
+    async function* pieces(): AsyncGenerator<Uint8Array> {
+      for (const fill of [1, 2, 3]) yield bytes(40, fill);
+      throw lost;
+    }
+    await expect(guarded.set('a', pieces())).rejects.toBe(lost);
+    expect([...(await store.keys())]).toEqual([]);
+  });
+
+  test('states in another format have other keys', () => {
+    const kind = JSON.stringify({ format: formatVersion, model: 'a' });
+    const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
+    const key = new GuardedStore(new MemoryStore(), { model: 'a' }, () => {}).keyOf(tokens);
+    expect(key.startsWith(`${mark}-50-`)).toBe(true);
   });
 
   test('a state that lost its first value leaves none of the others', async () => {

@@ -1,6 +1,6 @@
 // linattn serve as a process: dist/cli/main.js (npm run build) with a tiny model.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { call } from '../support/cli';
@@ -39,6 +39,19 @@ const ask = (url: string, max_tokens: number, key = '') =>
       model: 'tiny',
     }),
   });
+
+test('the folder for states is made, or the server does not start', async () => {
+  const scratch = mkdtempSync(join(tmpdir(), 'linattn-serve-'));
+  const folder = join(scratch, 'a', 'b');
+  await serve(['--state-folder', folder]);
+  expect(existsSync(folder)).toBe(true);
+  child.kill('SIGKILL');
+  writeFileSync(join(scratch, 'file'), '');
+  const ran = await call(['serve', '--port', '0', '--model', model, '--state-folder', join(scratch, 'file', 'b')]);
+  expect(ran.outcome).toEqual({ exitCode: 1 });
+  expect(ran.err).toMatch(/--state-folder: ENOTDIR.*\(ERR_FILE\)/);
+  rmSync(scratch, { recursive: true });
+});
 
 test('SIGTERM lets what runs end, then the signal ends the process', async () => {
   const url = await serve(['--model-name', 'tiny']);

@@ -70,6 +70,33 @@ test('with room again a session goes back to the prompt before the last', async 
   expect(await session.prefill({ tokens: other })).toMatchObject({ cachedTokens: prompts[0]!.length });
 });
 
+test('a checkpoint that a snapshot holds too is not given up: its state would not become free', async () => {
+  const [first, second, third] = prompts.map(() => model.createSession());
+  await first!.prefill({ tokens: prompts[0]! });
+  const snapshot = await first!.snapshot();
+  await first!.prefill({ append: more[0]! });
+  await second!.prefill({ tokens: prompts[1]! });
+  await second!.prefill({ append: more[1]! });
+  while (states.vacant > 0) states.take();
+  await third!.prefill({ tokens: prompts[2]! });
+  const back = (prompt: Int32Array) => ({ tokens: Int32Array.of(...prompt, 7, 8, 9) });
+  expect(await first!.prefill(back(prompts[0]!))).toMatchObject({ cachedTokens: prompts[0]!.length });
+  expect(await second!.prefill(back(prompts[1]!))).toMatchObject({ cachedTokens: 0 });
+  snapshot.dispose();
+});
+
+test('a checkpoint that forks share is given up by all of them', async () => {
+  const first = model.createSession();
+  await first.prefill({ tokens: prompts[0]! });
+  const fork = await first.fork();
+  await first.prefill({ append: more[0]! });
+  await fork.prefill({ append: more[1]! });
+  const third = model.createSession();
+  while (states.vacant > 0) states.take();
+  await third.prefill({ tokens: prompts[2]! });
+  expect(await third.generate(greedy).result).toMatchObject({ usage: { completionTokens: 9 } });
+});
+
 test('states that are being read are counted as snapshots, and a session that finds no room leaves none behind', async () => {
   const session = model.createSession();
   await session.prefill({ tokens: prompts[0]! });

@@ -180,6 +180,8 @@ test.each<[string, LoadOptions, string]>([
   ['maxSequences', { maxSequences: 0 }, 'ERR_ARGUMENT'],
   ['maxSequences', { maxSequences: 1e9 }, 'ERR_ARGUMENT'],
   ['stepTokens', { scheduling: { stepTokens: 100 } }, 'ERR_ARGUMENT'],
+  ['stepTokens', { scheduling: { stepTokens: '512' as never } }, 'ERR_ARGUMENT'],
+  ['scheduling', { scheduling: 5 as never }, 'ERR_ARGUMENT'],
   ['targetStepMs', { scheduling: { targetStepMs: 0 } }, 'ERR_ARGUMENT'],
   ['maxQueued', { scheduling: { maxQueued: -1 } }, 'ERR_ARGUMENT'],
   ['model', { model: 5 as never }, 'ERR_ARGUMENT'],

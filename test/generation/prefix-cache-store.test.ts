@@ -21,6 +21,50 @@ async function savedTo(store: MemoryStore): Promise<void> {
   await model.dispose(); // waits for the store
 }
 
+const gone = (bytes: Uint8Array): Uint8Array => {
+  const copy = bytes.slice();
+  structuredClone(copy.buffer, { transfer: [copy.buffer] });
+  return copy;
+};
+
+test('a value whose memory has gone to another thread is a miss', async () => {
+  class Transferring extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      const value = await super.get(key);
+      return value && gone(value);
+    }
+  }
+  const store = new Transferring();
+  await savedTo(store);
+  const model = await load({ ...small, prefixCache: { store } });
+  expect((await reading(model, text)).cached).toBe(0);
+  await model.dispose();
+});
+
+test.each<[string, (bytes: Uint8Array) => void]>([
+  ['use its memory again', (bytes) => bytes.fill(0)],
+  [
+    'send its memory to another thread',
+    (bytes) => structuredClone(bytes.buffer, { transfer: [bytes.buffer as ArrayBuffer] }),
+  ],
+])('a store may %s once it has answered', async (_, spoil) => {
+  class Reusing extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      const value = (await super.get(key))?.slice();
+      if (value !== undefined) setImmediate(() => spoil(value));
+      return value;
+    }
+  }
+  const store = new Reusing();
+  await savedTo(store);
+  const plain = await load(small);
+  const { logits } = await reading(plain, text);
+  await plain.dispose();
+  const model = await load({ ...small, prefixCache: { store } });
+  expect(await reading(model, text)).toEqual({ cached: 300, logits });
+  await model.dispose();
+});
+
 test('another load of the model goes on from it; a spoilt or foreign state is dropped', async () => {
   const store = new MemoryStore();
   await savedTo(store);

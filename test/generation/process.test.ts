@@ -11,3 +11,7 @@ test('a script that disposes nothing stays until its generation has ended, and e
 test('ten workers terminated in mid-prefill leave no tensor, no command and no byte', async () => {
   await terminateWorkers(10);
 });
+
+test('twenty workers terminated while they call the addon end quietly', async () => {
+  expect((await runProgram('terminate-at-work', [20, 'calls'])).printed).toEqual({ rounds: 20 });
+});

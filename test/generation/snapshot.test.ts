@@ -217,7 +217,12 @@ describe.each(names)('%s', (name) => {
     const fails = (work: Promise<unknown>, code: string) => expect(work).rejects.toMatchObject({ code });
     await fails(model.loadSnapshot(path.join(scratch, 'absent')), 'ERR_FILE');
     await fails(model.loadSnapshot(scratch), 'ERR_FILE');
-    await fails(model.loadSnapshot(7 as never), 'ERR_ARGUMENT');
+    for (const source of [7, null, '', 'a\0b', [...(await saved())]]) {
+      const error = await model.loadSnapshot(source as never).catch((reason: Error) => reason);
+      expect(error).toMatchObject({ code: 'ERR_ARGUMENT' });
+      expect((error as Error).message.length).toBeLessThan(100);
+    }
+    for (const file of ['', 'a\0b', 7]) await fails(snapshot.save(file as never), 'ERR_ARGUMENT');
     await fails(snapshot.serialize({ stateDtype: 'float16' as never }), 'ERR_ARGUMENT');
     await fails(snapshot.serialize({ tokens: 'none' as never }), 'ERR_ARGUMENT');
     await fails(snapshot.save(path.join(scratch, 'no', 'folder')), 'ERR_FILE');

@@ -22,3 +22,4 @@ export CUDA_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error HF_HU
 "$venv/bin/python" "$here/scripts/sampling.py" "$here/sampling"
 "$venv/bin/python" "$here/scripts/mechanisms.py" "$here/mechanisms"
 "$venv/bin/python" "$here/scripts/routers.py" "$here/mechanisms"
+"$venv/bin/python" "$here/scripts/relative-bias.py" "$here/mechanisms"

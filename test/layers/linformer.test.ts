@@ -258,4 +258,30 @@ describe('BlockCausalLinformer', () => {
       expect.objectContaining({ code: 'ERR_SHAPE' }),
     );
   });
+
+  test('refuses tokens that do not fit before any of them is read, and sizes that are none', () => {
+    const zeros = (...shape: number[]) => float32(nd(shape));
+    using sequence = fresh();
+    const call = { q: zeros(T, H, D), k: zeros(T, H, D), v: zeros(T, H, D) };
+    for (const change of [
+      { k: zeros(T + 1, H, D), v: zeros(T + 1, H, D) },
+      { k: zeros(9, H, D) },
+      { v: zeros(T, H, D + 8) },
+      { q: zeros(T, D) },
+    ]) {
+      expect(() => layer.forward({ ...call, ...change }, sequence)).toThrow(
+        expect.objectContaining({ code: 'ERR_SHAPE' }),
+      );
+    }
+    expect(sequence.length).toBe(0);
+    const other = new BlockCausalLinformer({ keyProjection: float32(nd([E.shape[0]! * 2, 1, E.shape[2]!])) });
+    expect(() => other.forward(call, sequence)).toThrow(
+      expect.objectContaining({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/must be one of \[B, kB\]/) }),
+    );
+    for (const change of [{ capacity: 0 }, { capacity: 1.5 }, { heads: 0 }, { width: Number.NaN }]) {
+      expect(() => layer.createSequence({ capacity: T, heads: H, width: D, ...change })).toThrow(
+        expect.objectContaining({ code: 'ERR_ARGUMENT' }),
+      );
+    }
+  });
 });

@@ -1,4 +1,5 @@
 // The window and linear hybrid of LoLCATs against its quadratic form in float64, and its laws.
+import type { Hidden } from '../../lib/layers/layer';
 import {
   WindowedLinearAttention,
   type WindowedLinearAttentionOptions,
@@ -7,6 +8,7 @@ import {
 import { FavorProjection } from '../../lib/ops/favor-projection';
 import { type FeatureMapOptions, featureMapReference } from '../../lib/ops/feature-map';
 import { type NdArray, nd } from '../../lib/ops/reference';
+import type { Tensor } from '../../lib/tensor/tensor';
 import { readNd, relativeError, rounded, seeded, tensorOf, ulp } from '../support/arrays';
 import { rowsOf } from '../support/close';
 import { expectSameTensors } from '../support/device';
@@ -30,6 +32,9 @@ const keys = (change: (value: number, i: number) => number): Tokens => ({
 /** Near one direction, of growing size. */
 const correlated = keys((x, i) => (0.1 * x + Math.sin(i % D)) * (1 + i / plain.k.data.length));
 const large = keys((x) => 12 * x);
+const distances = 9;
+const biases = rounded(random.normal([Hq, distances], 1.5), 'float32');
+const relativeBias = tensorOf(biases, 'float32') as Tensor<'float32'>;
 
 /** The first tokens: what the oracle, whose time is quadratic, is asked for. */
 const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf(k, 0, 80), v: rowsOf(v, 0, 80) });
@@ -37,7 +42,7 @@ const short = ({ q, k, v }: Tokens): Tokens => ({ q: rowsOf(q, 0, 80), k: rowsOf
 /** The masks and sums of lolcats' hybrid_attention_quadratic; `round` of every step makes it plain float32. */
 function quadratic(
   { q, k, v }: Tokens,
-  { window, affine = false, featureMap }: WindowedLinearAttentionOptions,
+  { window, sinkTokens = 0, affine = false, featureMap, relativeBias }: WindowedLinearAttentionOptions,
   round: (value: number) => number = (value) => value,
 ): NdArray {
   const features = (x: NdArray): NdArray => {
@@ -58,17 +63,19 @@ function quadratic(
       const other = (j: number): number => j * Hkv + Math.floor((h * Hkv) / Hq);
       const gamma = round(1 / (1 + Math.exp(-windowFactors[h]!)));
       const first = Math.max(0, i - window + 1);
-      const scores = Array.from({ length: i + 1 - first }, (_, n) =>
-        round(product(q, k, own, other(first + n), D) * D ** -0.5),
+      const bias = (apart: number): number =>
+        relativeBias === undefined ? 0 : biases.data[h * distances + Math.min(apart, distances - 1)]!;
+      const isNear = (j: number): boolean => j >= first || j < sinkTokens;
+      const scores = Array.from({ length: i + 1 }, (_, j) =>
+        isNear(j) ? round(round(product(q, k, own, other(j), D) * D ** -0.5) + bias(i - j)) : Number.NEGATIVE_INFINITY,
       );
       const top = Math.max(...scores);
       let total = 0;
       const row = out.data.subarray(own * D, (own + 1) * D);
       for (let j = 0; j <= i; j++) {
-        const weight =
-          j >= first
-            ? round(gamma * round(Math.exp(scores[j - first]! - top)))
-            : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
+        const weight = isNear(j)
+          ? round(gamma * round(Math.exp(scores[j]! - top)))
+          : round((affine ? 1 - gamma : 1) * product(a, b, own, other(j), F));
         total = round(total + weight);
         for (let c = 0; c < D; c++) row[c] = round(row[c]! + round(weight * v.data[other(j) * D + c]!));
       }
@@ -101,6 +108,9 @@ describe.each<[string, Omit<WindowedLinearAttentionOptions, 'windowFactors'>]>([
   ['Hedgehog, a window of 64', { window: 64, featureMap: { name: 'hedgehogSplit', floor: 1e-12 } }],
   ['affine factors, a window of 7', { window: 7, affine: true, featureMap: { name: 'hedgehogSplit' } }],
   ['elu + 1, a window of 1', { window: 1, featureMap: { name: 'elu1' } }],
+  ['a learned bias, a window of 12', { window: 12, featureMap: { name: 'hedgehogSplit' }, relativeBias }],
+  ['sinks, a window of 12', { window: 12, sinkTokens: 5, featureMap: { name: 'hedgehogSplit' } }],
+  ['many sinks and a bias', { window: 6, sinkTokens: 70, featureMap: { name: 'elu1' }, relativeBias }],
   ['a window beyond the text is softmax', { window: 1000, featureMap: { name: 'elu1' } }],
 ])('%s', (_, sizes) => {
   const options = { ...sizes, windowFactors };
@@ -177,7 +187,10 @@ describe('of a window of 20', () => {
 
 test.each([
   ['a window of 0', { window: 0 }, 'ERR_ARGUMENT', /window must be 1 or more, got 0/],
-  ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got 0/],
+  ['half a sink', { sinkTokens: 0.5 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0 to 1048576, got 0.5/],
+  ['sinks without end', { sinkTokens: 2 ** 31 }, 'ERR_ARGUMENT', /sinkTokens must be a whole number from 0 to/],
+  ['no factors', { windowFactors: [] }, 'ERR_ARGUMENT', /a number for each query head, got \[\]/],
+  ['a factor that is no number', { windowFactors: [0, Number.NaN] }, 'ERR_ARGUMENT', /got \[0, NaN\]/],
   [
     'FAVOR+',
     { featureMap: { name: 'favor', projection: FavorProjection.draw({ directions: 8, width: D, seed: 0 }) } },
@@ -191,10 +204,52 @@ test.each([
   );
 });
 
-test('refuses queries of other heads', () => {
-  const layer = new WindowedLinearAttention({ window: 8, featureMap: { name: 'elu1' }, windowFactors: [0, 0] });
+test('refuses tokens that do not fit, before any of them is read', async () => {
+  const layer = new WindowedLinearAttention({ window: 8, featureMap: { name: 'elu1' }, windowFactors });
   using sequence = layer.createSequence({ heads: Hkv, width: D });
-  expect(() => run(layer, plain, sequence)).toThrow(
-    expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/each of 2 windowFactors, got 4/) }),
+  const zeros = (...shape: number[]) => tensorOf(nd(shape), 'float32') as Hidden;
+  const refused = (change: Partial<Record<'q' | 'k' | 'v', Hidden>>, message: RegExp) => {
+    const call = { q: zeros(T, Hq, D), k: zeros(T, Hkv, D), v: zeros(T, Hkv, D), ...change };
+    expect(() => layer.forward(call, sequence)).toThrow(
+      expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(message) }),
+    );
+  };
+  refused({ q: zeros(T, 2, D) }, /each of 4 windowFactors, got 2/);
+  refused({ q: zeros(T, Hq) }, /q must be \[T, H, D\] = \[300, 4, 16\], got \[300, 4\]/);
+  refused({ k: zeros(T + 1, Hkv, D) }, /k must be \[T, H, D\] = \[300, 2, 16\], got \[301, 2, 16\]/);
+  refused({ k: zeros(T - 5, Hkv, D), v: zeros(T - 5, Hkv, D) }, /k must be/);
+  refused({ v: zeros(T, Hkv, D + 8) }, /v must be/);
+  refused({ k: zeros(T, 1, D), v: zeros(T, 1, D) }, /k must be/);
+  expect(sequence.length).toBe(0);
+  using fresh = layer.createSequence({ heads: Hkv, width: D });
+  await expectSameTensors(tensorsOf(sequence), tensorsOf(fresh), 0);
+});
+
+test('refuses a sequence of another window, and sizes that are none', () => {
+  const sized = (window: number) =>
+    new WindowedLinearAttention({ window, featureMap: { name: 'elu1' }, windowFactors });
+  using sequence = sized(16).createSequence({ heads: Hkv, width: D });
+  const code = 'ERR_ARGUMENT';
+  expect(() => run(sized(8), plain, sequence)).toThrow(
+    expect.objectContaining({
+      code,
+      message: expect.stringMatching(/a window of 8 and 0 sinks, got one of a window of 16 and 0 sinks/),
+    }),
   );
+  const sinking = new WindowedLinearAttention({
+    window: 16,
+    sinkTokens: 4,
+    featureMap: { name: 'elu1' },
+    windowFactors,
+  });
+  expect(() => run(sinking, plain, sequence)).toThrow(
+    expect.objectContaining({
+      code,
+      message: expect.stringMatching(/16 and 4 sinks, got one of a window of 16 and 0 sinks/),
+    }),
+  );
+  for (const heads of [0, 1.5, 2 ** 31, Number.NaN]) {
+    expect(() => sized(8).createSequence({ heads, width: D })).toThrow(expect.objectContaining({ code }));
+  }
+  expect(() => sized(2 ** 31).createSequence({ heads: 1, width: D })).toThrow(expect.objectContaining({ code }));
 });

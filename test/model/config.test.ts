@@ -57,8 +57,35 @@ describe.each([
   });
 });
 
+/** Numbers of a config, in nested objects too, that say how many parts a model has. */
+const countsOf = (fields: JsonObject, path: string[] = []): string[][] =>
+  Object.entries(fields).flatMap(([name, value]) => {
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return countsOf(value as JsonObject, [...path, name]);
+    return /^num_(hidden_layers|.*heads|.*experts)$|_n_heads$/.test(name) && value !== null ? [[...path, name]] : [];
+  });
+
+function changed(fields: JsonObject, path: readonly string[], value: unknown): JsonObject {
+  const [name, ...rest] = path as [string, ...string[]];
+  return { ...fields, [name]: rest.length === 0 ? value : changed(fields[name] as JsonObject, rest, value) };
+}
+
+test.each(['gsa/plain', 'kda/plain', 'minimax/plain', 'qwen3_5/tied', 'qwen3_next/experts', 'xlstm/fused'])(
+  'a billion parts are refused before there is an object for each of them: %s',
+  (name) => {
+    const paths = countsOf(golden(name));
+    expect(paths.length).toBeGreaterThan(1);
+    for (const path of paths) {
+      expect(refusal(changed(golden(name), path, 1e9))).toMatchObject({
+        code: 'ERR_MODEL_UNSUPPORTED',
+        message: expect.stringContaining(path.at(-1)!),
+      });
+    }
+  },
+);
+
 test.each<[string, JsonObject, RegExp]>([
-  ['qwen3_5/tied', { num_hidden_layers: 0 }, /num_hidden_layers must be a whole number > 0, got 0/],
+  ['qwen3_5/tied', { num_hidden_layers: 0 }, /num_hidden_layers must be a whole number from 1 to 4096, got 0/],
   ['qwen3_5/tied', { layer_types: ['linear_attention'] }, /layer_types must be 4 of/],
   ['qwen3_5/tied', { num_key_value_heads: 3 }, /num_key_value_heads must be a divisor of num_attention_heads = 4/],
   ['qwen3_5/tied', { linear_num_value_heads: 6 }, /linear_num_value_heads must be a multiple/],

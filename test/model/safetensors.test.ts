@@ -65,6 +65,13 @@ describe('refuses', () => {
     const reading = readSafetensors(path.join(folder, 'missing'));
     await expect(reading).rejects.toMatchObject({ code: 'ERR_FILE', message: expect.stringContaining('missing') });
   });
+
+  test('a folder', async () => {
+    await expect(readSafetensors(folder)).rejects.toMatchObject({
+      code: 'ERR_FILE',
+      message: expect.stringContaining(folder),
+    });
+  });
 });
 
 describe('a sharded checkpoint', () => {

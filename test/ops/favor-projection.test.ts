@@ -57,6 +57,7 @@ describe('a draw', () => {
 
   test.each([
     ['no directions', { directions: 0 }, 'ERR_ARGUMENT', /directions must be a whole number from 1, got 0/],
+    ['directions without end', { directions: 2 ** 40 }, 'ERR_ARGUMENT', /directions x width must be at most/],
     ['no width', { width: 1.5 }, 'ERR_ARGUMENT', /width must be a whole number from 1, got 1.5/],
     ['another seed', { seed: -1 }, 'ERR_ARGUMENT', /seed must be a whole number from 0/],
     ['other norms', { norms: 'unit' }, 'ERR_ARGUMENT', /norms must be gaussian or constant, got 'unit'/],

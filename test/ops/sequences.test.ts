@@ -52,6 +52,14 @@ test.each([
 });
 
 describe('sequences', () => {
+  test('divides tokens into any number of sequences, as long as int32 counts the tokens', () => {
+    using many = sequences(Array.from({ length: 300_000 }, () => 2));
+    expect(many).toMatchObject({ rows: 300_000, tokens: 600_000, maxTokens: 2, singleRows: 0 });
+    expect(() => sequences([2 ** 30, 2 ** 30])).toThrow(
+      expect.objectContaining({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/a sum below 2147483648/) }),
+    );
+  });
+
   test('gives every sequence the slot of its number, at position 0', async () => {
     using packed = sequences([2, 1]);
     expect(packed).toMatchObject({ rows: 2, tokens: 3, maxTokens: 2, singleRows: 0 });

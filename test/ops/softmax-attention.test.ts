@@ -14,6 +14,7 @@ import { PagedCache, type Prompt, promptOf, type Shape, slice } from '../support
 
 const base: Shape = { heads: 2, kvHeads: 1, width: 16, pageTokens: 16, tablePages: 40 };
 const bfloat16: Shape = { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' };
+const float16: Shape = { ...base, dtype: 'float16', cacheDtype: 'float16' };
 // Lengths of the sequences, and where each is cut into slices.
 const cases: [string, Shape, number[], number[]][] = [
   ['one token', base, [1], []],
@@ -37,6 +38,51 @@ const cases: [string, Shape, number[], number[]][] = [
   ['sinks', { ...base, heads: 6, kvHeads: 2, sinks: true }, [70, 3], [64]],
   ['ALiBi', { ...base, heads: 6, kvHeads: 2, alibi: true }, [300], [256]],
   ['all at once', { ...base, heads: 6, kvHeads: 3, sinks: true, alibi: true, window: 100 }, [300, 20], [256]],
+  ['a learned bias by distance', { ...base, heads: 6, kvHeads: 2, biasDistances: 40 }, [300, 7], [256, 290]],
+  ['a bias of one distance', { ...base, heads: 3, biasDistances: 1 }, [20], [18]],
+  ['a bias of more distances than tokens', { ...base, width: 8, biasDistances: 1000 }, [270], [200, 255]],
+  [
+    'a bias in a window, with sinks and ALiBi',
+    { ...base, heads: 6, kvHeads: 3, window: 100, biasDistances: 64, sinks: true, alibi: true },
+    [300, 20],
+    [256],
+  ],
+  ['bfloat16, a bias', { ...bfloat16, heads: 8, kvHeads: 2, width: 64, biasDistances: 90 }, [200, 70, 12], [130, 199]],
+  ['float16, width 128, a bias', { ...float16, heads: 4, width: 128, biasDistances: 30 }, [140], [65, 139]],
+  [
+    'bfloat16, width 256, a bias in a window',
+    { ...bfloat16, heads: 4, width: 256, pageTokens: 64, tablePages: 6, window: 100, biasDistances: 100 },
+    [230, 47],
+    [150, 229],
+  ],
+  ['sink tokens', { ...base, window: 20, sinkTokens: 4, tablePages: 9 }, [130, 22], [60, 61, 62, 129]],
+  ['sink tokens in many pages', { ...base, window: 9, sinkTokens: 70, tablePages: 13 }, [230], [80, 150, 229]],
+  ['more sink tokens than spans', { ...base, width: 8, window: 40, sinkTokens: 290, tablePages: 60 }, [700], [690]],
+  ['sink tokens, pages of 1', { ...base, pageTokens: 1, window: 5, sinkTokens: 3, tablePages: 30 }, [60], [20, 40]],
+  [
+    'sink tokens, learned sinks, a bias and ALiBi',
+    { ...base, heads: 6, kvHeads: 3, window: 33, sinkTokens: 10, biasDistances: 64, sinks: true, alibi: true },
+    [150, 20],
+    [140],
+  ],
+  [
+    'bfloat16, sink tokens in a ring',
+    { ...bfloat16, heads: 8, kvHeads: 2, width: 64, window: 70, sinkTokens: 4, tablePages: 14 },
+    [330, 47],
+    [100, 200, 300, 301, 302, 329],
+  ],
+  [
+    'bfloat16, width 256, 150 sink tokens',
+    { ...bfloat16, heads: 4, width: 256, pageTokens: 64, tablePages: 7, window: 30, sinkTokens: 150 },
+    [330],
+    [170, 320, 329],
+  ],
+  [
+    'float16, width 128, sink tokens and a bias',
+    { ...float16, heads: 4, width: 128, window: 100, sinkTokens: 80, biasDistances: 30 },
+    [250],
+    [240, 249],
+  ],
   ['a bfloat16 cache', { ...base, cacheDtype: 'bfloat16' }, [300], [256]],
   ['a float16 cache', { ...base, cacheDtype: 'float16' }, [300], [256]],
   ['bfloat16', { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' }, [300], [256]],
@@ -160,6 +206,8 @@ describe.each<[string, Shape]>([
   ['a bfloat16 cache', { heads: 3, kvHeads: 1, width: 32, pageTokens: 64, tablePages: 6, cacheDtype: 'bfloat16' }],
   ['a window', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 48, window: 70 }],
   ['sinks and ALiBi', { heads: 5, kvHeads: 1, width: 8, pageTokens: 32, tablePages: 12, sinks: true, alibi: true }],
+  ['a learned bias', { heads: 4, kvHeads: 2, width: 16, pageTokens: 16, tablePages: 24, biasDistances: 200 }],
+  ['sink tokens', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 52, window: 50, sinkTokens: 20 }],
 ])('with %s', (_, shape) => {
   const prompt = promptOf(shape, 380, 1);
   test('any slicing gives the same bits', async () => {
@@ -290,7 +338,30 @@ describe('refuses', () => {
       'ERR_DTYPE',
       /alibi/,
     ],
+    ['a bias of other heads', () => ({ relativeBias: zeros([3, 5]) as Tensor<'float32'> }), 'ERR_SHAPE', /= \[4, 5\]/],
+    ['a bias of one axis', () => ({ relativeBias: zeros([4]) as Tensor<'float32'> }), 'ERR_SHAPE', /must be \[Hq, R\]/],
+    ['a bias of no distance', () => ({ relativeBias: zeros([4, 0]) as Tensor<'float32'> }), 'ERR_ARGUMENT', /distance/],
+    [
+      'a bias in half',
+      () => ({ relativeBias: zeros([4, 5], 'float16') as Tensor as Tensor<'float32'> }),
+      'ERR_DTYPE',
+      /relativeBias must be float32/,
+    ],
     ['a scale that is not finite', () => ({ scale: Number.NaN }), 'ERR_ARGUMENT', /scale must be a finite number/],
+    [
+      'sink tokens without a window',
+      () => ({ sinkTokens: 2 }),
+      'ERR_ARGUMENT',
+      /0 without a window, got 2 with window 0/,
+    ],
+    ['half a sink token', () => ({ window: 2, sinkTokens: 0.5 }), 'ERR_ARGUMENT', /sinkTokens must be .*, got 0.5/],
+    ['sink tokens that fill the table', () => ({ window: 1, sinkTokens: 5 }), 'ERR_ARGUMENT', /the 3 pages .*, got 3/],
+    [
+      'positions in the cache',
+      () => ({ window: 2, sinkTokens: 1, cachePositions: true }) as Change,
+      'ERR_UNSUPPORTED',
+      /take a second query for the sinks/,
+    ],
     ['half a window', () => ({ window: 1.5 }), 'ERR_ARGUMENT', /window must be a whole number from 0, got 1.5/],
   ])('%s', (_, change, code, message) => {
     expect(softmaxAttention(good()).out.shape).toEqual([4, 4, 8]);
@@ -333,6 +404,17 @@ describe('refuses', () => {
     input.pageTable.write(Int32Array.of(page), 4);
   }
 
+  test('sink tokens whose page is gone', async () => {
+    const input = { ...good(), window: 1, sinkTokens: 1 };
+    sixth(input, 4);
+    expect((await softmaxAttention(input).out.read()).length).toBe(4 * 4 * 8);
+    input.pageTable.write(Int32Array.of(-1), 3);
+    const error = await softmaxAttention(input)
+      .out.read()
+      .catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/pageTable\[/) });
+  });
+
   test('but not a missing page that the window has left behind', async () => {
     const input = { ...good(), window: 2 };
     sixth(input, 4);
@@ -351,4 +433,7 @@ test('cost counts scores, and the visible cache once', () => {
   const windowed = softmaxAttentionCost({ ...sizes, window: 3 }, each);
   expect(windowed.flops).toBe(4 * (3 + 3) * (4 * 8 + 25));
   expect(windowed.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (4 + 2) * 2));
+  const sunk = softmaxAttentionCost({ ...sizes, window: 3, sinkTokens: 4 }, each);
+  expect(sunk.flops).toBe(4 * (7 + 7) * (4 * 8 + 25));
+  expect(sunk.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (8 + 2) * 2));
 });

@@ -1,6 +1,8 @@
 // What the server refuses, and how it says so.
 import { rmSync } from 'node:fs';
 import { request } from 'node:http';
+import { connect } from 'node:net';
+import { text as textOf } from 'node:stream/consumers';
 import type { ServerOptions } from '../../lib/server/options';
 import { type Served, serve, until } from '../support/server';
 import { tinyModelFolder } from '../support/tiny-model';
@@ -139,6 +141,34 @@ test('a foreign name for this machine is refused where there is no key', async (
     });
   expect(await status('evil.example')).toBe(403);
   expect(await status('localhost:8080')).toBe(200);
+});
+
+test('a foreign page is refused where there is no key, the page of the server is not', async () => {
+  const { url } = await served();
+  const open = (origin: string, key?: string) =>
+    fetch(`${url}/v1/sessions`, {
+      method: 'POST',
+      headers: { origin, ...(key && { authorization: `Bearer ${key}` }) },
+    });
+  for (const origin of ['http://evil.example', 'http://127.0.0.1:1', 'null']) {
+    expect(await errorOf(await open(origin))).toMatchObject({ status: 403, code: 'forbidden_origin' });
+  }
+  expect((await open(url)).status).toBe(200);
+});
+
+test('what is no request is answered in the same form', async () => {
+  const { url } = await served();
+  const { port } = new URL(url);
+  const answer = async (text: string) => {
+    const socket = connect(Number(port), '127.0.0.1');
+    socket.write(text);
+    const [head, body] = (await textOf(socket)).split('\r\n\r\n');
+    return { status: Number(head!.split(' ')[1]), ...JSON.parse(body!) };
+  };
+  const type = 'invalid_request_error';
+  expect(await answer('FOO BAR\r\n\r\n')).toMatchObject({ status: 400, error: { type, code: 'malformed_request' } });
+  const long = `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`;
+  expect(await answer(long)).toMatchObject({ status: 431, error: { type, code: 'headers_too_large' } });
 });
 
 test('the line is first in, first out, and has an end', async () => {

@@ -18,8 +18,11 @@ export interface Shape {
   readonly pageTokens: number;
   readonly tablePages: number;
   readonly window?: number;
+  readonly sinkTokens?: number;
   readonly sinks?: boolean;
   readonly alibi?: boolean;
+  /** Distances of a learned bias. */
+  readonly biasDistances?: number;
   readonly dtype?: 'float32' | 'bfloat16' | 'float16';
   readonly cacheDtype?: 'float32' | 'bfloat16' | 'float16';
 }
@@ -54,6 +57,7 @@ export class PagedCache {
   readonly expectedPages: NdArray;
   readonly sinks: NdArray | undefined;
   readonly alibiSlopes: NdArray | undefined;
+  readonly relativeBias: NdArray | undefined;
 
   constructor(
     readonly shape: Shape,
@@ -87,6 +91,8 @@ export class PagedCache {
           Array.from({ length: heads }, (_, h) => Math.fround(0.03 * (h + 1))),
         )
       : undefined;
+    const { biasDistances } = shape;
+    this.relativeBias = biasDistances ? rounded(seeded(7).normal([heads, biasDistances], 1), 'float32') : undefined;
   }
   readonly written: Promise<void>;
 
@@ -108,7 +114,7 @@ export class PagedCache {
   }
 
   input(pieces: readonly Piece[]): SoftmaxAttentionInput<DType> {
-    const { dtype = 'float32', width, window = 0, tablePages } = this.shape;
+    const { dtype = 'float32', width, window = 0, sinkTokens = 0, tablePages } = this.shape;
     const { q, k, v } = this.packed(pieces);
     const float32 = (array: NdArray | undefined) => array && tensorOf(array, 'float32');
     return {
@@ -127,22 +133,25 @@ export class PagedCache {
       ),
       scale: width ** -0.5,
       window,
+      sinkTokens,
       sinks: float32(this.sinks),
       alibiSlopes: float32(this.alibiSlopes),
+      relativeBias: float32(this.relativeBias),
       rowStatistics: true,
     };
   }
 
   /** What `attend` must return; updates expectedPages. With Float32Array: as a plain float32 formula has it. */
   expected(pieces: readonly Piece[], numbers: Float64ArrayConstructor | Float32ArrayConstructor = Float64Array) {
-    const { width, window = 0, cacheDtype = 'float32' } = this.shape;
+    const { width, window = 0, sinkTokens = 0, cacheDtype = 'float32' } = this.shape;
     const offsets = [0];
     for (const { prompt } of pieces) offsets.push(offsets.at(-1)! + prompt.q.shape[0]!);
+    const { expectedPages: pages, sinks, alibiSlopes, relativeBias } = this;
     return softmaxAttentionReference(
-      { ...this.packed(pieces), pages: this.expectedPages, sinks: this.sinks, alibiSlopes: this.alibiSlopes },
+      { ...this.packed(pieces), pages, sinks, alibiSlopes, relativeBias },
       { offsets, positions: pieces.map(({ position }) => position) },
       { pageTable: this.pageTable, tableRows: pieces.map(({ row }) => row) },
-      { scale: width ** -0.5, window, store: rounding(cacheDtype), numbers },
+      { scale: width ** -0.5, window, sinkTokens, store: rounding(cacheDtype), numbers },
     );
   }
 }

@@ -23,6 +23,16 @@ test('a service that disposes nothing does not fill the memory: V8 is told what 
   expect(most).toBeLessThan(made / 4);
 });
 
+test('nothing is written beyond a tensor, at any offset', async () => {
+  const x = Tensor.zeros({ dtype: 'float32', shape: [4], device: 'cpu' });
+  const refused = expect.objectContaining({ code: 'ERR_SHAPE' });
+  for (const offset of [-1, 4, 2 ** 50, -(2 ** 50)]) {
+    expect(() => x.write(Float32Array.of(1), offset)).toThrow(refused);
+    await expect(x.writeHeld(new Uint8Array(4), offset * 4)).rejects.toEqual(refused);
+  }
+  expect(await x.read()).toEqual(new Float32Array(4));
+});
+
 test('V8 hears that tensors with views are gone: it does not collect for them', async () => {
   let collections = 0;
   const observer = new PerformanceObserver((list) => {

@@ -11,7 +11,7 @@ function readMixer(config: Config, hidden: number) {
   config.only('qk_activation', 'silu');
   config.only('use_beta', true);
   config.ignore('use_output_norm'); // fla norms the output in any case
-  const heads = config.get('size', 'num_heads', 16);
+  const heads = config.get('count', 'num_heads', 16);
   const width = (field: string) => widthOfHead(config, field, config.get('number', field, 1), hidden, heads);
   const sizes = {
     keyHeads: heads,

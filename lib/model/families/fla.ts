@@ -39,7 +39,7 @@ function readCommon(config: Config, { layers, ratio }: { layers: number; ratio: 
     hidden,
     inner: size('intermediate_size', rounded),
     vocabulary: size('vocab_size', 32000),
-    layers: size('num_hidden_layers', layers),
+    layers: config.get('count', 'num_hidden_layers', layers),
     eps: config.get('number', 'norm_eps', 1e-6),
     tied: config.get('boolean', 'tie_word_embeddings', false),
     softmax: readSoftmax(config, hidden),
@@ -51,12 +51,12 @@ function readSoftmax(config: Config, hidden: number): SoftmaxSizes | undefined {
   if (attn === undefined) return undefined;
   const layers = attn.numbers('layers');
   if (layers === undefined) throw attn.bad('layers', 'a list of layer numbers', undefined);
-  const heads = attn.get('size', 'num_heads');
+  const heads = attn.get('count', 'num_heads');
   const window = attn.raw('window_size') === undefined ? 0 : attn.get('size', 'window_size');
   const sizes: SoftmaxSizes = {
     layers: new Set(layers),
     heads,
-    kvHeads: attn.get('size', 'num_kv_heads', heads),
+    kvHeads: attn.get('count', 'num_kv_heads', heads),
     width: hidden / heads,
     window,
     theta: attn.get('number', 'rope_theta', 10000),

@@ -8,9 +8,9 @@ import { type FlaSizes, flaFamily, projections, readTaps, shortConv } from './fl
 import { vector } from './parts';
 
 function readMixer(config: Config) {
-  const keyHeads = config.get('size', 'num_heads', 6);
+  const keyHeads = config.get('count', 'num_heads', 6);
   const keyWidth = config.get('size', 'head_dim', 256);
-  const valueHeads = config.get('size', 'num_v_heads', keyHeads);
+  const valueHeads = config.get('count', 'num_v_heads', keyHeads);
   const valueWidth = keyWidth * config.get('number', 'expand_v', 2);
   const activation = config.only('output_gate_activation', 'swish', 'silu', 'sigmoid');
   const gate = activation === 'sigmoid' ? ('sigmoid' as const) : ('silu' as const);

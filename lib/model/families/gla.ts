@@ -29,8 +29,8 @@ function readMixer(
   for (const field of ['feature_map', 'clamp_min']) {
     if (config.raw(field) !== undefined) throw config.bad(field, 'absent', config.raw(field));
   }
-  const heads = config.get('size', 'num_heads', defaults.heads);
-  const kvHeads = config.get('size', 'num_kv_heads', heads);
+  const heads = config.get('count', 'num_heads', defaults.heads);
+  const kvHeads = config.get('count', 'num_kv_heads', heads);
   if (heads % kvHeads !== 0) throw config.bad('num_kv_heads', `a divisor of num_heads = ${heads}`, kvHeads);
   const width = (field: string, fallback: number) =>
     widthOfHead(config, field, config.get('number', field, fallback), hidden, heads);

@@ -46,7 +46,7 @@ function readSizes(config: Config): Sizes {
   config.ignore(...bookkeeping, 'eos_token_id', 'max_position_embeddings', 'mamba_chunk_size', 'init_method');
   config.ignore('output_router_logits', 'router_aux_loss_coef', 'rope_parameters', 'rope_theta', 'rope_scaling');
   const hidden = size('hidden_size');
-  const heads = size('num_attention_heads');
+  const heads = config.get('count', 'num_attention_heads');
   const eps = number('rms_norm_eps', 1e-6);
   const sizes: Sizes = {
     hidden,
@@ -55,7 +55,7 @@ function readSizes(config: Config): Sizes {
     eps,
     tied: config.get('boolean', 'tie_word_embeddings', false),
     heads,
-    kvHeads: size('num_key_value_heads', heads),
+    kvHeads: config.get('count', 'num_key_value_heads', heads),
     width: size('head_dim', hidden / heads),
     theta: config.only('position_embedding_type', 'nope', 'rope') === 'rope' ? readTheta(config, 10000) : undefined,
     layers: readLayers(config),
@@ -77,7 +77,7 @@ function readSizes(config: Config): Sizes {
 }
 
 function readLayers(config: Config): Sizes['layers'] {
-  const count = config.get('size', 'num_hidden_layers');
+  const count = config.get('count', 'num_hidden_layers');
   const types = config.raw('layer_types') ?? Array.from({ length: count }, () => 'mamba');
   const known = Array.isArray(types) && types.length === count && types.every((type) => Object.hasOwn(kinds, type));
   if (!known) throw config.bad('layer_types', `${count} of "mamba" and "attention"`, types);
@@ -85,7 +85,7 @@ function readLayers(config: Config): Sizes['layers'] {
 }
 
 function readMixer(config: Config, hidden: number, eps: number): Mamba2Mixer {
-  const heads = config.get('size', 'mamba_n_heads', 128);
+  const heads = config.get('count', 'mamba_n_heads', 128);
   const inner = config.get('number', 'mamba_expand', 2) * hidden;
   const width =
     config.raw('mamba_d_head') === 'auto' ? inner / heads : config.get('size', 'mamba_d_head', inner / heads);
@@ -117,7 +117,7 @@ function readExperts(config: Config, hidden: number): ExpertSizes | undefined {
   const sizes = {
     hidden,
     inner: config.get('size', 'intermediate_size'),
-    experts: config.get('size', 'num_local_experts', 8),
+    experts: config.get('count', 'num_local_experts', 8),
     chosen: config.get('size', 'num_experts_per_tok', 2),
   };
   checkExperts(config, sizes, { inner: 'intermediate_size', chosen: 'num_experts_per_tok' });

@@ -19,8 +19,8 @@ function readMixer(config: Config, hidden: number): GatedSlotAttentionSizes {
   for (const field of ['clamp_min', 'clamp_max']) {
     if (config.raw(field) !== undefined) throw config.bad(field, 'absent', config.raw(field));
   }
-  const heads = config.get('size', 'num_heads', 4);
-  const kvHeads = config.get('size', 'num_kv_heads', heads);
+  const heads = config.get('count', 'num_heads', 4);
+  const kvHeads = config.get('count', 'num_kv_heads', heads);
   if (heads % kvHeads !== 0) throw config.bad('num_kv_heads', `a divisor of num_heads = ${heads}`, kvHeads);
   const width = (field: string) => widthOfHead(config, field, config.get('number', field, 1), hidden, heads);
   const name = config.get('string', 'feature_map', 'swish');

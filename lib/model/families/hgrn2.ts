@@ -14,7 +14,7 @@ const outputEps = 1e-5;
 function readMixer(config: Config, hidden: number) {
   config.only('elementwise_affine', true);
   const ratio = config.raw('expand_ratio') === undefined ? undefined : config.get('size', 'expand_ratio');
-  const heads = config.get('size', 'num_heads', hidden / (ratio ?? 128));
+  const heads = config.get('count', 'num_heads', hidden / (ratio ?? 128));
   const width = widthOfHead(config, '1', 1, hidden, heads);
   if (ratio !== undefined && ratio !== width)
     throw config.bad('expand_ratio', `hidden_size / num_heads = ${width}`, ratio);

@@ -7,9 +7,9 @@ import { type FlaSizes, flaFamily, projections, readTaps, shortConv } from './fl
 import { vector } from './parts';
 
 function readMixer(config: Config) {
-  const keyHeads = config.get('size', 'num_heads', 16);
+  const keyHeads = config.get('count', 'num_heads', 16);
   const keyWidth = config.get('size', 'head_dim', 128);
-  const valueHeads = config.get('size', 'num_v_heads', keyHeads);
+  const valueHeads = config.get('count', 'num_v_heads', keyHeads);
   const valueWidth = keyWidth * config.get('number', 'expand_v', 1);
   if (valueHeads % keyHeads !== 0) throw config.bad('num_v_heads', `a multiple of num_heads = ${keyHeads}`, valueHeads);
   checkWidth(config.where, 'head_dim', keyWidth, 512);

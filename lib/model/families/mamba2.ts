@@ -31,7 +31,7 @@ function readSizes(config: Config): Sizes {
   const eps = config.get('number', 'layer_norm_epsilon', 1e-5);
   const mixer: Mamba2Mixer = {
     hidden,
-    heads: size('num_heads', 128),
+    heads: config.get('count', 'num_heads', 128),
     headWidth: size('head_dim', 64),
     groups: size('n_groups', 8),
     stateWidth: size('state_size', 128),
@@ -44,7 +44,7 @@ function readSizes(config: Config): Sizes {
   const inner = Math.floor(config.get('number', 'expand', 2) * hidden);
   const sizes = {
     vocabulary: size('vocab_size', 32768),
-    layers: size('num_hidden_layers', 64),
+    layers: config.get('count', 'num_hidden_layers', 64),
     tied: config.get('boolean', 'tie_word_embeddings', false),
     eps,
     mixer,

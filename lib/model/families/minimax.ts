@@ -45,14 +45,14 @@ function readSizes(config: Config): Sizes {
   config.ignore(...bookkeeping, 'eos_token_id', 'max_position_embeddings', 'block_size', 'output_router_logits');
   config.ignore('router_aux_loss_coef', 'router_jitter_noise');
   const hidden = size('hidden_size');
-  const heads = size('num_attention_heads');
+  const heads = config.get('count', 'num_attention_heads');
   const sizes: Sizes = {
     hidden,
     vocabulary: size('vocab_size'),
     eps: config.get('number', 'rms_norm_eps', 1e-5),
     tied: config.get('boolean', 'tie_word_embeddings', false),
     heads,
-    kvHeads: size('num_key_value_heads', heads),
+    kvHeads: config.get('count', 'num_key_value_heads', heads),
     width: size('head_dim', hidden / heads),
     window: config.raw('sliding_window') === undefined ? 0 : size('sliding_window'),
     theta: readTheta(config, 1e6),
@@ -65,7 +65,7 @@ function readSizes(config: Config): Sizes {
     experts: {
       hidden,
       inner: size('intermediate_size'),
-      experts: size('num_local_experts', 8),
+      experts: config.get('count', 'num_local_experts', 8),
       chosen: size('num_experts_per_tok', 2),
     },
   };
@@ -79,7 +79,7 @@ function readSizes(config: Config): Sizes {
 }
 
 function readLayers(config: Config): Sizes['layers'] {
-  const count = config.get('size', 'num_hidden_layers');
+  const count = config.get('count', 'num_hidden_layers');
   const kinds = ['full_attention', 'linear_attention'] as const;
   const types = config.raw('layer_types') ?? Array.from({ length: count }, (_, i) => kinds[i % 2]);
   const known = Array.isArray(types) && types.length === count && types.every((type) => kinds.includes(type));

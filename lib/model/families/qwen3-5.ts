@@ -45,7 +45,7 @@ function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
   config.only('mamba_ssm_dtype', 'float32');
   config.ignore(...bookkeeping, 'max_position_embeddings', 'mtp_num_hidden_layers', 'mtp_use_dedicated_embeddings');
   config.ignore('eos_token_id', 'tie_word_embeddings', 'mlp_only_layers');
-  const count = size('num_hidden_layers');
+  const count = config.get('count', 'num_hidden_layers');
   const width = size('head_dim');
   const { theta, rotary } = readRope(config, width);
   const sizes: Sizes = {
@@ -54,13 +54,13 @@ function readSizes(config: Config, tiedOutside: boolean | undefined): Sizes {
     experts,
     byKeyHead: type === 'qwen3_next',
     vocabulary: size('vocab_size'),
-    heads: size('num_attention_heads'),
-    kvHeads: size('num_key_value_heads'),
+    heads: config.get('count', 'num_attention_heads'),
+    kvHeads: config.get('count', 'num_key_value_heads'),
     width,
     rotary,
     theta,
-    keyHeads: size('linear_num_key_heads'),
-    valueHeads: size('linear_num_value_heads'),
+    keyHeads: config.get('count', 'linear_num_key_heads'),
+    valueHeads: config.get('count', 'linear_num_value_heads'),
     keyWidth: size('linear_key_head_dim'),
     valueWidth: size('linear_value_head_dim'),
     convTaps: size('linear_conv_kernel_dim'),
@@ -93,7 +93,7 @@ function readExperts(config: Config, hidden: number): Sizes['experts'] {
   const sizes = {
     hidden,
     inner: config.get('size', 'moe_intermediate_size'),
-    experts: config.get('size', 'num_experts'),
+    experts: config.get('count', 'num_experts'),
     chosen: config.get('size', 'num_experts_per_tok'),
     renormalise: config.get('boolean', 'norm_topk_prob', true),
   };

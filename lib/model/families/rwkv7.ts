@@ -35,7 +35,7 @@ function readSizes(config: Config): Sizes {
     hidden,
     inner: size('intermediate_size', 32 * Math.ceil((hidden * config.get('number', 'hidden_ratio', 4)) / 32)),
     vocabulary: size('vocab_size', 32000),
-    layers: size('num_hidden_layers', 24),
+    layers: config.get('count', 'num_hidden_layers', 24),
     width,
     eps: config.get('number', 'norm_eps', 1e-5),
     ranks: {

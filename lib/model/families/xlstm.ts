@@ -23,8 +23,8 @@ interface Sizes {
 }
 
 /** A size that the config may hold under two names, which must agree. */
-function sizeOf(config: Config, name: string, other: string, fallback: number): number {
-  const value = config.get('size', name, config.get('size', other, fallback));
+function sizeOf(config: Config, kind: 'size' | 'count', name: string, other: string, fallback: number): number {
+  const value = config.get(kind, name, config.get(kind, other, fallback));
   return config.only(other, value);
 }
 
@@ -42,8 +42,8 @@ function readSizes(config: Config): Sizes {
   config.ignore(...bookkeeping, 'eos_token_id', 'chunkwise_kernel', 'sequence_kernel', 'step_kernel', 'mode');
   config.ignore('chunk_size', 'max_inference_chunksize', 'autocast_kernel_dtype', 'inference_state_dtype');
   config.ignore('norm_reduction_force_float32', 'return_last_states');
-  const hidden = sizeOf(config, 'hidden_size', 'embedding_dim', 4096);
-  const heads = config.get('size', 'num_heads', 8);
+  const hidden = sizeOf(config, 'size', 'hidden_size', 'embedding_dim', 4096);
+  const heads = config.get('count', 'num_heads', 8);
   const eps = number('norm_eps', 1e-6);
   config.only('cell_norm_eps', eps);
   const widthOf = (field: string, fallback: number): number => {
@@ -65,7 +65,7 @@ function readSizes(config: Config): Sizes {
     hidden,
     inner: multiple * Math.floor((hidden * number('ffn_proj_factor', 2.667) + multiple - 1) / multiple),
     vocabulary: config.get('size', 'vocab_size', 50304),
-    layers: sizeOf(config, 'num_hidden_layers', 'num_blocks', 32),
+    layers: sizeOf(config, 'count', 'num_hidden_layers', 'num_blocks', 32),
     tied: config.get('boolean', 'tie_word_embeddings', false),
     eps,
     logitCap: number('output_logit_soft_cap', 30),

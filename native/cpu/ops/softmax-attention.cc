@@ -1,6 +1,7 @@
 // Softmax attention over a paged cache. The keys of a row are taken in spans of 256 anchored at the absolute position;
-// each span has a maximum, a sum and weighted values of its own, merged in rising order. Nothing else orders a row's
-// arithmetic, so its bits do not depend on slicing, on the rest of the batch or on threads, and prefill equals decode.
+// each span has a maximum, a sum and weighted values of its own, merged in rising order; sinks behind the window are
+// spans of their own before the others. Nothing else orders a row's arithmetic, so its bits do not depend on slicing,
+// on the rest of the batch or on threads, and prefill equals decode.
 #include "ops/softmax-attention.h"
 
 #include <algorithm>
@@ -35,8 +36,9 @@ struct AttentionTile {
   int64_t position;      // of the first token
   int64_t token;         // the first one's place in the batch
   int32_t tokens, rows, kv_head;
-  int64_t first_span, spans;  // that any row sees
-  int64_t first_row;          // rows of the tiles before
+  // Parts of its keys: spans of the sinks that the window has left behind, then those that any row's window reaches.
+  int64_t sink_spans, first_span, parts;
+  int64_t first_row;  // rows of the tiles before
 };
 
 // Softmax over some of the keys: out = sum of e^(score - max) * value, [rows, padded width]. sum 0: no key yet.
@@ -60,7 +62,7 @@ int64_t padded_width(int64_t width) { return (width + 15) / 16 * 16; }
 // Element of `pages` where the keys (of all heads) of a position begin; the values lie pageTokens * Hkv * D behind.
 int64_t key_offset(const SoftmaxAttention& op, const int32_t* table, int64_t position) {
   const int64_t page_tokens = op.pages.shape[2];
-  const int64_t page = table[position / page_tokens % op.page_table.shape[1]];
+  const int64_t page = table[op.table_column(position / page_tokens)];
   return page * op.pages.stride0 + position % page_tokens * op.pages.shape[3] * op.pages.shape[4];
 }
 
@@ -77,18 +79,25 @@ namespace {
 
 std::string at(const char* name, int64_t i) { return std::string(name) + "[" + std::to_string(i) + "]"; }
 
+// The oldest key that the window of a token at `position` reaches.
+int64_t oldest_key(const SoftmaxAttention& op, int64_t position) {
+  return op.window > 0 ? std::max<int64_t>(0, position - op.window + 1) : 0;
+}
+
 // Every page that the sequence reads or writes exists, before anything is written.
 void check_pages(const SoftmaxAttention& op, int64_t n, int64_t position, int64_t tokens) {
   const int32_t table_row = op.table_rows.as<int32_t>()[n];
   const int64_t page_tokens = op.pages.shape[2], table_pages = op.page_table.shape[1];
-  const int64_t first = op.window > 0 ? std::max<int64_t>(0, position - op.window + 1) / page_tokens : 0;
+  const int64_t first = oldest_key(op, position) / page_tokens, sinks = op.sink_pages();
   const int64_t last = (position + tokens - 1) / page_tokens;
-  if (last - first >= table_pages) {
-    fail("sequence " + std::to_string(n) + " needs " + std::to_string(last - first + 1) + " pages at position " +
+  const int64_t needed = sinks + std::max<int64_t>(0, last - std::max(first, sinks) + 1);
+  if (needed > table_pages) {
+    fail("sequence " + std::to_string(n) + " needs " + std::to_string(needed) + " pages at position " +
          std::to_string(position) + ", pageTable has " + std::to_string(table_pages) + " a row");
   }
-  for (int64_t page = first; page <= last; page++) {
-    const int64_t column = page % table_pages;
+  for (int64_t page = sinks > 0 ? 0 : first; page <= last; page++) {
+    if (page == sinks) page = std::max(page, first);
+    const int64_t column = op.table_column(page);
     const int32_t id = op.page_table.row<int32_t>(table_row)[column];
     if (id >= 0 && id < op.pages.shape[0]) continue;
     fail(at("pageTable", table_row) + "[" + std::to_string(column) + "] must be a page in [0, " +
@@ -122,11 +131,13 @@ std::vector<AttentionTile> make_tiles(const SoftmaxAttention& op, std::vector<ch
     for (int64_t token = offsets[n]; token < offsets[n + 1]; token += tile_tokens) {
       const int64_t count = std::min<int64_t>(tile_tokens, offsets[n + 1] - token);
       const int64_t position = positions[n] + token - offsets[n];
-      const int64_t first = op.window > 0 ? std::max<int64_t>(0, position - op.window + 1) / kSpan : 0;
-      const int64_t spans = (position + count - 1) / kSpan - first + 1;
+      const int64_t sinks = std::min<int64_t>(op.sink_tokens, oldest_key(op, position + count - 1));
+      const int64_t sink_spans = (sinks + kSpan - 1) / kSpan, first = oldest_key(op, position) / kSpan;
+      const int64_t parts = sink_spans + (position + count - 1) / kSpan - first + 1;
       for (int64_t head = 0; head < kv_heads; head++) {
         tiles.push_back({op.page_table.row<int32_t>(table_rows[n]), position, token, static_cast<int32_t>(count),
-                         static_cast<int32_t>(count * group), static_cast<int32_t>(head), first, spans, rows});
+                         static_cast<int32_t>(count * group), static_cast<int32_t>(head), sink_spans, first, parts,
+                         rows});
         rows += count * group;
       }
     }
@@ -187,19 +198,19 @@ void run(const SoftmaxAttention& op, Cpu& cpu) {
   });
 
   const auto load = LINATTN_DISPATCH(cpu.level, load_queries);
-  const auto attend = LINATTN_DISPATCH(cpu.level, attend_span);
+  const auto attend = LINATTN_DISPATCH(cpu.level, attend_part);
   const auto merge = LINATTN_DISPATCH(cpu.level, merge_part);
   const auto finish = LINATTN_DISPATCH(cpu.level, finish_tile);
   const int64_t width = op.q.shape[2], padded = padded_width(width);
   const int64_t all_rows = tiles.back().first_row + tiles.back().rows;
-  int64_t rows = 0, spans = 0;
+  int64_t rows = 0, parts = 0;
   for (const AttentionTile& tile : tiles) {
     rows = std::max<int64_t>(rows, tile.rows);
-    spans = std::max(spans, tile.spans);
+    parts = std::max(parts, tile.parts);
   }
   const std::vector<AttentionScratch> scratches = make_scratch(cpu, rows, width);
 
-  if (all_rows > kSplitRows || spans == 1) {
+  if (all_rows > kSplitRows || parts == 1) {
     std::vector<AttentionPart> totals;
     for (int thread = 0; thread < cpu.pool->threads(); thread++) totals.push_back(part_of(cpu, rows, padded));
     // The last tiles see the most keys: they go first, so that the short ones fill the end.
@@ -209,8 +220,8 @@ void run(const SoftmaxAttention& op, Cpu& cpu) {
       const AttentionPart& total = totals[thread];
       std::fill_n(total.sum, tile.rows, 0.0f);
       load(op, tile, scratch.query);
-      for (int64_t span = tile.first_span; span < tile.first_span + tile.spans; span++) {
-        attend(op, tile, span, scratch.query, scratch.part, scratch);
+      for (int64_t i = 0; i < tile.parts; i++) {
+        attend(op, tile, i, scratch.query, scratch.part, scratch);
         merge(tile.rows, padded, scratch.part, total);
       }
       finish(op, tile, total);
@@ -218,26 +229,26 @@ void run(const SoftmaxAttention& op, Cpu& cpu) {
     return;
   }
 
-  const int64_t wave = std::min(spans, kPartRows / all_rows);  // spans between two merges
+  const int64_t wave = std::min(parts, kPartRows / all_rows);  // parts between two merges
   const AttentionPart total = part_of(cpu, all_rows, padded);
-  const AttentionPart parts = part_of(cpu, all_rows * wave, padded);
+  const AttentionPart partial = part_of(cpu, all_rows * wave, padded);
   std::fill_n(total.sum, all_rows, 0.0f);
   const auto part_at = [&](const AttentionTile& tile, int64_t i) {
-    return rows_from(parts, i * all_rows + tile.first_row, padded);
+    return rows_from(partial, i * all_rows + tile.first_row, padded);
   };
-  for (int64_t begin = 0; begin < spans; begin += wave) {
+  for (int64_t begin = 0; begin < parts; begin += wave) {
     cpu.pool->run(wave * tiles.size(), [&](int64_t task, int thread) {
       const AttentionTile& tile = tiles[task % tiles.size()];
       const int64_t i = task / tiles.size();
-      if (begin + i >= tile.spans) return;
+      if (begin + i >= tile.parts) return;
       load(op, tile, scratches[thread].query);
-      attend(op, tile, tile.first_span + begin + i, scratches[thread].query, part_at(tile, i), scratches[thread]);
+      attend(op, tile, begin + i, scratches[thread].query, part_at(tile, i), scratches[thread]);
     });
     cpu.pool->run(tiles.size(), [&](int64_t task, int) {
       const AttentionTile& tile = tiles[task];
       const AttentionPart own = rows_from(total, tile.first_row, padded);
-      for (int64_t i = 0; i < wave && begin + i < tile.spans; i++) merge(tile.rows, padded, part_at(tile, i), own);
-      if (begin < tile.spans && begin + wave >= tile.spans) finish(op, tile, own);
+      for (int64_t i = 0; i < wave && begin + i < tile.parts; i++) merge(tile.rows, padded, part_at(tile, i), own);
+      if (begin < tile.parts && begin + wave >= tile.parts) finish(op, tile, own);
     });
   }
 }

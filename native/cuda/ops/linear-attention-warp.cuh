@@ -58,13 +58,13 @@ __device__ __forceinline__ Four<T> load_four(const T* from, bool aligned) {
   return four;
 }
 
-// What one token brings.
-template <class T, LinearRule rule, bool channels, int kParts>
+// What one token brings. Of decays by channel a lane has a share: the groups of a warp make them for one another.
+template <class T, LinearRule rule, bool channels, int kParts, int kDecays>
 struct Token {
   Four<T> k[kParts], q[kParts];
   Four<T> a[rule == LinearRule::kLowRank ? kParts : 1], b[rule == LinearRule::kLowRank ? kParts : 1];
-  Four<float> decay[channels ? kParts : 1];  // the 16-bit ones in the first two words
-  uint32_t row_decay[kRows];                 // only the first, but for a decay by value
+  Four<float> decay[channels ? kDecays : 1];  // the 16-bit ones in the first two words
+  uint32_t row_decay[kRows];                  // only the first, but for a decay by value
   T v[kRows];
   float beta, divisor;
 };
@@ -110,8 +110,9 @@ __device__ __forceinline__ void add_product(State<kParts>& s, const float (&u)[k
 // kAligned: all that Recurrence says is aligned is.
 template <class T, LinearRule rule, bool channels, int kLanes, int kParts, bool kAligned>
 struct WarpRows {
-  static constexpr int kGroups = kWarp / kLanes;  // rows of a state side by side
-  using OneToken = Token<T, rule, channels, kParts>;
+  static constexpr int kGroups = kWarp / kLanes;                    // rows of a state side by side
+  static constexpr int kDecays = (kParts + kGroups - 1) / kGroups;  // parts that a group makes
+  using OneToken = Token<T, rule, channels, kParts, kDecays>;
 
   const Recurrence& x;
   int h, row;  // of the lane: rows `row` and every kGroups-th after it
@@ -122,13 +123,15 @@ struct WarpRows {
   // Whether log_decay by channel or value is float32.
   __device__ __forceinline__ bool wide() const { return sizeof(T) == 4 || x.sizes.gate_dtype == DType::kFloat32; }
 
-  template <class U>
-  __device__ __forceinline__ void load_vector(Four<U> (&to)[kParts], const void* from, int64_t first) const {
+  // Parts `part`, `part` + apart and so on; zero where there is none.
+  template <class U, int kCount>
+  __device__ __forceinline__ void load_vector(Four<U> (&to)[kCount], const void* from, int64_t first, int part = 0,
+                                              int apart = 1) const {
 #pragma unroll
-    for (int j = 0; j < kParts; j++) {
-      to[j] = Four<U>{};
-      if (column(j) >= x.sizes.K) continue;
-      to[j] = load_four(static_cast<const U*>(from) + first + column(j), kAligned || x.aligned);
+    for (int i = 0; i < kCount; i++) {
+      const int at = column(part + i * apart);
+      to[i] = Four<U>{};
+      if (at < x.sizes.K) to[i] = load_four(static_cast<const U*>(from) + first + at, kAligned || x.aligned);
     }
   }
 
@@ -161,16 +164,17 @@ struct WarpRows {
     const void* g = x.log_decay.data;
     const int64_t first = t * x.log_decay.stride;
     if constexpr (channels) {
+      const int group = row % kGroups;
       if (wide()) {
-        load_vector(token.decay, g, first + h * size.K);
+        load_vector(token.decay, g, first + h * size.K, group, kGroups);
         return;
       }
-      Four<T> narrow[kParts];
-      load_vector(narrow, g, first + h * size.K);
+      Four<T> narrow[kDecays];
+      load_vector(narrow, g, first + h * size.K, group, kGroups);
 #pragma unroll
-      for (int j = 0; j < kParts; j++) {
-        token.decay[j].bits[0] = narrow[j].bits[0];
-        token.decay[j].bits[1] = narrow[j].bits[1];
+      for (int i = 0; i < kDecays; i++) {
+        token.decay[i].bits[0] = narrow[i].bits[0];
+        token.decay[i].bits[1] = narrow[i].bits[1];
       }
     } else if (x.decay == LinearDecay::kValue) {
 #pragma unroll
@@ -196,14 +200,21 @@ struct WarpRows {
   __device__ __forceinline__ void decay(State<kParts>& s, const OneToken& token, bool fresh) const {
     if constexpr (channels) {
 #pragma unroll
-      for (int j = 0; j < kParts; j++) {
+      for (int begin = 0; begin < kParts; begin += kGroups) {
+        const Four<float>& own = token.decay[begin / kGroups];
         Four<T> narrow{};
-        if constexpr (sizeof(T) == 2) narrow = {token.decay[j].bits[0], token.decay[j].bits[1]};
+        if constexpr (sizeof(T) == 2) narrow = {own.bits[0], own.bits[1]};
+        float made[4];
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-          const float d = fresh ? 0.0f : decay_of(wide() ? token.decay[j][e] : narrow[e]);
+        for (int e = 0; e < 4; e++) made[e] = fresh ? 0.0f : decay_of(wide() ? own[e] : narrow[e]);
 #pragma unroll
-          for (int r = 0; r < kRows; r++) s[r][j][e] *= d;
+        for (int j = begin; j < kParts && j < begin + kGroups; j++) {
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            const float d = kGroups == 1 ? made[e] : __shfl_sync(kFullMask, made[e], (j - begin) * kLanes + place);
+#pragma unroll
+            for (int r = 0; r < kRows; r++) s[r][j][e] *= d;
+          }
         }
       }
     } else if (x.decay != LinearDecay::kNone) {

@@ -114,7 +114,7 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
        i = next_item(x, plan, row_tiles, Shape::kRows, i + step, step)) {
     tile.item = decode_item(x, plan, row_tiles, i);
     tile.row = attention_row(x, tile.item.n);
-    const SplitKeys keys = split_keys(x, plan, tile.row, tile.item.split);
+    const KeyRange keys = split_keys(x, plan, tile.row, tile.item.split);
     tile.begin_key = max(keys.begin, tile.row.begin_key(x.window));
     tile.end_key = keys.end;
     stream_new(x, tile.row, tile.item.kv_head, keys.begin, keys.end);
@@ -199,7 +199,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
         at(shared.keys[stage]));
     clear_unseen<Shape::kKeys, kWidth, kThreads>(shared.values[stage], tile.first_key, tile.begin_key, tile.end_key);
     named_barrier(1, kThreads);
-    weigh_tile(shared.rows, x, tile.first_key, position, shared_row < rows, slope);
+    weigh_tile<false>(shared.rows, x, tile.first_key, {}, position, shared_row < rows, slope, nullptr);
     named_barrier(1, kThreads);
     add_values(shared.rows, at(shared.values[stage]), out);
     if (tile.last) {
@@ -262,7 +262,7 @@ bool launch_width(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
 }  // namespace
 
 bool run_streamed_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
-  if (!has_key_boxes(x, cuda)) return false;
+  if (!has_key_boxes(x, cuda) || x.bias || x.sink_tokens > 0) return false;
   bool launched = false;
   for_float(x.q_type, [&](auto value) {
     using T = decltype(value);

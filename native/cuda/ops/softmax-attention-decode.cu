@@ -21,7 +21,8 @@ struct DecodeShared {
   int64_t offsets[kStages][kKeys];
 };
 
-template <class T, int kWidth, int kRowTiles, int kStages>
+// `general`: there may be sinks and a learned bias.
+template <class T, int kWidth, int kRowTiles, int kStages, bool general>
 __global__ void __launch_bounds__(kThreads)
     decode_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan, int tiles) {
   using Shared = DecodeShared<T, kWidth, kRowTiles, kStages>;
@@ -34,21 +35,20 @@ __global__ void __launch_bounds__(kThreads)
        i = next_item(x, plan, tiles, kRows, i + step, step)) {
     const DecodeItem item = decode_item(x, plan, tiles, i);
     const AttentionRow row = attention_row(x, item.n);
-    const SplitKeys keys = split_keys(x, plan, row, item.split);
-    const int begin = keys.begin, end_key = keys.end;
-    const int begin_key = max(begin, row.begin_key(x.window));
-    const int key_tiles = static_cast<int>(ceil_div(end_key - begin, kKeys));
+    const KeyRange keys = split_keys(x, plan, row, item.split);
+    const int begin_key = max(keys.begin, row.begin_key(x.window));
+    const int sink_end = general && item.split == 0 ? min(x.sink_tokens, begin_key) : 0;
+    const KeyTiles<kKeys> key_tiles(sink_end, {begin_key, keys.end}, keys.begin);
     const int first_row = item.tile * kRows, rows = min(kRows, row.count * x.group - first_row);
     const T* const pages = static_cast<const T*>(x.pages) + static_cast<int64_t>(item.kv_head) * x.width;
 
     const auto find_keys = [&](int key_tile) {
-      if (key_tile >= key_tiles || thread >= kKeys) return;
-      const int key = begin + key_tile * kKeys + thread;
-      const bool seen = key >= begin_key && key < end_key;
-      shared.offsets[key_tile % kStages][thread] = seen ? key_offset(x, row, key) : -1;
+      if (key_tile >= key_tiles.count || thread >= kKeys) return;
+      const int key = key_tiles.first_key(key_tile) + thread;
+      shared.offsets[key_tile % kStages][thread] = key_tiles.range(key_tile).has(key) ? key_offset(x, row, key) : -1;
     };
     const auto load_tile = [&](int key_tile) {
-      if (key_tile < key_tiles) {
+      if (key_tile < key_tiles.count) {
         const int stage = key_tile % kStages;
         load_keys<kWidth, kKeys, kThreads>(shared.keys[stage], pages, shared.offsets[stage], 0, x.width);
         load_keys<kWidth, kKeys, kThreads>(shared.values[stage], pages, shared.offsets[stage], values_apart(x),
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
     };
 
     __syncthreads();
-    store_new(x, row, item.kv_head, begin, end_key);
+    store_new(x, row, item.kv_head, keys.begin, keys.end);
     for (int t = 0; t < kStages; t++) find_keys(t);
     if (thread < kRows) {
       shared.rows.max[thread] = -INFINITY;
@@ -72,9 +72,11 @@ __global__ void __launch_bounds__(kThreads)
     const bool present = thread / kSharers < rows;
     const int query_row = first_row + min(rows - 1, thread / kSharers);
     const int position = row.position + query_row / x.group;
-    const float slope = x.slopes ? x.slopes[output_row(x, row, item.kv_head, query_row).head] : 0.0f;
+    const int head = output_row(x, row, item.kv_head, query_row).head;
+    const float slope = x.slopes ? x.slopes[head] : 0.0f;
+    const float* const bias = x.bias + head * x.bias_stride;
     typename decltype(shared.rows)::Sums out{};
-    for (int t = 0; t < key_tiles; t++) {
+    for (int t = 0; t < key_tiles.count; t++) {
       copy_async_wait<kStages - 2>();
       __syncthreads();
       load_tile(t + kStages - 1);
@@ -84,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
       };
       score_tile(shared.rows, place(shared.queries), place(shared.keys[t % kStages]));
       __syncthreads();
-      weigh_tile(shared.rows, x, begin + t * kKeys, position, present, slope);
+      weigh_tile<general>(shared.rows, x, key_tiles.first_key(t), key_tiles.range(t), position, present, slope, bias);
       __syncthreads();
       add_values(shared.rows, place(shared.values[t % kStages]), out);
     }
@@ -94,14 +96,14 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class T, int kWidth, int kRowTiles, int kStages>
+template <class T, int kWidth, int kRowTiles, int kStages, bool general = false>
 void launch_decode(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
   using Shared = DecodeShared<T, kWidth, kRowTiles, kStages>;
   const int tiles = static_cast<int>(ceil_div(std::max(1, plan.row_tokens) * x.group, Shared::kRows));
   const int64_t items = static_cast<int64_t>(plan.rows) * x.kv_heads * tiles * plan.splits;
   const int64_t resident = std::max<int64_t>(1, cuda.properties.shared_memory / (sizeof(Shared) + 1024));
   const int64_t blocks = std::min(items, resident * cuda.properties.multiprocessors);
-  launch_early(cuda, decode_kernel<T, kWidth, kRowTiles, kStages>, static_cast<unsigned>(blocks), kThreads,
+  launch_early(cuda, decode_kernel<T, kWidth, kRowTiles, kStages, general>, static_cast<unsigned>(blocks), kThreads,
                sizeof(Shared), x, plan, tiles);
 }
 
@@ -111,7 +113,11 @@ void launch_width(const AttentionView& x, const DecodePlan& plan, Cuda& cuda) {
   constexpr int kStages = kWidth <= 64 ? 4 : 3, kFewStages = 2;
   const int rows = std::max(1, plan.row_tokens) * x.group;
   const auto fits = [&](size_t bytes) { return bytes <= static_cast<size_t>(cuda.properties.shared_memory); };
-  if (rows <= 16) {
+  if (x.bias || x.sink_tokens > 0) {
+    rows <= 16 && fits(sizeof(DecodeShared<T, kWidth, 1, kStages>))
+        ? launch_decode<T, kWidth, 1, kStages, true>(x, plan, cuda)
+        : launch_decode<T, kWidth, 2, kFewStages, true>(x, plan, cuda);
+  } else if (rows <= 16) {
     fits(sizeof(DecodeShared<T, kWidth, 1, kStages>)) ? launch_decode<T, kWidth, 1, kStages>(x, plan, cuda)
                                                       : launch_decode<T, kWidth, 1, kFewStages>(x, plan, cuda);
   } else if (rows > 32 && fits(sizeof(DecodeShared<T, kWidth, 4, kStages>))) {

@@ -59,10 +59,11 @@ __device__ __forceinline__ void score_tile(Rows& shared, QueryAt query_at, KeyAt
 }
 
 // Scores to weights, with what the earlier weighted values are to be multiplied by. A row belongs to the threads next
-// to one another that share it.
-template <class Rows>
-__device__ __forceinline__ void weigh_tile(Rows& shared, const AttentionView& x, int first_key, int position,
-                                           bool present, float slope) {
+// to one another that share it. `general`: a tile may have sinks or keys
+// that are not of its range, and a learned bias, that of the row's head in `bias`.
+template <bool general, class Rows>
+__device__ __forceinline__ void weigh_tile(Rows& shared, const AttentionView& x, int first_key, KeyRange range,
+                                           int position, bool present, float slope, const float* bias) {
   using T = typename Rows::Value;
   constexpr int kSharers = Rows::kSharers, kEach = Rows::kKeys / kSharers;
   const int r = threadIdx.x / kSharers, sharer = threadIdx.x % kSharers;
@@ -72,8 +73,10 @@ __device__ __forceinline__ void weigh_tile(Rows& shared, const AttentionView& x,
 #pragma unroll
   for (int i = 0; i < kEach; i++) {
     const int key = i * kSharers + sharer, apart = position - first_key - key;
-    const bool seen = present && apart >= 0 && (x.window == 0 || apart < x.window);
-    const float score = shared.scores[r * Rows::kScoreStride + key] * x.scale - slope * static_cast<float>(apart);
+    const bool seen = present && (general ? sees(x, range, first_key + key, apart)
+                                          : apart >= 0 && (x.window == 0 || apart < x.window));
+    float score = shared.scores[r * Rows::kScoreStride + key] * x.scale - slope * static_cast<float>(apart);
+    if (general && x.bias) score += distance_bias(x, bias, apart);
     scores[i] = seen ? score : -INFINITY;
     largest = fmaxf(largest, scores[i]);
   }

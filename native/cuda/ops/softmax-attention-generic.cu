@@ -28,7 +28,8 @@ struct GenericShared {
 struct GenericTask {
   AttentionRow row;
   int kv_head, first_row, rows;
-  int begin_key, end_key;
+  int sink_end;  // keys [0, sink_end) besides `keys`
+  KeyRange keys;
 };
 
 template <int kLanes>
@@ -81,6 +82,7 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
   GenericResult<kLanes> result;
   int positions[kWarpRows];
   float slopes[kWarpRows];
+  const float* biases[kWarpRows];
 #pragma unroll
   for (int r = 0; r < kWarpRows; r++) {
     result.max[r] = -INFINITY;
@@ -90,14 +92,18 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
     const int query_row = task.first_row + warp * kWarpRows + r;
     const bool present = warp * kWarpRows + r < task.rows;
     positions[r] = present ? task.row.position + query_row / x.group : -1;
-    slopes[r] = present && x.slopes ? x.slopes[output_row(x, task.row, task.kv_head, query_row).head] : 0.0f;
+    const int head = present ? output_row(x, task.row, task.kv_head, query_row).head : 0;
+    slopes[r] = x.slopes ? x.slopes[head] : 0.0f;
+    biases[r] = x.bias + head * x.bias_stride;
   }
-  for (int first_key = task.begin_key / kKeys * kKeys; first_key < task.end_key; first_key += kKeys) {
+  const KeyTiles<kKeys> tiles(task.sink_end, task.keys, task.keys.begin / kKeys * kKeys);
+  for (int tile = 0; tile < tiles.count; tile++) {
+    const int first_key = tiles.first_key(tile);
+    const KeyRange range = tiles.range(tile);
     __syncthreads();
     if (thread < kKeys) {
       const int key = first_key + thread;
-      const bool seen = key >= task.begin_key && key < task.end_key;
-      shared.offsets[thread] = seen ? key_offset(x, task.row, key) : -1;
+      shared.offsets[thread] = range.has(key) ? key_offset(x, task.row, key) : -1;
     }
     __syncthreads();
     for (int i = thread; i < kKeys * kWarp * kLanes; i += kThreads) {
@@ -113,8 +119,9 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
 #pragma unroll
     for (int r = 0; r < kWarpRows; r++) {
       const int key = first_key + lane, apart = positions[r] - key;
-      const bool seen = key < task.end_key && apart >= 0 && (x.window == 0 || apart < x.window);
-      const float score = seen ? scores[r] * x.scale - slopes[r] * static_cast<float>(apart) : -INFINITY;
+      const bool seen = sees(x, range, key, apart);
+      float score = seen ? scores[r] * x.scale - slopes[r] * static_cast<float>(apart) : -INFINITY;
+      if (seen && x.bias) score += distance_bias(x, biases[r], apart);
       const float largest = fmaxf(result.max[r], warp_max(score));
       const float shift = largest == -INFINITY ? 0.0f : largest;
       const float weight = seen ? expf(score - shift) : 0.0f;
@@ -157,8 +164,9 @@ __global__ void __launch_bounds__(kThreads) generic_prefill_kernel(const __grid_
   GenericResult<kLanes> result;
   if (task.row.table) {
     const int position = task.row.position + task.first_row / x.group;
-    task.begin_key = x.window > 0 ? max(0, position - x.window + 1) : 0;
-    task.end_key = task.row.position + (task.first_row + task.rows - 1) / x.group + 1;
+    task.keys.begin = x.window > 0 ? max(0, position - x.window + 1) : 0;
+    task.keys.end = task.row.position + (task.first_row + task.rows - 1) / x.group + 1;
+    task.sink_end = min(x.sink_tokens, task.keys.begin);
     result = attend(shared, x, task);
   }
 #pragma unroll
@@ -194,9 +202,9 @@ __global__ void __launch_bounds__(kThreads)
     task.kv_head = item.kv_head;
     task.first_row = item.tile * kRows;
     task.rows = min(kRows, task.row.count * x.group - task.first_row);
-    const SplitKeys keys = split_keys(x, plan, task.row, item.split);
-    task.begin_key = max(keys.begin, task.row.begin_key(x.window));
-    task.end_key = keys.end;
+    const KeyRange keys = split_keys(x, plan, task.row, item.split);
+    task.keys = {max(keys.begin, task.row.begin_key(x.window)), keys.end};
+    task.sink_end = item.split == 0 ? min(x.sink_tokens, task.keys.begin) : 0;
     store_new(x, task.row, task.kv_head, keys.begin, keys.end);
     const GenericResult<kLanes> result = attend(shared, x, task);
 #pragma unroll

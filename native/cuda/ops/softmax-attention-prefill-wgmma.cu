@@ -299,7 +299,7 @@ bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
 }  // namespace
 
 bool run_wgmma_prefill(const AttentionView& x, Cuda& cuda) {
-  if (!has_key_boxes(x, cuda) || x.slopes || x.scale <= 0) return false;
+  if (!has_key_boxes(x, cuda) || x.slopes || x.bias || x.sink_tokens > 0 || x.scale <= 0) return false;
   bool launched = false;
   for_float(x.q_type, [&](auto value) {
     using T = decltype(value);

@@ -27,9 +27,11 @@ struct PrefillShared {
   int64_t offsets[2][kKeys];
 };
 
-// `general`: scores are scaled, and biased by the slopes, one by one; else the scale is positive and part of the
-// exponent.
-template <class T, int kWidth, bool general>
+// Plain: the scale is positive and part of the exponent. Else scores are scaled one by one, and biased by slopes; any
+// may have a learned bias and sinks too, at the price of registers.
+enum class Scores { kPlain, kSloped, kAny };
+
+template <class T, int kWidth, Scores kind>
 __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<kWidth>::kBlocks)
     prefill_kernel(const __grid_constant__ AttentionView x) {
   using Shape = PrefillShape<kWidth>;
@@ -52,19 +54,19 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
   const int first_position = row.position + first_row / x.group;
   const int last_position = row.position + (first_row + rows - 1) / x.group;
   const int begin_key = x.window > 0 ? max(0, first_position - x.window + 1) : 0;
-  const int first_tile = begin_key / kKeys, last_tile = last_position / kKeys;
+  const int sink_end = kind == Scores::kAny ? min(x.sink_tokens, begin_key) : 0;
+  const KeyTiles<kKeys> tiles(sink_end, {begin_key, last_position + 1}, begin_key / kKeys * kKeys);
 
   const auto find_keys = [&](int key_tile) {
     if (thread >= kKeys) return;
-    const int key = key_tile * kKeys + thread;
-    const bool seen = key >= begin_key && key <= last_position;
-    shared.offsets[key_tile % 2][thread] = seen ? key_offset(x, row, key) : -1;
+    const int key = tiles.first_key(key_tile) + thread;
+    shared.offsets[key_tile % 2][thread] = tiles.range(key_tile).has(key) ? key_offset(x, row, key) : -1;
   };
-  find_keys(first_tile);
-  find_keys(first_tile + 1);
+  find_keys(0);
+  find_keys(1);
   load_queries<kWidth, kRows, kThreads>(shared.queries, x, row, kv_head, first_row, rows);
   __syncthreads();
-  load_keys<kWidth, kKeys, kThreads>(shared.keys, pages, shared.offsets[first_tile % 2], 0, x.width);
+  load_keys<kWidth, kKeys, kThreads>(shared.keys, pages, shared.offsets[0], 0, x.width);
   copy_async_commit();
 
   // Query row of (m, half): lane / 4 + 8 half of row tile m of the warp.
@@ -77,7 +79,8 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
     for (int half = 0; half < 2; half++) {
       const int query_row = first_row + min(rows - 1, warp_row + m * 16 + half * 8 + lane / 4);
       positions[m][half] = row.position + query_row / x.group;
-      slopes[m][half] = general && x.slopes ? x.slopes[output_row(x, row, kv_head, query_row).head] : 0.0f;
+      slopes[m][half] =
+          kind != Scores::kPlain && x.slopes ? x.slopes[output_row(x, row, kv_head, query_row).head] : 0.0f;
       top[m][half] = -INFINITY;
       sum[m][half] = 0;
     }
@@ -91,7 +94,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
       for (int i = 0; i < 4; i++) out[m][n][i] = 0;
     }
   }
-  const float factor = general ? kLog2E : x.scale * kLog2E;
+  const float factor = kind == Scores::kPlain ? x.scale * kLog2E : kLog2E;
   // Where the lane's rows of the tiles of load_tiles_x4 begin, and the exclusive or that finds a piece in them.
   const T* const query_rows = shared.queries + (warp_row + lane % 16) * kWidth;
   const T* const key_rows = shared.keys + (lane % 8 + lane / 16 * 8) * kWidth;
@@ -99,7 +102,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
   const int query_swizzle = (lane / 16 ^ lane % 8) * kPiece;
   const int key_swizzle = (lane / 8 % 2 ^ lane % 8) * kPiece;
 
-  for (int key_tile = first_tile; key_tile <= last_tile; key_tile++) {
+  for (int key_tile = 0; key_tile < tiles.count; key_tile++) {
     copy_async_wait<0>();
     __syncthreads();
     load_keys<kWidth, kKeys, kThreads>(shared.values, pages, shared.offsets[key_tile % 2], values_apart(x), x.width);
@@ -131,10 +134,29 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
       }
     }
 
-    const int first_key = key_tile * kKeys + lane % 4 * 2;
-    const bool whole = key_tile * kKeys + kKeys - 1 <= first_position &&
-                       (x.window == 0 || key_tile * kKeys > last_position - x.window);
-    if (general || !whole) {
+    const int tile_key = tiles.first_key(key_tile), first_key = tile_key + lane % 4 * 2;
+    const bool whole = tile_key + kKeys - 1 <= first_position && (x.window == 0 || tile_key > last_position - x.window);
+    if constexpr (kind == Scores::kAny) {
+#pragma unroll
+      for (int m = 0; m < kM; m++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const int query_row = first_row + min(rows - 1, warp_row + m * 16 + half * 8 + lane / 4);
+          const float* const bias = x.bias + output_row(x, row, kv_head, query_row).head * x.bias_stride;
+#pragma unroll
+          for (int n = 0; n < kN; n++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+              const int apart = positions[m][half] - (first_key + n * 8 + i);
+              float& score = scores[m][n][2 * half + i];
+              score = score * x.scale - slopes[m][half] * static_cast<float>(apart);
+              if (x.bias) score += distance_bias(x, bias, apart);
+            }
+          }
+        }
+      }
+    }
+    if (kind == Scores::kSloped || !whole) {
 #pragma unroll
       for (int m = 0; m < kM; m++) {
 #pragma unroll
@@ -143,8 +165,16 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
           for (int i = 0; i < 4; i++) {
             const int apart = positions[m][i / 2] - (first_key + n * 8 + i % 2);
             float& score = scores[m][n][i];
-            if constexpr (general) score = score * x.scale - slopes[m][i / 2] * static_cast<float>(apart);
-            if (apart < 0 || (x.window > 0 && apart >= x.window)) score = -INFINITY;
+            if constexpr (kind == Scores::kSloped) {
+              score = score * x.scale - slopes[m][i / 2] * static_cast<float>(apart);
+            }
+            bool seen;
+            if constexpr (kind == Scores::kAny) {
+              seen = sees(x, tiles.range(key_tile), first_key + n * 8 + i % 2, apart);
+            } else {
+              seen = apart >= 0 && (x.window == 0 || apart < x.window);
+            }
+            if (!seen) score = -INFINITY;
           }
         }
       }
@@ -192,7 +222,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 
     copy_async_wait<0>();
     __syncthreads();
-    if (key_tile < last_tile) {
+    if (key_tile + 1 < tiles.count) {
       load_keys<kWidth, kKeys, kThreads>(shared.keys, pages, shared.offsets[(key_tile + 1) % 2], 0, x.width);
       copy_async_commit();
       find_keys(key_tile + 2);
@@ -231,7 +261,7 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
       total += __shfl_xor_sync(kFullMask, total, 2);
       const int r = warp_row + m * 16 + half * 8 + lane / 4;
       const OutputRow at = output_row(x, row, kv_head, first_row + min(rows - 1, r));
-      const float largest = general ? top[m][half] : top[m][half] * x.scale;
+      const float largest = kind == Scores::kPlain ? top[m][half] * x.scale : top[m][half];
       const float share = finish_row(x, at, largest, total, r < rows && lane % 4 == 0);
 #pragma unroll
       for (int n = 0; n < kWidth / 8; n++) {
@@ -254,9 +284,10 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
 template <class T, int kWidth>
 void launch_prefill(const AttentionView& x, Cuda& cuda) {
   const auto blocks = static_cast<unsigned>(prefill_tiles(x, PrefillShape<kWidth>::kRows) * x.kv_heads);
-  const bool general = x.slopes != nullptr || x.scale <= 0;
-  launch(cuda, general ? prefill_kernel<T, kWidth, true> : prefill_kernel<T, kWidth, false>, blocks,
-         PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
+  const auto kernel = x.bias || x.sink_tokens > 0 ? prefill_kernel<T, kWidth, Scores::kAny>
+                      : x.slopes || x.scale <= 0  ? prefill_kernel<T, kWidth, Scores::kSloped>
+                                                  : prefill_kernel<T, kWidth, Scores::kPlain>;
+  launch(cuda, kernel, blocks, PrefillShape<kWidth>::kThreads, sizeof(PrefillShared<T, kWidth>), x);
 }
 
 }  // namespace

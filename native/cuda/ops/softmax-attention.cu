@@ -61,6 +61,11 @@ AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
   x.table_pages = static_cast<int>(op.page_table.shape[1]);
   if (op.sinks) x.sinks = op.sinks.as<const float>();
   if (op.alibi_slopes) x.slopes = op.alibi_slopes.as<const float>();
+  if (op.relative_bias) {
+    x.bias = op.relative_bias.as<const float>();
+    x.bias_stride = op.relative_bias.stride0;
+    x.last_bias = static_cast<int>(op.relative_bias.shape[1]) - 1;
+  }
   if (op.row_max) x.row_max = op.row_max.as<float>();
   if (op.row_sum) x.row_sum = op.row_sum.as<float>();
   x.max_stride = op.row_max.stride0;
@@ -70,6 +75,8 @@ AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
   x.group = x.heads / x.kv_heads;
   x.width = static_cast<int>(op.q.shape[2]);
   x.window = op.window;
+  x.sink_tokens = op.sink_tokens;
+  x.sink_pages = static_cast<int>(op.sink_pages());
   x.scale = op.scale;
   x.decode_tokens = std::max(8, 64 / x.group);
   x.pieces = stores_pieces(x);

@@ -22,9 +22,13 @@ struct AttentionView {
   int64_t table_stride;
   int table_count, table_pages;  // rows, pages of one
   const float *sinks, *slopes;   // null: none
-  float *row_max, *row_sum;      // null: not wanted
+  const float* bias;             // of heads and distances, null: none
+  int64_t bias_stride;
+  int last_bias;             // distance
+  float *row_max, *row_sum;  // null: not wanted
   int64_t max_stride, sum_stride;
   int heads, kv_heads, group, width, window;
+  int sink_tokens, sink_pages;  // of a table row, before the ring
   float scale;
   int decode_tokens;
   bool pieces;  // k and v go to the pages as they are, in pieces of 16 bytes
@@ -107,9 +111,10 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
     return row;
   }
   row.position = position;
-  const int pages = (row.end_key() - 1) / x.page_tokens - row.begin_key(x.window) / x.page_tokens + 1;
-  if (pages > x.table_pages) {
-    complain(FaultKind::kTooFew, FaultName::kPageTable, x.table_pages, 0, pages);
+  const int first_page = max(row.begin_key(x.window) / x.page_tokens, x.sink_pages);
+  const int pages = (row.end_key() - 1) / x.page_tokens - first_page + 1;
+  if (pages > x.table_pages - x.sink_pages) {
+    complain(FaultKind::kTooFew, FaultName::kPageTable, x.table_pages, 0, x.sink_pages + pages);
     return row;
   }
   row.table_row = table_row;
@@ -119,7 +124,8 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
 
 // The page of a position of a row that is not dropped; -1, with a report, where the row has none.
 __device__ __forceinline__ int key_page(const AttentionView& x, const AttentionRow& row, int position) {
-  const int column = position / x.page_tokens % x.table_pages;
+  int column = position / x.page_tokens;
+  if (column >= x.sink_pages) column = x.sink_pages + (column - x.sink_pages) % (x.table_pages - x.sink_pages);
   const int page = row.table[column];
   if (page >= 0 && page < x.page_count) return page;
   report(x.fault, FaultKind::kRange, FaultName::kPageTable, row.table_row * x.table_pages + column, page, 0,
@@ -155,6 +161,38 @@ __device__ __forceinline__ void store_element(void* to, DType type, int64_t i, f
   }
 }
 
+// Positions [begin, end).
+struct KeyRange {
+  int begin, end;
+
+  __device__ bool has(int key) const { return key >= begin && key < end; }
+};
+
+// The keys of some query rows in tiles of kKeys: the sinks that their windows have left behind, then all others.
+template <int kKeys>
+struct KeyTiles {
+  KeyRange sinks, keys;
+  int first;  // key of the first tile of `keys`
+  int sink_tiles, count;
+
+  __device__ KeyTiles(int sink_end, KeyRange others, int first_key)
+      : sinks{0, sink_end},
+        keys(others),
+        first(first_key),
+        sink_tiles(static_cast<int>(ceil_div(sink_end, kKeys))),
+        count(sink_tiles + static_cast<int>(ceil_div(others.end - first_key, kKeys))) {}
+
+  __device__ KeyRange range(int tile) const { return tile < sink_tiles ? sinks : keys; }
+  __device__ int first_key(int tile) const {
+    return tile < sink_tiles ? tile * kKeys : first + (tile - sink_tiles) * kKeys;
+  }
+};
+
+// Whether a query sees a key of its tile that lies so far back.
+__device__ __forceinline__ bool sees(const AttentionView& x, const KeyRange& range, int key, int apart) {
+  return range.has(key) && apart >= 0 && (x.window == 0 || apart < x.window || key < x.sink_tokens);
+}
+
 // e^x = exp2_fast(x * kLog2E), to 2 ulp.
 constexpr float kLog2E = 1.4426950408889634f;
 
@@ -166,6 +204,11 @@ __device__ __forceinline__ float exp2_fast(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #endif
+}
+
+// The learned bias of a head for a key so far back; one that is not seen has any.
+__device__ __forceinline__ float distance_bias(const AttentionView& x, const float* of_head, int apart) {
+  return of_head[max(0, min(apart, x.last_bias))];
 }
 
 // Where in the output a query row lies.
@@ -252,13 +295,9 @@ __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const De
   return {first, spans, each, min(most, plan.splits)};
 }
 
-// Positions [begin, end) of a split.
-struct SplitKeys {
-  int begin, end;
-};
-
-__device__ __forceinline__ SplitKeys split_keys(const AttentionView& x, const DecodePlan& plan, const AttentionRow& row,
-                                                int split) {
+// The keys of a split, but for the sinks that the window has left behind: those are of the first one.
+__device__ __forceinline__ KeyRange split_keys(const AttentionView& x, const DecodePlan& plan, const AttentionRow& row,
+                                               int split) {
   const KeySplits splits = key_splits(x, plan, row);
   const int64_t begin = (splits.first_span + static_cast<int64_t>(split) * splits.each) * kSpanKeys;
   const int64_t end = begin + static_cast<int64_t>(splits.each) * kSpanKeys;
