@@ -121,7 +121,8 @@ function flopCounter(): (name: string, values: Values) => number {
       const [tokens, position] = [size('q', 0), read.get(pages) ?? 0];
       read.set(pages, position + tokens);
       const heads = { heads: size('q', 1), kvHeads: size('k', 1), width: size('q', 2) };
-      const sizes = { tokens, position, ...heads, window: values.window as number };
+      const [window, sinkTokens] = [values.window as number, values.sinkTokens as number];
+      const sizes = { tokens, position, ...heads, window, sinkTokens };
       return 4 * heads.width * softmaxAttentionCost(sizes, { bytesPerValue: 2, bytesPerCached: 2 }).scores;
     }
     return 0;
