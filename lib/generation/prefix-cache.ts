@@ -19,8 +19,8 @@ import { collected } from './snapshot';
 
 /** Shorter texts are read as fast as their states are fetched. */
 const fewestTokens = 32;
-/** The store is asked only when it could save the reading of so many tokens. */
-const worthAsking = 256;
+/** The store is asked only when it could save the reading of so many tokens beyond the known ones. */
+const worthAsking = (known: number): number => Math.max(256, known / 32);
 /** States that wait for the store after they left the memory of the process; more of them are given up. */
 const mostSpilling = 4;
 /** How long a model's dispose waits for the store. */
@@ -111,7 +111,7 @@ export class PrefixCache {
 
   private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
     const { outside } = this;
-    if (outside === undefined || tokens.length - beyond < worthAsking) return undefined;
+    if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
     for (const key of await outside.candidates(tokens, beyond, signal)) {
       const source = await outside.open(key, signal);
       if (source === undefined) continue;

@@ -73,7 +73,8 @@ class Reading {
     const { everyTokens: every } = cache.settings;
     const from = history.length;
     const shared = cache.sharedLength(target);
-    return marksOf({ from, length: target.length, every, ends: [shared, ...(await ends(from))] });
+    const { device } = this.core.scheduler.store;
+    return marksOf({ from, length: target.length, every, ends: [shared, ...(await ends(from))], device });
   }
 
   /** To the longest state in the cache, when it is longer than the sequence's own. */

@@ -1,7 +1,7 @@
 // What a checkpoint holds, as the sections of a saved state: its tokens where they are saved, the logits of the next token,
 // each part of the state by its name, zeros up to a multiple of 64 bytes, and for each group of softmax layers the pages
-// that are still visible, from the oldest to the newest. What stands before the pages, the front, goes through the memory
-// of JavaScript; pages go between blocks of the file and the device.
+// that are still visible, from the oldest to the newest. Pages, and a state in float32 that is read, go between blocks of the
+// file and the device as they are; the rest, the front, goes through the memory of JavaScript.
 import { type KvGroup, pageTokens, type StatePart } from '../layers/layer';
 import { dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
@@ -45,9 +45,14 @@ export function sectionsOf(store: SequenceStore, length: number, stateDtype: Sta
   return [{ name: 'logits', dtype: 'float32', shape: [store.vocabularySize] }, ...parts, ...groups];
 }
 
-function frontBytes(store: SequenceStore, { length, stateDtype, hasTokens }: ContentKind): number {
-  const arrays = store.layout.parts.flatMap(({ shape }) => partBytes(count(shape), storedPart(shape, stateDtype)));
-  const bytes = arrays.reduce((sum, one) => sum + one, (hasTokens ? length * 4 : 0) + store.vocabularySize * 4);
+/** The tokens and the logits. */
+const headBytes = (store: SequenceStore, { length, hasTokens }: ContentKind): number =>
+  (hasTokens ? length * 4 : 0) + store.vocabularySize * 4;
+
+/** All before the pages. */
+function frontBytes(store: SequenceStore, kind: ContentKind): number {
+  const arrays = store.layout.parts.flatMap(({ shape }) => partBytes(count(shape), storedPart(shape, kind.stateDtype)));
+  const bytes = arrays.reduce((sum, one) => sum + one, headBytes(store, kind));
   return Math.ceil(bytes / alignment) * alignment;
 }
 
@@ -96,6 +101,22 @@ function* spans(
       yield { pool, page, offset: start - begin, start: start - from, end: end - from, tokens };
     }
     base += visiblePages(pool, length) * pageBytes;
+  }
+}
+
+/** What the bytes [from, to) of the content hold of the parts of a float32 state that begins at `base`. */
+function* stateSpans(
+  layout: { readonly parts: readonly StatePart[] },
+  base: number,
+  from: number,
+  to: number,
+): Generator<{ readonly offset: number; readonly start: number; readonly end: number }> {
+  let begin = base;
+  for (const { shape, offset } of layout.parts) {
+    const bytes = count(shape) * 4;
+    const [start, end] = [Math.max(from, begin), Math.min(to, begin + bytes)];
+    if (start < end) yield { offset: offset * 4 + start - begin, start: start - from, end: end - from };
+    begin += bytes;
   }
 }
 
@@ -169,14 +190,20 @@ export async function readContent(
     throw error;
   }
   let tokens: Int32Array | undefined;
-  const front = new Front(frontBytes(store, kind), (bytes) => {
+  const isPlain = kind.stateDtype === 'float32';
+  const [head, beforePages] = [headBytes(store, kind), frontBytes(store, kind)];
+  const front = new Front(isPlain ? head : beforePages, (bytes) => {
     tokens = placeFront(store, checkpoint, kind, bytes);
   });
   try {
     await reader.content(contentBytes(store, kind), async (block, at) => {
       front.add(block, at);
+      const to = at + block.length;
       const writes: Promise<void>[] = [];
-      for (const { pool, page, offset, start, end } of spans(store, checkpoint, front.bytes, at, at + block.length)) {
+      for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, at, to) : []) {
+        writes.push(store.states.writePart(checkpoint.slot, offset, block.subarray(start, end)));
+      }
+      for (const { pool, page, offset, start, end } of spans(store, checkpoint, beforePages, at, to)) {
         writes.push(pool.writePage(page, offset, block.subarray(start, end)));
       }
       await Promise.all(writes);
@@ -211,7 +238,7 @@ class Front {
   }
 }
 
-/** Writes the logits and the state to the device, and returns the tokens. */
+/** Writes the logits, and a state that is not float32, to the device, and returns the tokens. */
 function placeFront(
   store: SequenceStore,
   checkpoint: Checkpoint,
@@ -226,7 +253,7 @@ function placeFront(
   };
   const tokens = hasTokens ? new Int32Array(next(length * 4)) : undefined;
   checkpoint.logits.write(new Float32Array(next(store.vocabularySize * 4)));
-  store.states.write(checkpoint.slot, rowOf(store.layout, next, stateDtype));
+  if (stateDtype !== 'float32') store.states.write(checkpoint.slot, rowOf(store.layout, next, stateDtype));
   return tokens;
 }
 

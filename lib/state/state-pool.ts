@@ -82,6 +82,11 @@ export class StatePool {
     this.tensor.write(row, slot * this.tensor.shape[1]!);
   }
 
+  /** Enqueues the write of a row from `offset` (bytes) on; `content` stays as it is until this resolves. */
+  writePart(slot: number, offset: number, content: Uint8Array): Promise<void> {
+    return this.tensor.writeHeld(content, slot * this.slotBytes + offset);
+  }
+
   dispose(layout: StateLayout): void {
     for (const part of layout.parts) part.tensor.dispose();
     this.tensor.dispose();

@@ -1,5 +1,6 @@
 #include "binding/checksums.h"
 
+#include <algorithm>
 #include <cstring>
 #include <system_error>
 
@@ -8,10 +9,13 @@
 namespace linattn::binding {
 
 Checksums::Checksums() {
+  const size_t wanted = std::clamp<size_t>(std::thread::hardware_concurrency() / 4, 1, kMostThreads);
+  threads_.reserve(wanted);
   try {
-    thread_ = std::thread([this] { loop(); });
+    while (threads_.size() < wanted) threads_.emplace_back([this] { loop(); });
   } catch (const std::system_error&) {
-    throw Error("ERR_OUT_OF_MEMORY", "the system gave no thread for checksums");
+    // Fewer do the same.
+    if (threads_.empty()) throw Error("ERR_OUT_OF_MEMORY", "the system gave no thread for checksums");
   }
 }
 
@@ -20,8 +24,8 @@ Checksums::~Checksums() {
     std::lock_guard lock(mutex_);
     stop_ = true;
   }
-  wake_.notify_one();
-  thread_.join();
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 void Checksums::enqueue(What what, char* block, size_t bytes, uint64_t seed, double request,

@@ -1,10 +1,11 @@
-// Checksums of blocks of host memory, made and checked on a thread of their own, in the order of the calls.
+// Checksums of blocks of host memory, made and checked on threads of their own, begun in the order of the calls.
 #pragma once
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "binding/completions.h"
 
@@ -13,7 +14,7 @@ namespace linattn::binding {
 class Checksums {
  public:
   Checksums();
-  // Waits for the block in work; later ones are dropped.
+  // Waits for the blocks in work; later ones are dropped.
   ~Checksums();
   Checksums(const Checksums&) = delete;
   Checksums& operator=(const Checksums&) = delete;
@@ -27,6 +28,9 @@ class Checksums {
                std::shared_ptr<Completions> completions);
 
  private:
+  // One thread reads a block more slowly than a store gives it: a quarter of the processors, at most so many.
+  static constexpr size_t kMostThreads = 4;
+
   struct Job {
     What what;
     char* block;
@@ -42,7 +46,7 @@ class Checksums {
   std::condition_variable wake_;
   std::deque<Job> jobs_;  // guarded by mutex_
   bool stop_ = false;     // guarded by mutex_
-  std::thread thread_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace linattn::binding

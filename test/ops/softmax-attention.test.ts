@@ -143,6 +143,47 @@ test.each(cases)('%s', async (_, shape, lengths, cuts) => {
   expect(same([(await readNd(cache.pages)).data], [cache.expectedPages.data])).toBe(true);
 });
 
+describe.each<[string, Shape]>([
+  ['width 64', { ...bfloat16, heads: 8, kvHeads: 2, width: 64, tablePages: 130 }],
+  ['width 128 in a window with sinks', { ...bfloat16, width: 128, tablePages: 130, window: 2050, sinks: true }],
+  ['width 256', { ...bfloat16, width: 256, pageTokens: 64, tablePages: 33 }],
+])('a few tokens after a long text, bfloat16, %s', (_, shape) => {
+  const pasts = [2040, 90, 0];
+  const counts = [40, 3, 35];
+  const prompts = pasts.map((past, row) => promptOf(shape, past + counts[row]!, row + 1));
+  const piece = (row: number, to = 0) => {
+    const position = pasts[row]!;
+    return { row: to, position, prompt: slice(prompts[row]!, position, position + counts[row]!) };
+  };
+  const held = async (rows: number[]) => {
+    const cache = new PagedCache(shape, rows.length);
+    await cache.written;
+    await cache.hold(rows.map((row) => slice(prompts[row]!, 0, pasts[row]!)));
+    return cache;
+  };
+
+  test('agrees with the reference', async () => {
+    const cache = await held([0, 1, 2]);
+    const pieces = prompts.map((_, row) => piece(row, row));
+    const [expected, plain] = [cache.expected(pieces), cache.expected(pieces, Float32Array)];
+    const actual = cache.attend(pieces);
+    for (const name of ['out', 'rowMax', 'rowSum'] as const) {
+      const error = relativeError(await readNd(actual[name]!), expected[name]);
+      const dtype = name === 'out' ? shape.dtype! : 'float32';
+      expect(error).toBeLessThan(2 * relativeError(plain[name], expected[name]) + 4 * ulp[dtype]);
+    }
+  });
+
+  test('has the same bits alone and among others', async () => {
+    const among = await held([2, 0, 1]);
+    const { out } = among.attend([piece(2, 0), piece(0, 1), piece(1, 2)]);
+    const alone = (await held([0])).attend([piece(0)]).out;
+    const size = shape.heads * shape.width;
+    const own = (await out.read()).subarray(counts[2]! * size, (counts[2]! + counts[0]!) * size);
+    expect(same([own], [await alone.read()])).toBe(true);
+  });
+});
+
 test('dropped sequences, and tokens of none, are 0 and write nothing', async () => {
   const cache = new PagedCache(base, 2);
   await cache.written;

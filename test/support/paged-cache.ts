@@ -96,6 +96,22 @@ export class PagedCache {
   }
   readonly written: Promise<void>;
 
+  /** The first tokens of the sequence in each table row are in the cache, without a call of the op. */
+  async hold(prompts: readonly Prompt[]): Promise<void> {
+    const { pageTokens, kvHeads, width, cacheDtype = 'float32' } = this.shape;
+    const size = kvHeads * width;
+    for (const [row, { k, v }] of prompts.entries()) {
+      for (const [part, { shape, data }] of [k, v].entries()) {
+        for (let t = 0; t < shape[0]!; t++) {
+          const page = this.pageTable[row]![Math.floor(t / pageTokens)]!;
+          const at = ((page * 2 + part) * pageTokens + (t % pageTokens)) * size;
+          this.expectedPages.data.set(data.subarray(t * size, (t + 1) * size), at);
+        }
+      }
+    }
+    this.pages.write(await tensorOf(this.expectedPages, cacheDtype).read());
+  }
+
   private packed(pieces: readonly Piece[]) {
     const join = (name: 'q' | 'k' | 'v') => {
       const parts = pieces.map(({ prompt }) => prompt[name]);

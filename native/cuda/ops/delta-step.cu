@@ -2,6 +2,7 @@
 // A warp has 8 rows of a state; it makes q, k, the gates and its own v for itself, so that no warp waits for another.
 // The warps of a key head are a cluster: none may write a window that another has yet to read.
 #include "cuda/device/activate.cuh"
+#include "cuda/device/cluster.cuh"
 #include "cuda/device/launch.cuh"
 #include "cuda/device/prefetch.cuh"
 #include "cuda/fusions.h"
@@ -115,18 +116,6 @@ __device__ __forceinline__ void deal(const Four<T>& own, int place, Four<T> (&to
 #pragma unroll
     for (int i = 0; i < 2; i++) to[j].bits[i] = __shfl_sync(kFullMask, own.bits[i], j * kLanes + place);
   }
-}
-
-// All blocks of the cluster have come to cluster_arrive() when cluster_wait() ends.
-__device__ __forceinline__ void cluster_arrive() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void cluster_wait() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-#endif
 }
 
 template <class T>

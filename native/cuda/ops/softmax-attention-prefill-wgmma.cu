@@ -1,6 +1,8 @@
 // softmaxAttention of prefill rows in 16 bits on Hopper, as FlashAttention-3 has it: one warp of a block has the copy
 // engine load tiles of keys and values, two warpgroups of 64 query rows each multiply. Scores, weights and weighted
-// values stay in registers. In the background of the weighing of a tile are the products of the tile before it.
+// values stay in registers. In the background of the weighing of a tile are the products of the tile before it. A row
+// of few tokens after a long text has too few tiles of queries to fill the GPU: the blocks of a cluster share the keys
+// of each.
 #ifdef LINATTN_CUDA_EMULATOR
 #include "cuda/ops/softmax-attention.cuh"
 
@@ -12,6 +14,7 @@ bool run_wgmma_prefill(const AttentionView&, Cuda&) { return false; }
 #else
 #include "cuda/device/launch.cuh"
 #include "cuda/ops/softmax-attention-boxes.cuh"
+#include "cuda/ops/softmax-attention-parts.cuh"
 
 namespace linattn::cuda {
 namespace {
@@ -25,6 +28,7 @@ struct HopperShape {
   static constexpr int kRows = kConsumers * kConsumerRows;
   static constexpr int kThreads = (1 + kConsumers) * 128;
   static constexpr int kStages = 2;  // of keys, and of values
+  using Parts = AttentionParts<kRows, kWidth, kConsumers * 128>;
 };
 
 template <class T, class Shape>
@@ -44,11 +48,11 @@ struct StageBarriers {
 };
 
 // What a block does: query rows [first_row, first_row + rows) of a row and key head, with tiles [first, last] of keys,
-// of which [begin_key, last_position] are seen.
+// of which [begin_key, last_position] are seen. Of `parts` blocks each has tiles of its own.
 struct HopperWork {
   AttentionRow row;
   int kv_head, first_row, rows;
-  int first_position, last_position, begin_key, first, last;
+  int first_position, last_position, begin_key, first, last, parts;
 };
 
 // Keys and values to shared memory, by one warp.
@@ -71,7 +75,7 @@ __device__ __forceinline__ void produce(const AttentionView& x, const KeyBoxes& 
   }
 }
 
-template <class T, class Shape>
+template <class T, class Shape, bool kShared>
 __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork& work, HopperShared<T, Shape>& shared,
                                         StageBarriers<Shape>& barriers) {
   constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kRows = Shape::kConsumerRows, kPieces = kWidth / kPiece;
@@ -212,43 +216,76 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
   wgmma_wait<0>();
   wgmma_settled(out);
 
-  // Through the shared memory of the warp's own queries, so that whole pieces are written.
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    float total = sum[half];
-    total += __shfl_xor_sync(kFullMask, total, 1);
-    total += __shfl_xor_sync(kFullMask, total, 2);
-    const int r = warp * 16 + half * 8 + lane / 4;
-    const OutputRow at = output_row(x, work.row, work.kv_head, work.first_row + min(work.rows - 1, group * kRows + r));
-    const float share = finish_row(x, at, top[half] * x.scale, total, r < rows && lane % 4 == 0);
+    sum[half] += __shfl_xor_sync(kFullMask, sum[half], 1);
+    sum[half] += __shfl_xor_sync(kFullMask, sum[half], 2);
+  }
+  if constexpr (kShared) {
+    named_barrier(1 + Shape::kConsumers, Shape::kConsumers * kWarpgroup);  // no tile is read any more
+    auto& parts = reinterpret_cast<typename Shape::Parts&>(shared);
 #pragma unroll
-    for (int n = 0; n < kPieces; n++) {
-      const uint32_t pair = pack_pair<T>(out[4 * n + 2 * half] * share, out[4 * n + 2 * half + 1] * share);
-      *reinterpret_cast<uint32_t*>(queries + wgmma_place<kWidth>(r, n) + lane % 4 * 2) = pair;
+    for (int half = 0; half < 2; half++) {
+      const int r = group * kRows + warp * 16 + half * 8 + lane / 4;
+      if (lane % 4 == 0) parts.max[r] = top[half];
+      if (lane % 4 == 0) parts.sum[r] = sum[half];
+#pragma unroll
+      for (int n = 0; n < kPieces; n++) {
+        parts.pair(r, n * kPiece + lane % 4 * 2) = make_float2(out[4 * n + 2 * half], out[4 * n + 2 * half + 1]);
+      }
+    }
+  } else {
+    // Through the shared memory of the warp's own queries, so that whole pieces are written.
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int r = warp * 16 + half * 8 + lane / 4;
+      const OutputRow at =
+          output_row(x, work.row, work.kv_head, work.first_row + min(work.rows - 1, group * kRows + r));
+      const float share = finish_row(x, at, top[half] * x.scale, sum[half], r < rows && lane % 4 == 0);
+#pragma unroll
+      for (int n = 0; n < kPieces; n++) {
+        const uint32_t pair = pack_pair<T>(out[4 * n + 2 * half] * share, out[4 * n + 2 * half + 1] * share);
+        *reinterpret_cast<uint32_t*>(queries + wgmma_place<kWidth>(r, n) + lane % 4 * 2) = pair;
+      }
+    }
+    __syncwarp();
+    for (int j = lane; j < 16 * kPieces; j += kWarp) {
+      const int r = warp * 16 + j / kPieces, piece = j % kPieces;
+      if (r >= rows) continue;
+      const OutputRow at = output_row(x, work.row, work.kv_head, first_row + r);
+      T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
+      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(queries + wgmma_place<kWidth>(r, piece));
     }
   }
-  __syncwarp();
-  for (int j = lane; j < 16 * kPieces; j += kWarp) {
-    const int r = warp * 16 + j / kPieces, piece = j % kPieces;
-    if (r >= rows) continue;
-    const OutputRow at = output_row(x, work.row, work.kv_head, first_row + r);
-    T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
-    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(queries + wgmma_place<kWidth>(r, piece));
-  }
+}
+
+// Whether clusters take a prefill row: its tiles of queries are few, its keys are many. It follows from the row alone.
+template <class Shape>
+__device__ __forceinline__ bool shares_keys(const AttentionView& x, const AttentionRow& row, int most_blocks) {
+  if (!row.table) return false;
+  const int64_t blocks = static_cast<int64_t>(row_tiles(x, row, Shape::kRows)) * x.kv_heads;
+  return blocks <= most_blocks && row.end_key() - row.begin_key(x.window) >= kSharedKeys;
 }
 
 #endif
 
-// Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
-template <class T, class Shape>
+// kShared: of the rows that share their keys, with kKeySharers blocks for each tile of queries and key head; else of
+// the others. `most_blocks`: without shared keys, of a row that shares them. Empty but for sm_90a; there it declares
+// shared memory, by which is_for_hopper() knows it.
+template <class T, class Shape, bool kShared>
 __global__ void __launch_bounds__(Shape::kThreads, 1)
-    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ KeyBoxes boxes) {
+    prefill_wgmma_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ KeyBoxes boxes,
+                         int most_blocks) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   __shared__ StageBarriers<Shape> barriers;
-  const PrefillTile tile = find_tile(x, Shape::kRows, static_cast<int>(blockIdx.x) / x.kv_heads);
+  constexpr int kSharers = kShared ? kKeySharers : 1;
+  const int block = static_cast<int>(blockIdx.x) / kSharers, sharer = static_cast<int>(blockIdx.x) % kSharers;
+  const PrefillTile tile = find_tile(x, Shape::kRows, block / x.kv_heads, [&](const AttentionRow& row) {
+    return shares_keys<Shape>(x, row, most_blocks) == kShared;
+  });
   if (tile.row < 0) return;
   HopperWork work;
-  work.kv_head = static_cast<int>(blockIdx.x) % x.kv_heads;
+  work.kv_head = block % x.kv_heads;
   work.row = attention_row(x, tile.row);
   work.first_row = tile.index * Shape::kRows;
   work.rows = min(Shape::kRows, work.row.count * x.group - work.first_row);
@@ -263,6 +300,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   work.begin_key = x.window > 0 ? max(0, work.first_position - x.window + 1) : 0;
   work.first = work.begin_key / Shape::kKeys;
   work.last = work.last_position / Shape::kKeys;
+  const int tiles = work.last - work.first + 1, each = static_cast<int>(ceil_div(tiles, kSharers));
+  work.parts = static_cast<int>(ceil_div(tiles, each));
+  work.first += sharer * each;
+  work.last = min(work.last, work.first + each - 1);
 
   if (thread == 0) {
     for (int stage = 0; stage < Shape::kStages; stage++) {
@@ -277,22 +318,54 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   // Of the 168 registers that a thread of three warpgroups begins with.
   if (thread < kWarpgroup) {
     give_registers<24>();
-    if (thread < kWarp) produce(x, boxes, work, shared, barriers);
+    if (thread < kWarp && sharer < work.parts) produce(x, boxes, work, shared, barriers);
   } else {
     take_registers<240>();
-    consume(x, work, shared, barriers);
+    if (sharer < work.parts) consume<T, Shape, kShared>(x, work, shared, barriers);
+  }
+  if constexpr (kShared) {
+    const auto& parts = reinterpret_cast<const typename Shape::Parts&>(shared);
+    static_assert(sizeof(parts) <= sizeof(shared));
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
+    if (thread >= kWarpgroup) {
+      const auto at = [&](int r) { return output_row(x, work.row, work.kv_head, work.first_row + r); };
+      parts.template merge<T>(x, at, work.rows, work.parts, sharer, thread - kWarpgroup);
+    }
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();  // the others may still read what is here
   }
 #endif
+}
+
+// Whether a row of the batch may share its keys: for all that the host knows of their lengths.
+template <class Shape>
+bool may_share_keys(const AttentionView& x, int most_blocks, const Cuda& cuda) {
+  if (static_cast<int64_t>(x.table_pages) * x.page_tokens < kSharedKeys) return false;
+  const int64_t rows = x.sequences.rows - x.single_rows, tokens = x.sequences.tokens - x.single_rows;
+  // A graph may be replayed with other lengths.
+  const int64_t shortest = cuda.recording ? 0 : tokens - (rows - 1) * static_cast<int64_t>(x.max_tokens);
+  return ceil_div(std::max<int64_t>(shortest, 1) * x.group, Shape::kRows) * x.kv_heads <= most_blocks;
 }
 
 template <class T, int kWidth>
 bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
   using Shape = HopperShape<kWidth>;
-  const auto kernel = prefill_wgmma_kernel<T, Shape>;
+  const auto kernel = prefill_wgmma_kernel<T, Shape, false>;
   KeyBoxes boxes;
   if (!is_for_hopper(kernel) || !make_key_boxes(x, Shape::kKeys, boxes)) return false;
-  const auto blocks = static_cast<unsigned>(prefill_tiles(x, Shape::kRows) * x.kv_heads);
-  launch(cuda, kernel, blocks, Shape::kThreads, sizeof(HopperShared<T, Shape>), x, boxes);
+  constexpr size_t kBytes = sizeof(HopperShared<T, Shape>);
+  const int most_blocks = cuda.properties.multiprocessors / 2;
+  const int64_t blocks = prefill_tiles(x, Shape::kRows) * x.kv_heads;
+  launch(cuda, kernel, static_cast<unsigned>(blocks), Shape::kThreads, kBytes, x, boxes, most_blocks);
+  if (!may_share_keys<Shape>(x, most_blocks, cuda)) return true;
+  const int64_t shared = std::min(blocks, (x.sequences.rows - x.single_rows) * static_cast<int64_t>(most_blocks));
+  LaunchHow clusters;
+  clusters.cluster = kKeySharers;
+  launch_as(clusters, cuda, prefill_wgmma_kernel<T, Shape, true>, static_cast<unsigned>(shared * kKeySharers),
+            Shape::kThreads, kBytes, x, boxes, most_blocks);
   return true;
 }
 

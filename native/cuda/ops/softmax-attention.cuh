@@ -250,16 +250,21 @@ struct PrefillTile {
   int row, index;  // row -1: there is none
 };
 
-// Tile `i` of `tile_rows` query rows, counted from the last of the last row, so that the longest of a prompt come
-// first. Every warp of the block finds it.
-__device__ __forceinline__ PrefillTile find_tile(const AttentionView& x, int tile_rows, int i) {
+__device__ __forceinline__ int row_tiles(const AttentionView& x, const AttentionRow& row, int tile_rows) {
+  return static_cast<int>(ceil_div(static_cast<int64_t>(row.count) * x.group, tile_rows));
+}
+
+// Tile `i` of `tile_rows` query rows of the prefill rows that `takes` is true for, counted from the last of the last
+// row, so that the longest of a prompt come first. Every warp of the block finds it.
+template <class Takes>
+__device__ __forceinline__ PrefillTile find_tile(const AttentionView& x, int tile_rows, int i, const Takes& takes) {
   const int lane = threadIdx.x % kWarp;
   for (int last = x.sequences.rows - 1; last >= x.single_rows; last -= kWarp) {
     const int n = last - lane;
     int tiles = 0;
     if (n >= x.single_rows) {
-      const int count = attention_row(x, n).count;
-      if (count > x.decode_tokens) tiles = static_cast<int>(ceil_div(static_cast<int64_t>(count) * x.group, tile_rows));
+      const AttentionRow row = attention_row(x, n);
+      if (row.count > x.decode_tokens && takes(row)) tiles = row_tiles(x, row, tile_rows);
     }
     int through = tiles;  // of this row and those after it
 #pragma unroll
@@ -275,6 +280,10 @@ __device__ __forceinline__ PrefillTile find_tile(const AttentionView& x, int til
     i -= __shfl_sync(kFullMask, through, kWarp - 1);
   }
   return {-1, 0};
+}
+
+__device__ __forceinline__ PrefillTile find_tile(const AttentionView& x, int tile_rows, int i) {
+  return find_tile(x, tile_rows, i, [](const AttentionRow&) { return true; });
 }
 
 // The keys of a decode row in splits of whole spans.
