@@ -1,7 +1,8 @@
 // The whole model on a GPU: decode as a consumer of the stream sees it, and prefill, against the device's own limits.
 import type { Model } from '../index';
-import { type DeviceName, deviceOf, fence, timed } from '../tensor/device';
+import { type DeviceName, deviceOf, fence } from '../tensor/device';
 import { someTokens } from './bench-data';
+import { measurePrefill, type PrefillReport } from './bench-gpu-prefill';
 import { median } from './bench-timing';
 
 export interface GpuModelReport {
@@ -21,19 +22,16 @@ export interface DecodeReport {
   readonly share: number;
 }
 
-/** Wall time to the first token, and what the device took for the prompt. */
-export interface PrefillReport {
-  readonly tokens: number;
-  readonly firstTokenMs: number;
-  readonly deviceMs: number;
-  readonly tokensPerSecond: number;
-}
-
 const [decodeFrom, decodeTo] = [65, 576];
 
 export async function measureGpuModel(
   open: () => Promise<Model>,
-  { device, copyGbps, runs }: { device: DeviceName; copyGbps: number; runs: number },
+  {
+    device,
+    copyGbps,
+    matmulTflops,
+    runs,
+  }: { device: DeviceName; copyGbps: number; matmulTflops: number; runs: number },
   signal: AbortSignal,
 ): Promise<GpuModelReport> {
   await fence(device);
@@ -64,22 +62,7 @@ export async function measureGpuModel(
     }
     const prefill: PrefillReport[] = [];
     for (const count of [8192, 131_072]) {
-      const waits: number[] = [];
-      const works: number[] = [];
-      for (let run = 0; run < Math.min(runs, 3); run++) {
-        const tokens = someTokens(count, vocabularySize, run);
-        let wall = 0;
-        const work = await timed(device, async () => {
-          const began = performance.now();
-          await model.generate({ tokens, maxTokens: 1, temperature: 0, ignoreEos: true, signal }).result;
-          wall = performance.now() - began;
-        });
-        waits.push(wall);
-        works.push(work);
-      }
-      const firstTokenMs = median(waits);
-      const tokensPerSecond = (1000 * count) / firstTokenMs;
-      prefill.push({ tokens: count, firstTokenMs, deviceMs: median(works), tokensPerSecond });
+      prefill.push(await measurePrefill(model, { device, count, runs: Math.min(runs, 3), matmulTflops, signal }));
     }
     return { loadMs, weightBytes, stateBytes, kvBytesPerToken, decode, prefill };
   } finally {

@@ -1,11 +1,15 @@
 // `linattn bench --device cuda`: ops timed by the device's own clock (CUDA events), from a recorded graph and call by call,
 // with cold and with warm caches, against what this GPU reaches in the same run: a copy of 1 GiB and a bfloat16 product of
-// 8192 x 8192 x 8192 on normal data.
+// 8192 x 8192 x 8192 on normal numbers.
 import { convertInto } from '../ops/convert';
+import { matmul } from '../ops/matmul';
+import { Weight } from '../ops/weight';
 import { type DeviceName, deviceOf, fence, type Graph, timed } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type GpuCase, gpuCases, type Make, makeCase, product } from './bench-gpu-cases';
+import { fillWeight } from './bench-data';
+import { type GpuCase, gpuCases, makeCase } from './bench-gpu-cases';
+import { NormalNumbers } from './bench-normal';
 import { median } from './bench-timing';
 
 /** Microseconds of a call. */
@@ -139,16 +143,25 @@ async function copyRate(device: DeviceName, runs: number): Promise<number> {
   return (2 * 4 * values) / (median(times) * 1e6);
 }
 
+/** The highest rate that the other products are held against: of normal numbers, since zeros and small ones take less power. */
 async function matmulRate(device: DeviceName, runs: number): Promise<number> {
-  const make: Make = product(8192, 'square', 8192, 8192, 'bfloat16');
-  const one = makeCase(make, device);
+  const [side, block] = [8192, 1024];
+  const normals = new NormalNumbers();
+  const some = () => Tensor.from(normals.array(block * side), { dtype: 'float32', shape: [block, side], device });
+  const weight = fillWeight(Weight.zeros([side, side], 'bfloat16', { device }), some());
+  const x = Tensor.zeros({ dtype: 'bfloat16', shape: [side, side], device });
+  scope(() => {
+    const rows = some();
+    for (let at = 0; at < side; at += block) convertInto({ x: rows, into: x.view([block, side], at * side, side) });
+  });
   const times: number[] = [];
   for (let run = -2; run < runs; run++) {
-    const time = await timed(device, () => drop(one, 1));
+    const time = await timed(device, () => scope(() => void matmul({ x, weight })));
     if (run >= 0) times.push(time);
   }
-  one.dispose();
-  return one.work.flops / (median(times) * 1e9);
+  x.dispose();
+  weight.dispose();
+  return (2 * side ** 3) / (median(times) * 1e9);
 }
 
 /** The cases' table, by name. */

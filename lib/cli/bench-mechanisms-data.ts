@@ -2,9 +2,9 @@
 
 import type { Hidden } from '../layers/layer';
 import { convert } from '../ops/convert';
-import { philox, unitInterval } from '../ops/philox';
 import type { DeviceName } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
+import { NormalNumbers } from './bench-normal';
 
 export type MechanismDType = 'float32' | 'bfloat16';
 
@@ -15,24 +15,10 @@ export interface Tokens {
   readonly v: Hidden;
 }
 
-const tableSize = 2 ** 16;
 /** Tokens over which the topic changes to e^-1 of itself. */
 const topicTokens = 256;
 /** Standard deviations of what a query or key has of its topic, and of its own. */
 const [topicShare, ownShare] = [0.35, 0.7];
-
-/** Standard normal numbers (Box and Muller) that the streams below draw from. */
-function normalTable(): Float32Array {
-  const table = new Float32Array(tableSize);
-  for (let i = 0; i < tableSize; i += 2) {
-    const words = philox([i, 0, 0, 0], [20250901, 0]);
-    const radius = Math.sqrt(-2 * Math.log(1 - unitInterval(words[0], words[1])));
-    const angle = 2 * Math.PI * unitInterval(words[2], words[3]);
-    table[i] = radius * Math.cos(angle);
-    table[i + 1] = radius * Math.sin(angle);
-  }
-  return table;
-}
 
 /**
  * A sequence whose topic drifts: each head has two vectors of D values, one that its queries and keys share and one of
@@ -40,20 +26,14 @@ function normalTable(): Float32Array {
  * have a standard deviation of about 0.6, and what was far back still counts.
  */
 export class DriftingText {
-  private readonly table = normalTable();
-  private state = 1;
+  private readonly normals = new NormalNumbers();
   private readonly topics: Float32Array;
 
   constructor(
     readonly heads: number,
     readonly width: number,
   ) {
-    this.topics = new Float32Array(2 * heads * width).map(() => this.normal());
-  }
-
-  private normal(): number {
-    this.state = (Math.imul(this.state, 1664525) + 1013904223) >>> 0;
-    return this.table[this.state >>> 16]!;
+    this.topics = new Float32Array(2 * heads * width).map(() => this.normals.next());
   }
 
   /** The next tokens. */
@@ -70,11 +50,11 @@ export class DriftingText {
     for (let token = 0; token < count; token++) {
       for (let i = 0; i < values; i++) {
         const at = token * values + i;
-        topics[i] = kept * topics[i]! + fresh * this.normal();
-        topics[values + i] = kept * topics[values + i]! + fresh * this.normal();
-        q[at] = topicShare * topics[i]! + ownShare * this.normal();
-        k[at] = topicShare * topics[i]! + ownShare * this.normal();
-        v[at] = topics[values + i]! + this.normal();
+        topics[i] = kept * topics[i]! + fresh * this.normals.next();
+        topics[values + i] = kept * topics[values + i]! + fresh * this.normals.next();
+        q[at] = topicShare * topics[i]! + ownShare * this.normals.next();
+        k[at] = topicShare * topics[i]! + ownShare * this.normals.next();
+        v[at] = topics[values + i]! + this.normals.next();
       }
     }
     const tensor = (data: Float32Array): Hidden => {

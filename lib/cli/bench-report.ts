@@ -6,6 +6,7 @@ import { type DeviceName, defaultDevice, deviceOf, setThreads } from '../tensor/
 import type { BenchFlags } from './bench';
 import { type GpuReport, gpuTable, measureGpu } from './bench-gpu';
 import { type GpuModelReport, measureGpuModel } from './bench-gpu-model';
+import type { PrefillPart, PrefillReport } from './bench-gpu-prefill';
 import { checkLengths, describeMechanisms, type MechanismReport, measureMechanisms } from './bench-mechanisms';
 import { mechanismPlot } from './bench-mechanisms-plot';
 import { type ContextReport, type ModelReport, measureContext, measureModel } from './bench-model';
@@ -116,12 +117,9 @@ async function runOnGpu(
   if (flags.op !== undefined) return { machine, gpu };
   say('model');
   const open = () => load({ ...loadOptions(flags), signal });
-  const { copyGbps } = gpu;
-  return {
-    machine,
-    gpu,
-    gpuModel: await measureGpuModel(open, { device, copyGbps, runs: flags.quick ? 3 : 5 }, signal),
-  };
+  const { copyGbps, matmulTflops } = gpu;
+  const gpuModel = await measureGpuModel(open, { device, copyGbps, matmulTflops, runs: flags.quick ? 3 : 5 }, signal);
+  return { machine, gpu, gpuModel };
 }
 
 async function measureLayer(runs: number): Promise<LayerReport> {
@@ -198,11 +196,20 @@ const describeGpuModel = ({ loadMs, weightBytes, decode, prefill }: GpuModelRepo
     ({ context, msPerToken, floorMs, share }) =>
       `decode after ${context}: ${msPerToken.toFixed(3)} ms a token, ${percent(share)} of its floor, ${floorMs.toFixed(3)} ms`,
   ),
-  ...prefill.map(
-    ({ tokens, firstTokenMs, deviceMs, tokensPerSecond }) =>
-      `prefill of ${tokens}: ${firstTokenMs.toFixed(0)} ms to the first token, ${deviceMs.toFixed(0)} ms on the device, ${tokensPerSecond.toFixed(0)} tokens/s`,
-  ),
+  ...prefill.map(describePrefill),
 ];
+
+function describePrefill(report: PrefillReport): string {
+  const { tokens, firstTokenMs, deviceMs, tokensPerSecond, softmaxAttention, rest, ops } = report;
+  const part = (name: string, { ms, tflop, tflops, share }: PrefillPart) =>
+    `${name}: ${ms.toFixed(1)} ms for ${tflop.toFixed(1)} TFLOP, ${tflops.toFixed(0)} TFLOP/s, ${percent(share)} of the product's`;
+  return [
+    `prefill of ${tokens}: ${firstTokenMs.toFixed(1)} ms to the first token, ${deviceMs.toFixed(1)} ms on the device, ${tokensPerSecond.toFixed(0)} tokens/s`,
+    ...(softmaxAttention ? [part('softmax attention', softmaxAttention)] : []),
+    part(softmaxAttention ? 'all the rest' : 'all of it', rest),
+    `ops: ${ops.map(({ name, calls, ms }) => `${name} ${calls} x ${((1000 * ms) / calls).toFixed(0)} us`).join(', ')}`,
+  ].join('\n  ');
+}
 
 const peaks =
   'multiply-adds in registers, bfloat16 dot products in registers, or a read loop of all threads over 1 GiB';

@@ -18,6 +18,21 @@ export type Values<F extends Fields> = {
   [K in keyof F as F[K] extends 'optional' | 'inout' | 'out' ? K : never]?: Tensor | undefined;
 };
 
+type OpValues = Readonly<Record<string, Tensor | number | boolean | undefined>>;
+
+/** Told of an op that runs, by its name and the values of its fields; calls `enqueue` once. */
+export type OpObserver = (name: string, values: OpValues, enqueue: () => void) => void;
+
+let observer: OpObserver | undefined;
+
+/** @internal tells `next` of every op until the function that it returns is called; one at a time */
+export function observeOps(next: OpObserver): () => void {
+  observer = next;
+  return () => {
+    observer = undefined;
+  };
+}
+
 const kindNumber: Record<FieldKind, number> = { in: 0, optional: 1, inout: 2, out: 3, number: 4 };
 
 export class Op<F extends Fields> {
@@ -101,7 +116,7 @@ export class Op<F extends Fields> {
     const { record } = addon;
     const { names, kinds } = this;
     const count = names.length;
-    const source = values as unknown as Record<string, Tensor | number | boolean | undefined>;
+    const source = values as unknown as OpValues;
     let device: DeviceName | undefined;
     let at = 3 + count;
     let outputs = 0;
@@ -131,7 +146,8 @@ export class Op<F extends Fields> {
     record[0] = this.index;
     record[1] = device === undefined || device === 'cpu' ? 0 : deviceIndex(device);
     record[2 + count] = outputs;
-    checked(addon.run());
+    if (observer === undefined) checked(addon.run());
+    else observer(this.name, source, () => checked(addon.run()));
     for (const i of this.outs) {
       const tensor = source[names[i]!] as Tensor | undefined;
       tensor?.adopt(record[2 + i]!);

@@ -237,7 +237,10 @@ export function softmaxAttentionReference(
   return result;
 }
 
-/** One sequence: `tokens` new ones after `position` in the cache. The visible part of the cache is counted once. */
+/**
+ * One sequence: `tokens` new ones after `position` in the cache. The visible part of the cache is counted once. `scores`:
+ * of all heads; the products alone are 4 width flops of each.
+ */
 export function softmaxAttentionCost(
   sizes: {
     tokens: number;
@@ -249,14 +252,16 @@ export function softmaxAttentionCost(
     sinkTokens?: number;
   },
   { bytesPerValue, bytesPerCached }: { bytesPerValue: number; bytesPerCached: number },
-): { bytes: number; flops: number } {
+): { bytes: number; flops: number; scores: number } {
   const { tokens, position, heads, kvHeads, width, window = 0, sinkTokens = 0 } = sizes;
   const limit = window > 0 ? window + sinkTokens : Number.POSITIVE_INFINITY;
-  let scores = 0;
-  for (let t = 0; t < tokens; t++) scores += Math.min(position + t + 1, limit);
+  let seen = 0;
+  for (let t = 0; t < tokens; t++) seen += Math.min(position + t + 1, limit);
+  const scores = heads * seen;
   const visible = Math.min(position + tokens, limit + tokens - 1);
   return {
     bytes: 2 * width * ((heads + kvHeads) * tokens * bytesPerValue + kvHeads * (visible + tokens) * bytesPerCached),
-    flops: heads * scores * (4 * width + 25),
+    flops: scores * (4 * width + 25),
+    scores,
   };
 }

@@ -134,6 +134,18 @@ export async function timed(name: DeviceName, enqueue: () => void | Promise<void
   const index = deviceIndex(name);
   checked(addon.timeBegin(index));
   await enqueue();
+  return timeEnd(index);
+}
+
+/** @internal as timed, of what `enqueue` enqueues before it returns; throws what that throws */
+export function timedNow(name: DeviceName, enqueue: () => void): Promise<number> {
+  const index = deviceIndex(name);
+  checked(addon.timeBegin(index));
+  enqueue();
+  return timeEnd(index);
+}
+
+async function timeEnd(index: number): Promise<number> {
   const milliseconds = new Float64Array(1);
   await request((number) => addon.timeEnd(index, number, milliseconds));
   return milliseconds[0]!;

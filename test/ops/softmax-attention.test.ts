@@ -469,7 +469,8 @@ test('cost counts scores, and the visible cache once', () => {
   const each = { bytesPerValue: 4, bytesPerCached: 2 };
   const all = softmaxAttentionCost(sizes, each);
   expect(all.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (12 + 2) * 2));
-  expect(all.flops).toBe(4 * (11 + 12) * (4 * 8 + 25));
+  expect(all.scores).toBe(4 * (11 + 12));
+  expect(all.flops).toBe(all.scores * (4 * 8 + 25));
   const windowed = softmaxAttentionCost({ ...sizes, window: 3 }, each);
   expect(windowed.flops).toBe(4 * (3 + 3) * (4 * 8 + 25));
   expect(windowed.bytes).toBe(2 * 8 * ((4 + 2) * 2 * 4 + 2 * (4 + 2) * 2));

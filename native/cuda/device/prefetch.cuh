@@ -11,4 +11,8 @@ __device__ __forceinline__ void prefetch([[maybe_unused]] const void* address) {
 #endif
 }
 
+// Whether this block is one of those that begin first. They alone prefetch what all blocks read: where thousands ask
+// for the same lines, these requests wait for one another, and no later block gains by its own.
+__device__ __forceinline__ bool begins_first() { return blockIdx.x < 256; }
+
 }  // namespace linattn::cuda

@@ -50,6 +50,7 @@ RmsNormGroups<T> rms_norm_groups(const RmsNorm& op) {
 // Fetches the weights of a group; before wait_for_inputs().
 template <class T, int kHeld>
 __device__ __forceinline__ void prefetch_weights(const RmsNormGroups<T>& a, const OwnGroup& own) {
+  if (!begins_first()) return;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * a.groups.size;
   if constexpr (kHeld > 0) {
     for_own_pieces<kHeld>(own, a.groups.team,
