@@ -31,6 +31,7 @@ __device__ __forceinline__ bool outside(const Recurrence& x, const Rows& rows) {
 template <class Rows>
 __device__ __forceinline__ void fetch_ahead(const Recurrence& x, const Rows& rows, int n) {
   if (!x.state || gridDim.x * gridDim.y * gridDim.z > kFewBlocks) return;
+  let_next_begin();
   prefetch(x.sequences.offsets + n);
   prefetch(x.sequences.write_slots + n);
   const int slot = glance(x.sequences.read_slots + n);
