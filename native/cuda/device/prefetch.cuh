@@ -15,4 +15,13 @@ __device__ __forceinline__ void prefetch([[maybe_unused]] const void* address) {
 // for the same lines, these requests wait for one another, and no later block gains by its own.
 __device__ __forceinline__ bool begins_first() { return blockIdx.x < 256; }
 
+// What lies at an address now, past the first cache: before wait_for_inputs() a guess at what will lie there.
+__device__ __forceinline__ int32_t glance(const int32_t* address) {
+#ifdef LINATTN_CUDA_EMULATOR
+  return *address;
+#else
+  return __ldcg(address);
+#endif
+}
+
 }  // namespace linattn::cuda

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cuda/device/launch.cuh"
+#include "cuda/device/prefetch.cuh"
 #include "cuda/ops/linear-attention-warp.cuh"
 
 namespace linattn::cuda {
@@ -11,6 +12,7 @@ namespace recurrence {
 
 constexpr int kMostWarps = 4;     // of a block
 constexpr int kMostRows = 65535;  // of a grid
+constexpr unsigned kFewBlocks = 512;
 
 // The rows of a state that this lane's warp has; the first one of the warp lies outside of [0, V) when it has none.
 template <class Rows>
@@ -25,6 +27,17 @@ __device__ __forceinline__ bool outside(const Recurrence& x, const Rows& rows) {
   return rows.row / (Rows::kGroups * kRows) * (Rows::kGroups * kRows) >= x.sizes.V;
 }
 
+// Few blocks are all there while the kernel before this one runs: the state of row n may come into the second cache.
+template <class Rows>
+__device__ __forceinline__ void fetch_ahead(const Recurrence& x, const Rows& rows, int n) {
+  if (!x.state || gridDim.x * gridDim.y * gridDim.z > kFewBlocks) return;
+  let_next_begin();
+  prefetch(x.sequences.offsets + n);
+  prefetch(x.sequences.write_slots + n);
+  const int slot = glance(x.sequences.read_slots + n);
+  if (slot >= 0 && slot < x.sizes.slots) rows.prefetch_state(slot);
+}
+
 // Row n is token n. What does not depend on the slot is loaded while that is under way.
 template <class T, LinearRule rule, bool channels, int kLanes, int kParts>
 __global__ void __launch_bounds__(kMostWarps* kWarp, sizeof(T) == 2 ? 4 : 3)
@@ -33,6 +46,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, sizeof(T) == 2 ? 4 : 3)
   const Rows rows = rows_of<Rows>(x);
   if (outside(x, rows)) return;
   const int n = x.first_row + static_cast<int>(blockIdx.z);
+  fetch_ahead(x, rows, n);
   wait_for_inputs();
   int read = -1, write = -1;
   if (x.state) {

@@ -1,6 +1,7 @@
 // Rows of a state in the registers of a warp: kRows x kWarp / kLanes of them, each over kLanes lanes, and what a token
 // does to them. Nothing is shared between warps.
 #pragma once
+#include "cuda/device/prefetch.cuh"
 #include "cuda/ops/linear-attention-recurrence.h"
 
 namespace linattn::cuda::recurrence {
@@ -283,6 +284,13 @@ struct WarpRows {
   __device__ __forceinline__ float* state_row(int slot, int r) const {
     const LinearSizes& size = x.sizes;
     return x.state + slot * x.slot_stride + (static_cast<int64_t>(h) * size.V + row_of(r)) * size.K;
+  }
+
+  // Each lane a line of 32 values.
+  __device__ __forceinline__ void prefetch_state(int slot) const {
+    constexpr int kLine = 32, kRowLines = kLanes * kParts * 4 / kLine;
+    const int r = place / kRowLines, at = place % kRowLines * kLine;
+    if (r < kRows && row_of(r) < x.sizes.V && at < x.sizes.K) prefetch(state_row(slot, r) + at);
   }
 
   __device__ __forceinline__ void load_state(State<kParts>& s, int slot) const {
