@@ -1,3 +1,4 @@
+// Longer than 300 lines: one body of tests for every device, kind and maximum.
 // favorFeatures against float64 and performer-pytorch, its laws, and attention made of it.
 import { type FavorMaximum, favorFeatures, favorFeaturesReference } from '../../lib/ops/favor-features';
 import { FavorProjection, favorKinds } from '../../lib/ops/favor-projection';
