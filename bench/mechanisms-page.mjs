@@ -1,7 +1,7 @@
 // Writes what `linattn bench --mechanisms --json` measured into docs/mechanisms.md, between its two marks, and the plots
-// beside it, from the records bench/results/mechanisms-<machine>.json:
+// beside it, from the records bench/results/mechanisms-<machine>.json. A plot whose record is gone goes too.
 //   node bench/mechanisms-page.mjs          (with dist/ built)
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
@@ -41,6 +41,11 @@ const [from, to] = marks.map((mark) => text.indexOf(mark));
 if (from < 0 || to < from) throw new Error(`${page} must have ${marks.join(' and ')}`);
 const measured = records.map(([name, record]) => section(name, record)).join('\n\n');
 writeFileSync(page, `${text.slice(0, from + marks[0].length)}\n\n${measured}\n\n${text.slice(to)}`);
-for (const [name, { machine, mechanisms }] of records) {
-  writeFileSync(path.join(root, 'docs', `mechanisms-${name}.svg`), mechanismPlot(mechanisms, machine));
+const docs = path.dirname(page);
+const plots = new Map(records.map(([name, record]) => [`mechanisms-${name}.svg`, record]));
+for (const file of readdirSync(docs)) {
+  if (/^mechanisms-.+\.svg$/.test(file) && !plots.has(file)) rmSync(path.join(docs, file));
+}
+for (const [file, { machine, mechanisms }] of plots) {
+  writeFileSync(path.join(docs, file), mechanismPlot(mechanisms, machine));
 }

@@ -1,3 +1,4 @@
+// Longer than 300 lines: one body of tests for every device, kind and maximum.
 // favorFeatures against float64 and performer-pytorch, its laws, and attention made of it.
 import { type FavorMaximum, favorFeatures, favorFeaturesReference } from '../../lib/ops/favor-features';
 import { FavorProjection, favorKinds } from '../../lib/ops/favor-projection';
@@ -67,7 +68,7 @@ describe.each(dtypes)('%s', (dtype) => {
 });
 
 test('law: a vector has the same bits whatever its company', async () => {
-  const [T, H, D, m] = [8800, 2, 64, 64];
+  const [T, H, D, m] = [150, 2, 64, 256];
   using projection = projectionOf(directionsOf(m, D), 'hyperbolic');
   const x = tensorOf(rounded(seeded(6).normal([T, H, D]), 'bfloat16'), 'bfloat16');
   const featuresOf = (from: number, count: number) =>
@@ -77,7 +78,7 @@ test('law: a vector has the same bits whatever its company', async () => {
       maximum: 'token',
       sequences: uniformSequences(1, count),
     }).features;
-  await expectSameTensors([featuresOf(0, 8001), featuresOf(8001, T - 8001)], [featuresOf(0, T)]);
+  await expectSameTensors([featuresOf(0, 101), featuresOf(101, T - 101)], [featuresOf(0, T)], 0);
 });
 
 describe('laws of the running maximum', () => {
