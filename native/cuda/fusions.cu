@@ -2,6 +2,7 @@
 
 #include "cuda/fusions.h"
 #include "cuda/ops/delta-step.h"
+#include "cuda/ops/matmul.h"
 #include "cuda/ops/norm-rope.h"
 
 namespace linattn::cuda {
@@ -35,6 +36,31 @@ size_t fuse_turns(const RecordedOps& ops, size_t at, Cuda& cuda) {
   return norm_and_turn({*query_norm, *query_turn}, {*key_norm, *key_turn}, cuda) ? 4 : 0;
 }
 
+// The op at a place, if it is a product of the one row that `made` holds.
+const Matmul* product_of_row(const RecordedOps& ops, size_t at, const Tensor& made) {
+  const auto* product = at_place<Matmul>(ops, at);
+  const bool serves = product && product->path != ProductPath::kManyRows && product->x.data == made.data &&
+                      product->x.dtype == made.dtype && product->x.shape[0] == 1 && made.shape[0] == 1 &&
+                      product->x.size() == made.size();
+  return serves ? product : nullptr;
+}
+
+size_t fuse_normed_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto* norm = at_place<RmsNorm>(ops, at);
+  const auto* product = norm ? product_of_row(ops, at + 1, norm->out) : nullptr;
+  if (!product || !apart({norm->out, norm->sum, product->out}, {norm->x, norm->residual, norm->gate})) return 0;
+  cuda.op = kOpIndex<Matmul>;
+  return multiply_normed(*norm, product_of(*product), cuda) ? 2 : 0;
+}
+
+size_t fuse_gated_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto* gated = at_place<GatedActivation>(ops, at);
+  const auto* product = gated ? product_of_row(ops, at + 1, gated->out) : nullptr;
+  if (!product || !apart({gated->out, product->out}, {gated->x, gated->gate, gated->base})) return 0;
+  cuda.op = kOpIndex<Matmul>;
+  return multiply_gated(*gated, product_of(*product), cuda) ? 2 : 0;
+}
+
 }  // namespace
 
 bool apart(std::initializer_list<Tensor> written, std::initializer_list<Tensor> read) {
@@ -44,7 +70,7 @@ bool apart(std::initializer_list<Tensor> written, std::initializer_list<Tensor> 
 }
 
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
-  for (const auto fuse : {&fuse_delta_step, &fuse_turns}) {
+  for (const auto fuse : {&fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

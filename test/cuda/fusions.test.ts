@@ -122,6 +122,28 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
   });
 
   test.each([
+    { hidden: 256, groups: 1, outputs: 40 },
+    { hidden: 1024, groups: 1, outputs: 3000 },
+    { hidden: 1536, groups: 12, outputs: 512 },
+    { hidden: 200, groups: 1, outputs: 24 },
+  ])('products of one row that a norm or a gated activation makes: %j', async ({ hidden, groups, outputs }) => {
+    const size = hidden / groups;
+    const wide = normal(1, [1, 3 * hidden], dtype);
+    const part = (i: number) => wide.view([1, groups, size], i * hidden, 3 * hidden);
+    const weight = weightFrom(normal(2, [outputs, hidden], dtype), dtype);
+    const [scale, bias] = [normal(3, [size], 'float32'), normal(4, [outputs], 'float32')];
+    const enqueue = () => {
+      const normed = rmsNorm({ x: part(0), weight: scale, eps: 1e-6 });
+      const first = matmul({ x: normed.view([1, hidden], 0, hidden), weight, bias });
+      const flat = (i: number) => wide.view([1, hidden], i * hidden, 3 * hidden);
+      const gated = gatedActivation({ x: flat(1), gate: flat(2), activation: 'sigmoid' });
+      const second = matmul({ x: gated, weight });
+      return [normed, first, gated, second];
+    };
+    await expectSameBits(() => [], enqueue);
+  });
+
+  test.each([
     { Hk: 2, Hv: 2, hidden: 256, inner: 384, readSlot: 0, writeSlot: 1 },
     { Hk: 1, Hv: 2, hidden: 128, inner: 1024, readSlot: -1, writeSlot: 3 },
     { Hk: 4, Hv: 4, hidden: 512, inner: 1152, readSlot: 2, writeSlot: 2 },

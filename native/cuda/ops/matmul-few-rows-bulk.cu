@@ -5,6 +5,7 @@
 
 #include "cuda/device/bulk.cuh"
 #include "cuda/ops/matmul-few-rows-mma.cuh"
+#include "cuda/ops/product-inputs.cuh"
 
 namespace linattn::cuda {
 namespace few_rows {
@@ -42,7 +43,9 @@ struct Plan {
     pitch = piece * 2;
     pitch += pitch % 128 == 64 ? 0 : 64;  // neighbouring rows lie in different halves of the banks
   }
-  size_t shared_bytes() const { return static_cast<size_t>(warps) * kTileOutputs * static_cast<size_t>(pitch); }
+  // Whether a warp has one piece of one tile.
+  bool once() const { return whole && piece == inputs && tiles <= blocks * (warps / splits); }
+  __host__ __device__ int weight_bytes() const { return warps * kTileOutputs * pitch; }
 };
 
 // Steps whose activations are held at once.
@@ -51,10 +54,12 @@ constexpr int kHeldSteps = 8 / ((full ? 2 : 1) * static_cast<int>(sizeof(X) / 2)
 
 // Registers leave room for a block of the next product beside one of this: its weights are then on their way.
 // kWholeSteps: at once, where pieces are whole; 0: where they are not. What bounds a product whose weights are
-// there already is how many instructions it takes.
-template <class O, bool full, int kWholeSteps>
+// there already is how many instructions it takes, and how many there are. `Inputs`: what makes them
+// (product-inputs.cuh); where they are made, a warp has one piece.
+template <class O, bool full, int kWholeSteps, class Inputs>
 __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
-    stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan) {
+    stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
+           const __grid_constant__ Inputs made_inputs) {
   using W = typename O::W;
   using X = typename O::X;
   constexpr int kHalves = full ? 2 : 1;
@@ -82,9 +87,16 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   if (lane == 0) barrier.init();
   __syncwarp();
   fetch(tile, first);  // no kernel that may still run writes weights (packWeight)
+  if constexpr (Inputs::kMade) made_inputs.prepare();
   wait_for_inputs();
 
-  const X* const low_row = input_row<X>(p, group);
+  const X* low_row = input_row<X>(p, group);
+  if constexpr (Inputs::kMade) {
+    X* const made = reinterpret_cast<X*>(dynamic_shared<char>() + plan.weight_bytes());
+    made_inputs.make(made, &parts[0][0][0][0]);
+    __syncthreads();
+    low_row = made;
+  }
   const X* const high_row = input_row<X>(p, group + 8);
   const char* const weights = buffer + group * plan.pitch + place * kWidth * static_cast<int>(sizeof(W));
   uint32_t phase = 0;
@@ -125,6 +137,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
           multiply_step<O>(sums, low[0], high[0], {words.x, words.y, words.z, words.w});
         }
       }
+      if constexpr (Inputs::kMade) break;
       __syncwarp();
       if (piece_end < end) {
         fetch(tile, piece_end);
@@ -145,6 +158,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
         store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sum);
       }
     }
+    if constexpr (Inputs::kMade) break;
     tile += apart;
   }
 }
@@ -152,9 +166,9 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
 template <class O, bool full>
 auto kernel_of(const Plan& plan) {
   constexpr int kSteps = kHeldSteps<typename O::X, full>;
-  if (!plan.whole) return stream<O, full, 0>;
-  if (plan.piece % (kSteps * kStepInputs) == 0) return stream<O, full, kSteps>;
-  return stream < O, full, kSteps < 4 ? kSteps : 4 > ;
+  if (!plan.whole) return stream<O, full, 0, StoredInputs>;
+  if (plan.piece % (kSteps * kStepInputs) == 0) return stream<O, full, kSteps, StoredInputs>;
+  return stream < O, full, kSteps < 4 ? kSteps : 4, StoredInputs > ;
 }
 
 template <class O>
@@ -162,7 +176,35 @@ void launch_stream(const Product& p, Cuda& cuda) {
   const Plan plan(p, cuda);
   const auto kernel = p.rows > 8 ? kernel_of<O, true>(plan) : kernel_of<O, false>(plan);
   launch_early(cuda, kernel, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
-               plan.shared_bytes(), p, plan);
+               static_cast<size_t>(plan.weight_bytes()), p, plan, StoredInputs{});
+}
+
+// Runs inputs_of(T{}), which makes the inputs of type T of one row, and the product. Operands of type T alone, of which
+// a warp has one piece.
+template <class InputsOf>
+bool launch_made(const Product& p, const InputsOf& inputs_of, Cuda& cuda) {
+  if (p.rows != 1 || cuda.properties.capability < 90 || p.layout.dtype != p.x_type || dtype_bytes(p.x_type) != 2 ||
+      !aligned_rows(p, kWidth)) {
+    return false;
+  }
+  const Plan plan(p, cuda);
+  bool serves = false;
+  for_float(p.x_type, [&](auto t) {
+    using T = decltype(t);
+    if constexpr (sizeof(T) == 2) {
+      const auto inputs = inputs_of(t);
+      using Inputs = std::decay_t<decltype(inputs)>;
+      serves = plan.once() && inputs.fit(plan.warps * kWarp);
+      if (!serves) return;
+      using O = Operands<T, T, T>;
+      constexpr int kSteps = kLeastInputs / kStepInputs;  // few: the inputs are near, the code is far
+      launch_early(cuda, stream<O, false, kSteps, Inputs>, static_cast<unsigned>(plan.blocks),
+                   static_cast<unsigned>(plan.warps * kWarp),
+                   static_cast<size_t>(plan.weight_bytes()) + static_cast<size_t>(p.depth) * sizeof(T), p, plan,
+                   inputs);
+    }
+  });
+  return serves;
 }
 
 }  // namespace
@@ -178,6 +220,19 @@ bool multiply_few_rows_bulk(const Product& p, Cuda& cuda) {
     for_float(p.x_type, [&](auto x) { launch_stream<Operands<decltype(x), bfloat16, bfloat16>>(p, cuda); });
   }
   return true;
+}
+
+bool multiply_normed(const RmsNorm& norm, const Product& p, Cuda& cuda) {
+  const auto launch = [&]<NormParts kParts>() {
+    return few_rows::launch_made(
+        p, [&](auto t) { return NormedInputs<decltype(t), kParts>{rms_norm_groups<decltype(t)>(norm)}; }, cuda);
+  };
+  return norm.gate ? launch.template operator()<NormParts::kGateAfter>()
+                   : launch.template operator()<NormParts::kResidual>();
+}
+
+bool multiply_gated(const GatedActivation& gated, const Product& p, Cuda& cuda) {
+  return few_rows::launch_made(p, [&](auto t) { return GatedInputs<decltype(t)>(gated); }, cuda);
 }
 
 }  // namespace linattn::cuda

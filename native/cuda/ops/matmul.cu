@@ -27,22 +27,26 @@ void multiply_few_rows(const Product& p, Cuda& cuda) {
   }
 }
 
-void run(const Matmul& op, Cuda& cuda) {
+Product product_of(const Matmul& op) {
   const WeightLayout layout(op.dtype, op.x.shape[1], op.group);
-  const Product product{op.x.shape[0],
-                        op.out.shape[1],
-                        op.x.shape[1],
-                        layout,
-                        op.x.dtype,
-                        op.x.data,
-                        op.x.stride0,
-                        op.weights.data,
-                        op.scales.as<const float>(),
-                        op.bias.as<const float>(),
-                        op.out.data,
-                        op.out.stride0};
-  if (product.rows == 0) return;
-  layout.check(op.weights, product.outputs);
+  layout.check(op.weights, op.out.shape[1]);
+  return {op.x.shape[0],
+          op.out.shape[1],
+          op.x.shape[1],
+          layout,
+          op.x.dtype,
+          op.x.data,
+          op.x.stride0,
+          op.weights.data,
+          op.scales.as<const float>(),
+          op.bias.as<const float>(),
+          op.out.data,
+          op.out.stride0};
+}
+
+void run(const Matmul& op, Cuda& cuda) {
+  if (op.x.shape[0] == 0) return;
+  const Product product = product_of(op);
   const bool fastest = op.path == ProductPath::kFastest;
   const bool many = fastest ? product.rows > kFewRowsAlone || (product.rows > kFewRows && cublaslt(cuda))
                             : op.path == ProductPath::kManyRows;

@@ -4,6 +4,9 @@
 #include "core/op-fields.h"
 #include "cuda/cuda.h"
 #include "cuda/ops/weight-layout.h"
+#include "ops/gated-activation.h"
+#include "ops/matmul.h"
+#include "ops/rms-norm.h"
 
 namespace linattn::cuda {
 
@@ -23,6 +26,9 @@ struct Product {
   int64_t out_stride;
 };
 
+// Checks the weights.
+Product product_of(const Matmul& op);
+
 // Reads the weights once, at the speed of memory. At most kFewRows rows.
 constexpr int64_t kFewRows = 16;
 void multiply_few_rows(const Product& product, Cuda& cuda);
@@ -31,6 +37,10 @@ void multiply_few_rows(const Product& product, Cuda& cuda);
 void multiply_few_rows_half(const Product& product, Cuda& cuda);
 // The same by the copy engine of sm_90; false, and nothing done, where it does not serve.
 bool multiply_few_rows_bulk(const Product& product, Cuda& cuda);
+// With the op that makes its one row of inputs, which writes what it writes elsewhere; false, and nothing done, where
+// it does not serve.
+bool multiply_normed(const RmsNorm& norm, const Product& product, Cuda& cuda);
+bool multiply_gated(const GatedActivation& gated, const Product& product, Cuda& cuda);
 void multiply_few_rows_int8(const Product& product, Cuda& cuda);
 void multiply_few_rows_float(const Product& product, Cuda& cuda);
 

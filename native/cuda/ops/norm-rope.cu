@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kMostHeads* kWarp) norm_and_turn_heads(const _
     turn_of(position, a.frequencies[i], cosine[i], sine[i]);
   }
   Pack<T, N> normed{};
-  normalise<1, true>(turn.norm, own, sums, [&](int, const Pack<T, N>& out, int) { normed = out; });
+  normalise<1, true, NormParts::kNone>(turn.norm, own, sums, [&](int, const Pack<T, N>& out, int) { normed = out; });
   __syncthreads();
 
   const int first = lane * N, lanes = a.pairs / N;  // of one half

@@ -58,16 +58,22 @@ __device__ __forceinline__ void prefetch_weights(const RmsNormGroups<T>& a, cons
   }
 }
 
+// What a norm has beside x and the weight, where that is known: code for nothing else is there sooner.
+enum class NormParts : uint8_t { kAny, kNone, kResidual, kGateAfter };  // kResidual: or none
+
 // For all threads of the block: the group `own` of each; put(piece, normed values, how many of them count) for its
 // pieces. `shared`: kWarp floats. kWhole: all pieces are whole and aligned; without the code for others, the
-// instructions are there sooner.
-template <int kHeld, bool kWhole, class T, class Put>
-__device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGroup& own, float* shared, Put put) {
+// instructions are there sooner. Not `stores_sum`: another block does.
+template <int kHeld, bool kWhole, NormParts kParts = NormParts::kAny, class T, class Put>
+__device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGroup& own, float* shared, Put put,
+                                          bool stores_sum = true) {
   constexpr int N = kPiece<T>, kRoom = std::max(kHeld, 1);
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;
-  const bool gate_first = a.gate.data && a.gate_order == GateOrder::kBefore;
-  const bool gate_last = a.gate.data && a.gate_order == GateOrder::kAfter;
+  constexpr bool kAny = kParts == NormParts::kAny;
+  const bool gate_first = kAny && a.gate.data && a.gate_order == GateOrder::kBefore;
+  const bool gate_last = kParts == NormParts::kGateAfter || (kAny && a.gate.data && a.gate_order == GateOrder::kAfter);
+  const bool residual = (kAny || kParts == NormParts::kResidual) && a.residual.data;
 
   Pack<T, N> inputs[kRoom], gates[kRoom], residuals[kRoom];
   Pack<float, N> weight[kRoom];
@@ -78,8 +84,8 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
   };
   const auto load_inputs = [&](int piece, int held) {
     inputs[held] = load_from(a.x, piece);
-    if (a.residual.data) residuals[held] = load_from(a.residual, piece);
-    if (a.gate.data) gates[held] = load_from(a.gate, piece);
+    if (residual) residuals[held] = load_from(a.residual, piece);
+    if (gate_first || gate_last) gates[held] = load_from(a.gate, piece);
   };
   const auto load_weight = [&](int piece, int held) {
     weight[held] = load_piece<N>(a.weight + weights + piece * N, count_of(piece), kWhole || a.weight_aligned);
@@ -97,13 +103,15 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
   float squares = 0;
   for_own_pieces<kHeld>(own, team, [&](int piece, int held) {
     if constexpr (kHeld == 0) load_inputs(piece, held);
-    if (a.residual.data) {  // what is normalised is the sum as stored
+    if (residual) {  // what is normalised is the sum as stored
 #pragma unroll
       for (int i = 0; i < N; i++) {
         const float branch = as_float(inputs[held].value[i]);
         inputs[held].value[i] = from_float<T>(fmaf(branch, a.branch_scale, as_float(residuals[held].value[i])));
       }
-      store_piece<N>(a.sum.at(own.row, own.column) + piece * N, inputs[held], count_of(piece), kWhole || a.aligned);
+      if (stores_sum) {
+        store_piece<N>(a.sum.at(own.row, own.column) + piece * N, inputs[held], count_of(piece), kWhole || a.aligned);
+      }
     }
     set_values(held);
 #pragma unroll
@@ -113,8 +121,8 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
 
   for_own_pieces<kHeld>(own, team, [&](int piece, int held) {
     if constexpr (kHeld == 0) {
-      inputs[held] = a.residual.data ? load_from(a.sum, piece) : load_from(a.x, piece);
-      if (a.gate.data) gates[held] = load_from(a.gate, piece);
+      inputs[held] = residual ? load_from(a.sum, piece) : load_from(a.x, piece);
+      if (gate_first || gate_last) gates[held] = load_from(a.gate, piece);
       set_values(held);
     }
     if constexpr (kHeld != 1 && kHeld != 2) load_weight(piece, held);
