@@ -15,13 +15,6 @@ constexpr int kMostThreads = 128;
 constexpr int kLeastRun = 8, kMostRun = 64;  // tokens
 constexpr int kAhead = 4;                    // tokens whose loads are under way at once
 
-// silu as exact as what T keeps of it.
-template <class T>
-__device__ __forceinline__ float silu_for(float x) {
-  if constexpr (sizeof(T) == 4) return silu(x);
-  return __fdividef(x, 1.0f + __expf(-x));
-}
-
 // Tokens [from, to) of sequence n, which has [begin, end).
 struct Run {
   int n, begin, end, from, to;
@@ -63,7 +56,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const int block = static_cast<int>(blockIdx.x / static_cast<unsigned>(conv.channel_blocks));
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(conv.channel_blocks));
   const int64_t channel = (static_cast<int64_t>(channel_block) * blockDim.x + threadIdx.x) * kWidth;
-  if (begins_first() && channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
+  if (channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
   wait_for_inputs();
   if (channel >= conv.channels) return;
   const Run run = run_of_block(conv, block);
@@ -85,7 +78,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const auto put = [&](int f, int t, float (&total)[kWidth]) {
     if (conv.silu) {
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) total[c] = silu_for<T>(total[c]);
+      for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
     }
     if (normed) {
       float squares = 0;
@@ -94,7 +87,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
       for (int apart = conv.norm_width / kWidth / 2; apart > 0; apart /= 2) {
         squares += __shfl_xor_sync(kFullMask, squares, apart);
       }
-      const float factor = rsqrtf(squares + conv.norm_eps);
+      const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
 #pragma unroll
       for (int c = 0; c < kWidth; c++) total[c] *= factor;
     }
