@@ -150,6 +150,30 @@ describe('keys near one direction, 600 tokens', () => {
   });
 });
 
+// What deterministic models ask for: prompts come in pieces of at most 512 tokens.
+describe.each(kinds)('a row of 512 tokens: the same bits in any company: %s, decay %s', (rule, decay) => {
+  test.each([
+    [64, 64],
+    [128, 64],
+    [128, 128],
+    [160, 64],
+    [256, 64],
+  ])('K %i, V %i', async (K, V) => {
+    const company = new Array<number>(onCuda ? 80 : 2);
+    const x = makeCase({ ...base, rule, decay, K, V, heads: [4, 4, 4], lengths: [512, ...company.fill(2)], slots: 2 });
+    x.call.readSlots = [0, ...company.fill(-1)];
+    x.call.writeSlots = [1, ...company];
+    const alone = part(x, 0, 512);
+    alone.call.readSlots = [0];
+    alone.call.writeSlots = [1];
+    const bits = async ({ out, state }: ReturnType<typeof runCase>) => {
+      const row = out!.view([512, 4 * V], 0, 4 * V);
+      return bitsOf([row, state]);
+    };
+    expect((await bits(runCase(x))).equals(await bits(runCase(alone)))).toBe(true);
+  });
+});
+
 // Rows of 1,024 tokens and more are cut into segments where there are few heads.
 describe('long rows', () => {
   const long: CaseOptions = { ...base, lengths: [1100], slots: 24 };
