@@ -12,8 +12,9 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
-constexpr int kBuffer = 512;       // inputs of a warp's buffer, at most
-constexpr int kLeastInputs = 128;  // of a split
+constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
+constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
+constexpr int kLeastInputs = 128;         // of a split
 
 // Which part of the weights a warp takes: it depends on the weights alone, so that a row has the same bits in any
 // company.
@@ -34,7 +35,7 @@ struct Plan {
     while (whole && depth % (splits * kLeastInputs) != 0) splits--;
     inputs = ceil_of(ceil_of(depth, splits), kStepInputs) * kStepInputs;
     splits = ceil_of(depth, inputs);
-    piece = std::min(inputs, kBuffer);
+    piece = std::min(inputs, cuda.properties.shared_memory < kLeastShared ? kBuffer / 2 : kBuffer);
     while (whole && inputs % piece != 0) piece -= kLeastInputs;
     const int by_block = kMostWarps / splits, rounds = ceil_of(tiles, int64_t{processors} * by_block);
     const int slots = ceil_of(tiles, int64_t{processors} * rounds);
