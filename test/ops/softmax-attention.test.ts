@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { LinattnError } from '../../lib/errors';
 import { type NdArray, nd } from '../../lib/ops/reference';
-import { uniformSequences } from '../../lib/ops/sequences';
+import { packedSequences, Sequences, uniformSequences } from '../../lib/ops/sequences';
 import { type SoftmaxAttentionInput, softmaxAttention, softmaxAttentionCost } from '../../lib/ops/softmax-attention';
 import { setThreads } from '../../lib/tensor/device';
 import type { DType } from '../../lib/tensor/dtype';
@@ -141,6 +141,28 @@ test.each(cases)('%s', async (_, shape, lengths, cuts) => {
     expect(error('actual')).toBeLessThan(2 * error('plain') + 4 * ulp[name === 'out' ? dtype : 'float32']);
   }
   expect(same([(await readNd(cache.pages)).data], [cache.expectedPages.data])).toBe(true);
+});
+
+// The host knows how many tokens there are, not how few of them a row has.
+test('a few tokens after a long text, and many of no sequence', async () => {
+  const shape: Shape = { ...bfloat16, heads: 8, kvHeads: 8, width: 64, pageTokens: 64, tablePages: 34 };
+  const past = 2040;
+  const own = 70;
+  const tokens = 1300;
+  const text = promptOf(shape, past + tokens, 1);
+  const cache = new PagedCache(shape, 1);
+  await cache.written;
+  await cache.hold([slice(text, 0, past)]);
+  const piece = { row: 0, position: past, prompt: slice(text, past, past + own) };
+  const [expected, plain] = [cache.expected([piece]), cache.expected([piece], Float32Array)];
+  const input = cache.input([{ ...piece, prompt: slice(text, past, past + tokens) }]);
+  const { record } = packedSequences([own], { positions: [past] });
+  const { out } = softmaxAttention({ ...input, sequences: new Sequences({ ...record, tokens }) });
+  const values = (await readNd(out)).data;
+  const size = own * shape.heads * shape.width;
+  const error = relativeError(nd(expected.out.shape, values.subarray(0, size)), expected.out);
+  expect(error).toBeLessThan(2 * relativeError(plain.out, expected.out) + 4 * ulp.bfloat16);
+  expect(values.subarray(size).every((x) => x === 0)).toBe(true);
 });
 
 describe.each<[string, Shape]>([

@@ -357,10 +357,12 @@ bool launch_wgmma(const AttentionView& x, Cuda& cuda) {
   KeyBoxes boxes;
   if (!is_for_hopper(kernel) || !make_key_boxes(x, Shape::kKeys, boxes)) return false;
   constexpr size_t kBytes = sizeof(HopperShared<T, Shape>);
-  const int most_blocks = cuda.properties.multiprocessors / 2;
+  const int sharing = cuda.properties.multiprocessors / 2;
+  // Where no clusters are launched no row shares, not even one that is shorter than the host could know.
+  const int most_blocks = may_share_keys<Shape>(x, sharing, cuda) ? sharing : 0;
   const int64_t blocks = prefill_tiles(x, Shape::kRows) * x.kv_heads;
   launch(cuda, kernel, static_cast<unsigned>(blocks), Shape::kThreads, kBytes, x, boxes, most_blocks);
-  if (!may_share_keys<Shape>(x, most_blocks, cuda)) return true;
+  if (most_blocks == 0) return true;
   const int64_t shared = std::min(blocks, (x.sequences.rows - x.single_rows) * static_cast<int64_t>(most_blocks));
   LaunchHow clusters;
   clusters.cluster = kKeySharers;
