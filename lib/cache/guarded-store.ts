@@ -129,7 +129,10 @@ export class GuardedStore {
         blocks.add(name);
       }
     } catch (error) {
-      for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
+      const same = await this.get(key); // another process may have written the same state: the blocks are its own then
+      if (first !== undefined && (same === undefined || blockPrefix(key, same) !== blockPrefix(key, first))) {
+        for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
+      }
       throw error;
     }
     const before = await this.get(key); // only now, so that of two at once the later one knows of the other

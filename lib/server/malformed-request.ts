@@ -13,9 +13,9 @@ const reasons: Readonly<Record<number, string>> = {
   431: 'Request Header Fields Too Large',
 };
 
-/** Answers and closes a connection whose request node cannot read. */
+/** Answers and closes a connection whose request node cannot read; where answers went out before, one may not have ended. */
 export function answerMalformed(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  if (error.code === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) {
     socket.destroy();
     return;
   }
@@ -23,4 +23,5 @@ export function answerMalformed(error: NodeJS.ErrnoException, socket: Socket): v
   const text = JSON.stringify(body);
   const head = `content-type: application/json; charset=utf-8\r\ncontent-length: ${Buffer.byteLength(text)}`;
   socket.end(`HTTP/1.1 ${status} ${reasons[status]}\r\n${head}\r\nconnection: close\r\n\r\n${text}`);
+  socket.destroySoon(); // though the client keeps its end open
 }

@@ -1,6 +1,6 @@
 // Files that are whole or absent: written beside, flushed to the disk, then renamed.
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { linattnError } from '../errors';
 
@@ -41,7 +41,11 @@ async function placeOf(file: string): Promise<string> {
     if (error.code === 'ENOENT') return undefined;
     throw error;
   });
-  if (place === undefined || (await stat(place)).isFile()) return place ?? file;
+  if (place === undefined) {
+    const target = await readlink(file).catch(() => undefined); // of a link to what is not there yet
+    return target === undefined ? file : placeOf(path.resolve(await realpath(path.dirname(file)), target));
+  }
+  if ((await stat(place)).isFile()) return place;
   throw linattnError('ERR_FILE', `${file}: is not a regular file, and is not replaced`);
 }
 

@@ -209,6 +209,20 @@ describe('GuardedStore', () => {
     expect([...(await store.keys())]).toEqual([]);
   });
 
+  test('one that fails leaves the blocks of the same writing that another process has ended', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    const same = [1, 2, 3].map((fill) => bytes(40, fill));
+    await guarded.set('a', same);
+    async function* pieces(): AsyncGenerator<Uint8Array> {
+      yield* same.slice(0, 2);
+      throw new Error('gave way');
+    }
+    await expect(guarded.set('a', pieces())).rejects.toThrow('gave way');
+    const source = (await guarded.open('a', signal))!;
+    for (const piece of same) expect(await source.take(40)).toEqual(piece);
+  });
+
   test('states in another format have other keys', () => {
     const kind = JSON.stringify({ format: formatVersion, model: 'a' });
     const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);

@@ -1,8 +1,11 @@
 // What the server refuses, and how it says so.
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { request } from 'node:http';
-import { connect } from 'node:net';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { text as textOf } from 'node:stream/consumers';
+import { promisify } from 'node:util';
+import { answerMalformed } from '../../lib/server/malformed-request';
 import type { ServerOptions } from '../../lib/server/options';
 import { type Served, serve, until } from '../support/server';
 import { tinyModelFolder } from '../support/tiny-model';
@@ -169,6 +172,49 @@ test('what is no request is answered in the same form', async () => {
   expect(await answer('FOO BAR\r\n\r\n')).toMatchObject({ status: 400, error: { type, code: 'malformed_request' } });
   const long = `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ${'a'.repeat(20_000)}\r\n\r\n`;
   expect(await answer(long)).toMatchObject({ status: 431, error: { type, code: 'headers_too_large' } });
+});
+
+describe('a client that keeps its end of a connection open', () => {
+  const connected = (url: string) => {
+    const { port, hostname: host } = new URL(url);
+    return connect({ port: Number(port), host, allowHalfOpen: true }).on('error', () => undefined);
+  };
+
+  test("leaves the server's end closed", async () => {
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.once('data', () => answerMalformed(new Error('no request'), socket)); // as node's HTTP server calls it
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const socket = connected(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    socket.write('FOO BAR\r\n\r\n');
+    let got = '';
+    socket.on('data', (some) => {
+      got += some;
+    });
+    await once(socket, 'end');
+    expect(got).toMatch(/^HTTP\/1.1 400 /);
+    const connections = promisify(server.getConnections.bind(server));
+    await until(async () => (await connections()) === 0).finally(() => {
+      socket.destroy();
+      server.close();
+    });
+  });
+
+  test('gets nothing into an answer by what is no request behind it', async () => {
+    const socket = connected((await served({ maxCompletionTokens: 1e6 })).url);
+    const body = JSON.stringify({ ...greedy, max_tokens: 1e6, stream: true });
+    const head = `Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: ${body.length}`;
+    socket.write(`POST /v1/completions HTTP/1.1\r\n${head}\r\n\r\n${body}`);
+    let got = '';
+    socket.on('data', (some) => {
+      if (got === '') socket.write('FOO BAR\r\n\r\n');
+      got += some;
+    });
+    await until(() => socket.destroyed || socket.readableEnded);
+    expect(got).toMatch(/^HTTP\/1.1 200 /);
+    expect(got).not.toMatch(/malformed_request/);
+    socket.destroy();
+  });
 });
 
 test('the line is first in, first out, and has an end', async () => {

@@ -32,6 +32,19 @@ test('where there is a link, what it points to is written', async () => {
   expect(readdirSync(path.join(scratch, 'elsewhere'))).toEqual(['file']);
 });
 
+test('a link to what is not there yet stays, and has the file made', async () => {
+  mkdirSync(path.join(scratch, 'elsewhere'));
+  symlinkSync('elsewhere', path.join(scratch, 'folder'));
+  symlinkSync('../file', path.join(scratch, 'elsewhere', 'link'));
+  symlinkSync('folder/link', path.join(scratch, 'link'));
+  await write('link', 'one');
+  expect(readdirSync(scratch).sort()).toEqual(['elsewhere', 'file', 'folder', 'link']);
+  expect(lstatSync(path.join(scratch, 'link')).isSymbolicLink()).toBe(true);
+  expect(read('file')).toBe('one');
+  symlinkSync('loop', path.join(scratch, 'loop'));
+  await expect(write('loop', 'one')).rejects.toMatchObject({ code: 'ELOOP' });
+});
+
 test.each(['pipe', 'link to a pipe', 'folder'])('a %s is not replaced', async (kind) => {
   const target = path.join(scratch, kind === 'folder' ? 'folder' : 'pipe');
   if (kind === 'folder') mkdirSync(target);
