@@ -14,7 +14,9 @@ test.each([...folders, ['the default model', () => defaultModel] as const])('of 
   for (const dtype of ['auto', 'float16', 'int8'] as const) {
     const before = counters(device);
     const { info } = await readModelFolder(folder(), { device, dtype });
-    expect(counters(device)).toEqual(before);
+    const after = counters(device);
+    expect(after.commands).toBe(before.commands);
+    expect(after.tensors).toBeLessThanOrEqual(before.tensors); // tensors of earlier tests may be collected meanwhile
     const model = await load({ model: folder(), device, dtype, maxSequences: 1 });
     const session = model.createSession();
     const { usage } = await session.generate({ tokens: [1, 2, 3], maxTokens: 1 }).result;
