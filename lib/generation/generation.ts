@@ -13,6 +13,7 @@ export interface Chunk {
 export interface GenerateResult {
   readonly text: string;
   readonly tokens: Int32Array;
+  /** 'cancelled' where the loop was left before the last token was made: the device may be a token or two ahead of it. */
   readonly finishReason: 'stop' | 'length' | 'cancelled';
   readonly usage: Usage;
 }

@@ -1,8 +1,10 @@
 // argv[2] clients, each with one request after the other on the default model (cpu), for argv[3] seconds: half of them to warm
-// up. Some requests are aborted, some are left in the middle; every other result is held against that of a run alone.
+// up. Some requests are aborted, some are left in the middle; each token is held against that of a run alone, and so is every
+// result that is not cancelled: a run may have ended before it is noticed that its caller left.
 // Prints what happened as JSON.
 const { readFileSync } = require('node:fs');
 const path = require('node:path');
+const { setTimeout: longEnough } = require('node:timers/promises');
 const root = path.join(__dirname, '..', '..', '..');
 const { load, devices } = require(root);
 const { fence } = require(path.join(root, 'dist', 'tensor', 'device.js'));
@@ -79,9 +81,11 @@ async function main() {
         if (token !== alone[i].tokens[seen++]) counts.wrong++;
         if (seen >= most) break;
       }
-      const { text, finishReason } = await run.result;
-      if (finishReason === 'cancelled') counts.left++;
-      else if (text !== alone[i].text || seen !== alone[i].tokens.length) counts.wrong++;
+      const result = await run.result;
+      if (!result.tokens.every((token, at) => token === alone[i].tokens[at])) counts.wrong++;
+      if (result.finishReason === 'cancelled') counts.left++;
+      else if (result.text !== alone[i].text || result.tokens.length !== alone[i].tokens.length) counts.wrong++;
+      else if (seen !== result.tokens.length && seen < most) counts.wrong++;
     } catch (error) {
       if (error !== 'enough') throw error;
       counts.aborted++;
@@ -100,7 +104,7 @@ async function main() {
       running--;
     };
     const all = Promise.all(Array.from({ length: clients }, (_, number) => client(number)));
-    await Promise.race([all, pause(ms + 120_000)]);
+    await Promise.race([all, longEnough(ms + 120_000, undefined, { ref: false })]);
     return running;
   };
 
