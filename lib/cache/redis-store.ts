@@ -58,32 +58,52 @@ export class RedisStore implements PrefixStore {
   }
 
   async get(key: string): Promise<Uint8Array | undefined> {
-    const names = this.names(key, await this.client.hget(this.index, key));
-    if (names.length === 0) return undefined;
-    const chunks: Buffer[] = [];
-    for (const name of names) {
-      const chunk = await this.client.getBuffer(name);
-      if (chunk === null) {
+    let entry = await this.client.hget(this.index, key);
+    for (;;) {
+      const names = this.names(key, entry);
+      if (names.length === 0) return undefined;
+      const chunks = await this.chunksOf(names);
+      if (chunks !== undefined) {
+        await this.renew(names);
+        return bytesOf(Buffer.concat(chunks));
+      }
+      const known = entry;
+      entry = await this.client.hget(this.index, key); // another one when it was written anew in the meantime
+      if (entry === known) {
         await this.delete(key);
         return undefined;
       }
+    }
+  }
+
+  /** undefined when one of them is not there. */
+  private async chunksOf(names: readonly string[]): Promise<Buffer[] | undefined> {
+    const chunks: Buffer[] = [];
+    for (const name of names) {
+      const chunk = await this.client.getBuffer(name);
+      if (chunk === null) return undefined;
       chunks.push(chunk);
     }
-    await this.renew(names);
-    return bytesOf(Buffer.concat(chunks));
+    return chunks;
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
     const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
     const names = this.names(key, entry);
-    const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-    for (const [i, name] of names.entries()) {
-      await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
+    let before: string[];
+    try {
+      const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      for (const [i, name] of names.entries()) {
+        await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
+      }
+      await this.renew(names);
+      // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
+      before = this.names(key, await this.client.hget(this.index, key));
+      await this.client.hset(this.index, key, entry);
+    } catch (error) {
+      if (names.length > 0) await this.client.del(...names).catch(() => undefined); // nothing names them
+      throw error;
     }
-    await this.renew(names);
-    // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
-    const before = this.names(key, await this.client.hget(this.index, key));
-    await this.client.hset(this.index, key, entry);
     if (before.length > 0) await this.client.del(...before);
   }
 
