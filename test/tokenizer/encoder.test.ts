@@ -43,6 +43,24 @@ describe.each(Object.entries(kinds))('%s', (_, definition) => {
     );
   });
 
+  test('encodes long words as @huggingface/tokenizers does', () => {
+    const parts = ['th', 'e', 'in', 'g', 'a', 't', 'o', 'n', '\u00e9', '\u6f22', '\ud83d\ude00', 'zzz'];
+    const kindsOfWords = [
+      fc.constantFrom(...parts),
+      fc.constant(' '),
+      fc.constantFrom('\n', ' '),
+      fc.constantFrom('-', '='),
+    ];
+    const word = fc.oneof(...kindsOfWords.map((part) => fc.array(part, { minLength: 65, maxLength: 300 })));
+    fc.assert(
+      fc.property(word, (found) => {
+        const text = found.join('');
+        expect(whole(text)).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
   test('gives the ids of the whole wherever a text may be cut', () => {
     let cuts = 0;
     fc.assert(
@@ -84,6 +102,29 @@ describe.each(Object.entries(kinds))('%s', (_, definition) => {
       }
     }
   });
+});
+
+test('a merge of what is no token leaves long words to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const merges = [['\u6f22', '\u5b57'], ...definition.model.merges!];
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, merges } as never }, {});
+  const text = '\u6f22\u5b57the'.repeat(40);
+  expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+});
+
+test('a run of spaces takes a fraction of the time of @huggingface/tokenizers', () => {
+  const timeOf = (work: () => unknown): number => {
+    const start = performance.now();
+    work();
+    return performance.now() - start;
+  };
+  const encoder = new Encoder(kinds['qwen3.5']!, {});
+  encoder.encode(' '.repeat(1000));
+  const spaces = ' '.repeat(60_000);
+  const symbols = '\u0120'.repeat(60_000);
+  expect(3 * timeOf(() => encoder.encode(spaces))).toBeLessThan(
+    timeOf(() => encoder.tokenizer.model.encode([symbols])),
+  );
 });
 
 test('a text that can be cut nowhere is one piece', () => {
