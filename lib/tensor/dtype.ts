@@ -33,12 +33,12 @@ export function newArray<D extends DType>(dtype: D, count: number): DTypes[D] {
 }
 
 /** A typed array of `dtype` with these values; numbers for 16-bit floats are rounded to nearest even. */
-export function arrayFrom<D extends DType>(dtype: D, values: readonly number[]): DTypes[D] {
+export function arrayFrom<D extends DType>(dtype: D, values: ArrayLike<number>): DTypes[D] {
   if (dtype === 'int64') return BigInt64Array.from(values, (value) => BigInt(Math.trunc(value))) as DTypes[D];
-  if (dtype === 'bfloat16') return Uint16Array.from(values, toBFloat16) as DTypes[D];
-  if (dtype === 'float16') return Uint16Array.from(values, toFloat16) as DTypes[D];
-  const array = newArray(dtype, values.length) as Float32Array;
-  array.set(values);
+  const array = newArray(dtype, values.length) as Uint16Array;
+  if (dtype === 'bfloat16') for (let i = 0; i < array.length; i++) array[i] = toBFloat16(values[i]!);
+  else if (dtype === 'float16') for (let i = 0; i < array.length; i++) array[i] = toFloat16(values[i]!);
+  else array.set(values);
   return array as DTypes[D];
 }
 

@@ -45,7 +45,7 @@ export function rounded(array: NdArray, dtype: DType): NdArray {
 }
 
 export function tensorOf<D extends DType>(array: NdArray, dtype: D): Tensor<D> {
-  return Tensor.from(arrayFrom(dtype, Array.from(array.data)), { dtype, shape: array.shape });
+  return Tensor.from(arrayFrom(dtype, array.data), { dtype, shape: array.shape });
 }
 
 export async function readNd(tensor: Tensor): Promise<NdArray> {
