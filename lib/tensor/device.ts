@@ -1,6 +1,6 @@
 // The devices of this process, and recorded command lists.
 import { addon, checked, openCuda, request } from '../binding/load';
-import { LinattnError } from '../errors';
+import { LinattnError, shown } from '../errors';
 
 export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
@@ -167,7 +167,7 @@ export function cpu(): { level: string; threads: number } {
 /** @internal threads of the cpu device, which the whole process shares: the last call wins */
 export function setThreads(threads: number): void {
   if (!Number.isSafeInteger(threads) || threads < 1 || threads > 1024) {
-    throw new LinattnError('ERR_ARGUMENT', `threads must be a whole number from 1 to 1024, got ${threads}`);
+    throw new LinattnError('ERR_ARGUMENT', `threads must be a whole number from 1 to 1024, got ${shown(threads)}`);
   }
   checked(addon.setThreads(threads));
 }
