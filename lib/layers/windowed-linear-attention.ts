@@ -146,6 +146,7 @@ export class WindowedLinearAttention {
    * @throws LinattnError ERR_ARGUMENT
    */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
+    checkOptions('WindowedLinearAttention', sizes);
     const { heads, width, device = defaultDevice() } = sizes;
     const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));

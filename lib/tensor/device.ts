@@ -11,8 +11,8 @@ const indices = new Map<string, number>([['cpu', 0]]);
 export function deviceIndex(name: DeviceName): number {
   const known = indices.get(name);
   if (known !== undefined) return known;
-  const wrong = (why: string) => new LinattnError('ERR_DEVICE', `device: ${name} is not available: ${why}`);
-  if (!/^cuda(:\d+)?$/.test(name)) throw wrong("the names are 'cpu', 'cuda' and 'cuda:N'");
+  const wrong = (why: string) => new LinattnError('ERR_DEVICE', `device: ${shown(name)} is not available: ${why}`);
+  if (typeof name !== 'string' || !/^cuda(:\d+)?$/.test(name)) throw wrong("the names are 'cpu', 'cuda' and 'cuda:N'");
   const reason = openCuda();
   const wanted = name === 'cuda' ? 'cuda:0' : name;
   const found = addon.devices();

@@ -31,7 +31,7 @@ function checkShape(shape: Shape): void {
   if (shape.length > 5 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
     throw new LinattnError(
       'ERR_SHAPE',
-      `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.join(', ')}]`,
+      `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.map(shown).join(', ')}]`,
     );
   }
 }
