@@ -46,6 +46,14 @@ export class LinattnError extends Error {
 }
 Object.defineProperty(LinattnError.prototype, 'name', { value: 'LinattnError' });
 
+/** A value that may be anything, for a message: numbers and strings as they are, of others what they are. */
+export function shown(value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object') return 'an object';
+  return typeof value === 'function' || typeof value === 'symbol' ? `a ${typeof value}` : String(value);
+}
+
 /**
  * ERR_ARGUMENT unless `options` is an object, its signal (if any) an AbortSignal and its callbacks functions: what JavaScript
  * may give in spite of the types.

@@ -1,6 +1,6 @@
 // A prefix store in Redis, through a client that the caller made (ioredis, or what has the same methods).
 import { randomBytes } from 'node:crypto';
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { bytesOf } from '../state/byte-source';
 import type { PrefixStore } from './prefix-store';
 
@@ -39,17 +39,20 @@ export class RedisStore implements PrefixStore {
    */
   constructor(
     private readonly client: RedisClient,
-    { prefix = 'linattn:', ttlSeconds, chunkBytes = defaultChunkBytes }: RedisStoreOptions = {},
+    options: RedisStoreOptions = {},
   ) {
+    checkOptions('RedisStore', options);
+    const { prefix = 'linattn:', ttlSeconds, chunkBytes = defaultChunkBytes } = options;
     const fail = (message: string): never => {
       throw linattnError('ERR_ARGUMENT', `RedisStore: ${message}`);
     };
     for (const name of methods) {
       if (typeof client?.[name] !== 'function') fail(`client must have a method ${name}, as ioredis has it`);
     }
+    if (typeof prefix !== 'string') fail(`prefix must be a string, got ${shown(prefix)}`);
     for (const [name, value] of Object.entries({ ttlSeconds, chunkBytes })) {
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
-        fail(`${name} must be 1 or more, got ${value}`);
+        fail(`${name} must be 1 or more, got ${shown(value)}`);
     }
     this.prefix = prefix;
     this.ttlSeconds = ttlSeconds;

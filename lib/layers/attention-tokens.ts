@@ -1,5 +1,5 @@
 // What the layers that read a caller's sequence piece by piece ask of a piece, before anything of it is read.
-import { type ErrorCode, linattnError } from '../errors';
+import { type ErrorCode, linattnError, shown } from '../errors';
 import type { Hidden } from './layer';
 
 export interface AttentionTokens {
@@ -31,6 +31,6 @@ export function checkTokens(layer: string, { q, k, v }: AttentionTokens, heads: 
 export function checkSizes(layer: string, sizes: Readonly<Record<string, number>>): void {
   for (const [name, size] of Object.entries(sizes)) {
     if (!(Number.isSafeInteger(size) && size > 0))
-      fail(layer, 'ERR_ARGUMENT', `${name} must be 1 or more, got ${size}`);
+      fail(layer, 'ERR_ARGUMENT', `${name} must be 1 or more, got ${shown(size)}`);
   }
 }

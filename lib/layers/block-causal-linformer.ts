@@ -1,6 +1,6 @@
 // A causal relative of Linformer, and another model: blocks of B tokens, of which the complete ones are seen as kB learned
 // mixtures each, and the current one token by token. It has to be trained as such.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { convert, convertInto } from '../ops/convert';
 import { copySlots } from '../ops/copy-slots';
 import { floats } from '../ops/float';
@@ -62,7 +62,10 @@ export class BlockCausalLinformer {
     const { capacity, heads, width, dtype = 'float32', device = defaultDevice() } = sizes;
     checkSizes('BlockCausalLinformer', { capacity, heads, width });
     if (!floats.includes(dtype)) {
-      throw linattnError('ERR_DTYPE', `BlockCausalLinformer: dtype must be ${floats.join(' or ')}, got ${dtype}`);
+      throw linattnError(
+        'ERR_DTYPE',
+        `BlockCausalLinformer: dtype must be ${floats.join(' or ')}, got ${shown(dtype)}`,
+      );
     }
     return new BlockCausalSequence(capacity, heads, width, this.block, this.slots, dtype, device);
   }

@@ -14,15 +14,12 @@ const op = defineOp('add', { a: 'optional', b: 'in', scales: 'optional', out: 'o
  * @returns as b
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function add<D extends Float>({
-  a,
-  b,
-  scale = 1,
-}: {
+export function add<D extends Float>(input: {
   a?: Tensor<D> | undefined;
   b: Tensor<D>;
   scale?: number | Tensor<'float32'>;
 }): Tensor<D> {
+  const { a, b, scale = 1 } = op.input(input);
   op.dtype('b', b, floats);
   if (a !== undefined) {
     op.dtype('a', a, [b.dtype]);

@@ -3,7 +3,19 @@
 import { rmSync } from 'node:fs';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
-import { type DType, devices, ops, scope, Tensor } from '../../lib/index';
+import {
+  DirectoryStore,
+  type DType,
+  devices,
+  LinearAttention,
+  MemoryStore,
+  ops,
+  RedisStore,
+  scope,
+  Tensor,
+  t5RelativeBias,
+  WindowedLinearAttention,
+} from '../../lib/index';
 import { thrown } from '../support/held';
 import { tinyModelFolder } from '../support/tiny-model';
 
@@ -108,4 +120,43 @@ describe.each(strays.map(asName))('%s', (_, stray) => {
     }
     await session.dispose();
   });
+});
+
+test.each(strays.map(asName))('%s as what layers, stores and ops are made of', async (_, stray) => {
+  const x = Tensor.zeros({ dtype: 'float32', shape: [1, 8] });
+  const identity = { name: 'identity' } as const;
+  const calls = [
+    () => new MemoryStore(as(stray)),
+    () => new DirectoryStore('folder', as(stray)),
+    () => new RedisStore(as(stray)),
+    () => t5RelativeBias([1, 2], as(stray)),
+    () => new LinearAttention(as(stray)),
+    () => new LinearAttention({ featureMap: as(stray) }),
+    () => new WindowedLinearAttention(as(stray)),
+    () => new WindowedLinearAttention({ window: 1, featureMap: as(stray), windowFactors: [1] }),
+    () => new WindowedLinearAttention({ window: 1, featureMap: identity, windowFactors: as(stray) }),
+    () => ops.matmul(as<never>(stray)),
+    () => ops.matmul({ x, weight: as(stray) }),
+    () => ops.softmaxAttention(as<never>(stray)),
+    () => ops.Weight.zeros(as(stray), 'float32'),
+    () => ops.Weight.zeros([1, 1], 'float32', as(stray)),
+    () => Tensor.zeros({ dtype: 'float32', shape: [as(stray === 0 || stray === 5 ? -1 : stray)] }),
+    () => ops.rmsNorm(as<never>(stray)),
+    () => load({ model: folder, scheduling: as(stray) }),
+    () => load({ model: folder, prefixCache: as(stray) }),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+});
+
+test('undefined as what layers and ops must be given', async () => {
+  const none = as<never>(undefined);
+  const calls = [
+    () => t5RelativeBias([1, 2], none),
+    () => new WindowedLinearAttention(none),
+    () => new WindowedLinearAttention({ window: 1, featureMap: { name: 'identity' }, windowFactors: none }),
+    () => ops.matmul(none),
+    () => ops.rope(none),
+    () => ops.addRmsNorm(none),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
 });
