@@ -1,5 +1,5 @@
 // States of the prefix cache that are read out of the device. Sessions go first: one of them gives way to whoever needs a
-// slot or pages at once, and between their pieces they wait for prompts that are read.
+// slot or pages at once, and before each of their pieces they wait for prompts that are read.
 import { setTimeout } from 'node:timers/promises';
 import { linattnError } from '../errors';
 import type { Checkpoint } from '../state/sequence-store';
@@ -40,6 +40,7 @@ export class Departures {
     const departure = { checkpoint: store.hold(checkpoint) };
     this.held.add(departure);
     try {
+      await this.patience();
       const content = { checkpoint, history: TokenList.of(tokens) };
       for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {})) {
         if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
