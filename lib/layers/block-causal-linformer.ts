@@ -11,7 +11,7 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
+import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
 import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
 import type { Hidden } from './layer';
 
@@ -74,9 +74,11 @@ export class BlockCausalLinformer {
    * The next tokens of a sequence. Any split gives the same bits on the CPU.
    * @param q [T, Hq, D], k and v [T, Hkv, D]: float32, bfloat16 or float16; D is a multiple of 8
    * @returns [T, Hq, D] as q
-   * @throws LinattnError ERR_ARGUMENT beyond the capacity, ERR_SHAPE, and as softmaxAttention
+   * @throws LinattnError ERR_ARGUMENT, beyond the capacity too, ERR_SHAPE, and as softmaxAttention
    */
-  forward({ q, k, v }: AttentionTokens, sequence: BlockCausalSequence): Hidden {
+  forward(input: AttentionTokens, sequence: BlockCausalSequence): Hidden {
+    checkTensors('BlockCausalLinformer', input, sequence, BlockCausalSequence);
+    const { q, k, v } = input;
     const [T, Hq, D] = q.shape as [number, number, number];
     const { block, slots } = sequence;
     if (block !== this.block || slots !== this.slots) {

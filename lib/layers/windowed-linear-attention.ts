@@ -13,7 +13,7 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
+import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
 import { checkMap, type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import { type Hidden, pageTokens } from './layer';
 
@@ -162,9 +162,11 @@ export class WindowedLinearAttention {
    * The next tokens of a sequence. Any split gives the same bits on the CPU.
    * @param q [T, Hq, D], k and v [T, Hkv, D]: float32, bfloat16 or float16; D is a multiple of 8
    * @returns [T, Hq, D] as q, computed in float32
-   * @throws LinattnError ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
+   * @throws LinattnError ERR_ARGUMENT, ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
-  forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+  forward(input: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+    checkTensors('WindowedLinearAttention', input, sequence, WindowedLinearSequence);
+    const { q, k, v } = input;
     const [T = 0, Hq = 0] = q.shape;
     const { pages, keys } = sequence;
     const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];

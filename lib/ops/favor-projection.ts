@@ -1,5 +1,5 @@
 // The random directions of FAVOR+ (https://arxiv.org/abs/2009.14794): drawn by a seed, or given by a checkpoint.
-import { linattnError, shown } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 import { weightFrom } from './pack-weight';
@@ -214,8 +214,13 @@ export class FavorProjection implements Disposable {
    */
   static from(
     rows: Float32Array | Float64Array,
-    { directions, width, ...options }: { directions: number; width: number } & FavorProjectionOptions,
+    given: { directions: number; width: number } & FavorProjectionOptions,
   ): FavorProjection {
+    checkOptions('FavorProjection', given);
+    const { directions, width, ...options } = given;
+    if (!ArrayBuffer.isView(rows)) {
+      throw linattnError('ERR_ARGUMENT', `FavorProjection: rows must be a Float32Array, got ${shown(rows)}`);
+    }
     if (!(directions >= 1 && width >= 1) || rows.length !== directions * width) {
       throw linattnError(
         'ERR_SHAPE',

@@ -199,6 +199,22 @@ function together(lists: readonly (readonly number[])[], device: DeviceName): Te
   return parts;
 }
 
-/** `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero. */
-export const uniformSequences = (batch: number, length: number, device: DeviceName = defaultDevice()): Sequences =>
-  packedSequences(new Array<number>(batch).fill(length), { device });
+const mostUniform = 2 ** 20;
+
+/**
+ * `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero.
+ * @throws LinattnError ERR_ARGUMENT unless batch is at most 2^20 and there are fewer than 2^31 tokens
+ */
+export function uniformSequences(batch: number, length: number, device: DeviceName = defaultDevice()): Sequences {
+  for (const [name, value] of Object.entries({ batch, length })) {
+    if (Number.isSafeInteger(value) && value >= 0) continue;
+    throw linattnError('ERR_ARGUMENT', `uniformSequences: ${name} must be a whole number from 0, got ${shown(value)}`);
+  }
+  if (batch > mostUniform || batch * length >= below) {
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `uniformSequences: there must be at most ${mostUniform} sequences and fewer than ${below} tokens, got ${batch} of ${length}`,
+    );
+  }
+  return packedSequences(new Array<number>(batch).fill(length), { device });
+}

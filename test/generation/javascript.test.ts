@@ -125,6 +125,8 @@ describe.each(strays.map(asName))('%s', (_, stray) => {
 test.each(strays.map(asName))('%s as what layers, stores and ops are made of', async (_, stray) => {
   const x = Tensor.zeros({ dtype: 'float32', shape: [1, 8] });
   const identity = { name: 'identity' } as const;
+  const layer = new WindowedLinearAttention({ window: 1, featureMap: identity, windowFactors: [1] });
+  const sequence = layer.createSequence({ heads: 1, width: 8 });
   const calls = [
     () => new MemoryStore(as(stray)),
     () => new DirectoryStore('folder', as(stray)),
@@ -142,10 +144,31 @@ test.each(strays.map(asName))('%s as what layers, stores and ops are made of', a
     () => ops.Weight.zeros([1, 1], 'float32', as(stray)),
     () => Tensor.zeros({ dtype: 'float32', shape: [as(stray === 0 || stray === 5 ? -1 : stray)] }),
     () => ops.rmsNorm(as<never>(stray)),
+    () => ops.FavorProjection.from(as(stray), { directions: 1, width: 1 }),
+    () => ops.FavorProjection.from(Float32Array.of(1), as(stray)),
+    () => layer.forward(as(stray), sequence),
+    () => layer.forward({ q: x, k: as(stray), v: x }, sequence),
+    () => layer.forward({ q: x, k: x, v: x }, as(stray)),
     () => load({ model: folder, scheduling: as(stray) }),
     () => load({ model: folder, prefixCache: as(stray) }),
   ];
   for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+  if (typeof stray !== 'number')
+    expect(await thrown(() => ops.add({ b: x, scale: as(stray) }))).toMatchObject(rejected);
+  sequence.dispose();
+});
+
+test('sequences of more rows or tokens than there can be', async () => {
+  for (const [batch, length] of [
+    [2 ** 30, 1],
+    [2 ** 31, 0],
+    [3, 2 ** 30],
+    [-1, 1],
+    [1.5, 1],
+    [1, Number.NaN],
+  ] as const) {
+    expect(await thrown(() => ops.uniformSequences(batch, length))).toMatchObject({ code: 'ERR_ARGUMENT' });
+  }
 });
 
 test('undefined as what layers and ops must be given', async () => {
