@@ -118,7 +118,7 @@ export class GuardedStore {
     if (made !== 'wrong') return made;
     const next = await this.get(key, signal);
     if (next === undefined) return undefined;
-    if (Buffer.compare(next, state.first!) === 0) {
+    if (Buffer.compare(next, state.first ?? first) === 0) {
       await this.guarded(shortMs, () => this.store.delete(key), signal);
       await this.dropAll(blockPrefix(key, next), signal);
       return undefined;
@@ -151,14 +151,14 @@ export class GuardedStore {
    * does not end is deleted. Rejects with what `pieces` rejects with.
    */
   async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
-    if (!(await this.deleteUnfinished())) return false;
     const blocks: string[] = [];
     let first: Uint8Array | undefined;
     let isWhole = false;
     try {
       for await (const piece of pieces) {
         if (first === undefined) {
-          first = piece;
+          first = piece; // at once, for from here on the source holds what it reads
+          if (this.rests || !(await this.deleteUnfinished())) return false;
           continue;
         }
         const name = blockPrefix(key, first) + (blocks.length + 1);

@@ -73,7 +73,8 @@ export class RedisStore implements PrefixStore {
       const known = entry;
       entry = await this.client.hget(this.index, key); // another one when it was written anew in the meantime
       if (entry === known) {
-        await this.delete(key);
+        await this.client.hdel(this.index, key);
+        await this.client.del(...names); // and no others: the key may have been written anew
         return undefined;
       }
     }
@@ -93,7 +94,7 @@ export class RedisStore implements PrefixStore {
   async set(key: string, value: Uint8Array): Promise<void> {
     const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
     const names = this.names(key, entry);
-    let before: string[];
+    let before: string[] = [];
     try {
       const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
       for (const [i, name] of names.entries()) {
@@ -104,8 +105,12 @@ export class RedisStore implements PrefixStore {
       before = this.names(key, await this.client.hget(this.index, key));
       await this.client.hset(this.index, key, entry);
     } catch (error) {
-      if (names.length > 0) await this.client.del(...names).catch(() => undefined); // nothing names them
-      throw error;
+      // Where only the answer was lost, the index names the chunks; where nobody knows, they stay.
+      const named = await this.client.hget(this.index, key).catch(() => undefined);
+      if (named !== entry) {
+        if (named !== undefined && names.length > 0) await this.client.del(...names).catch(() => undefined);
+        throw error;
+      }
     }
     if (before.length > 0) await this.client.del(...before);
   }

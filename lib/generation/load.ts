@@ -76,6 +76,8 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   const { model: folder = defaultModel, maxSequences = 16, signal } = options;
   const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
+  const { deterministic = false } = options;
+  check(typeof deterministic === 'boolean', `deterministic must be true or false, got ${shown(deterministic)}`);
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${shown(maxSequences)}`);
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${shown(maxSnapshots)}`);
@@ -83,14 +85,14 @@ export async function load(options: LoadOptions = {}): Promise<Model> {
   signal?.throwIfAborted();
   const found = await readModelFolder(folder, options);
   const { device } = found.info;
-  if (options.deterministic && options.prefixCache !== undefined && device !== 'cpu') {
+  if (deterministic && options.prefixCache !== undefined && device !== 'cpu') {
     const reason = 'it cuts prompts where other texts end';
     throw linattnError(
       'ERR_UNSUPPORTED',
       `load: deterministic must be false with a prefixCache on ${device}: ${reason}`,
     );
   }
-  const scheduling = schedulingOf(options.scheduling, device, options.deterministic ?? false);
+  const scheduling = schedulingOf(options.scheduling, device, deterministic);
   if (options.threads !== undefined) setThreads(options.threads);
   const defaults = await readGenerationConfig(folder, found.plan);
   const tokenizer = await openTokenizer(folder, signal);

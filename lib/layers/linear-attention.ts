@@ -80,7 +80,8 @@ export class LinearAttention {
           'again at each token. A decay per head is one (ALiBi); WindowedLinearAttention has the bias in its window',
       );
     }
-    if (normalize && rule !== 'additive') fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${rule}'`);
+    if (normalize && rule !== 'additive')
+      fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${shown(rule)}'`);
     if (normalize && scale !== 1) fail('ERR_ARGUMENT', `scale must be 1 with normalize, got ${shown(scale)}`);
     if (favor && (keyFeatureMap.name !== 'favor' || keyFeatureMap.projection !== favor.projection)) {
       fail(

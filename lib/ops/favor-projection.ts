@@ -106,7 +106,7 @@ export function drawFavorDirections(draw: FavorDraw): Float64Array {
   check(whole(D, 1), `width must be a whole number from 1, got ${shown(D)}`);
   check(directions * D <= most, `directions x width must be at most ${most}, got ${directions * D}`);
   check(whole(seed, 0), `seed must be a whole number from 0 to 2^53 - 1, got ${shown(seed)}`);
-  check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${norms}'`);
+  check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${shown(norms)}'`);
   if (version !== favorDrawVersion) {
     throw linattnError(
       'ERR_UNSUPPORTED',
@@ -218,8 +218,11 @@ export class FavorProjection implements Disposable {
   ): FavorProjection {
     checkOptions('FavorProjection', given);
     const { directions, width, ...options } = given;
-    if (!ArrayBuffer.isView(rows)) {
-      throw linattnError('ERR_ARGUMENT', `FavorProjection: rows must be a Float32Array, got ${shown(rows)}`);
+    if (!(rows instanceof Float32Array || rows instanceof Float64Array)) {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `FavorProjection: rows must be a Float32Array or Float64Array, got ${shown(rows)}`,
+      );
     }
     if (!(directions >= 1 && width >= 1) || rows.length !== directions * width) {
       throw linattnError(

@@ -268,7 +268,18 @@ describe('a store that does not take every value of a state', () => {
       const guarded = guard(store);
       expect(await guarded.set('a', state)).toBe(false);
       expect([...(await store.keys())]).toHaveLength(2);
-      expect(await guarded.set('b', [bytes(40, 1)])).toBe(false); // while the first ones cannot be deleted
+      jest.advanceTimersByTime(11_000);
+      const begun = jest.fn();
+      async function* pieces(): AsyncGenerator<Uint8Array> {
+        begun();
+        yield bytes(40, 1);
+      }
+      const writing = guarded.set('b', pieces());
+      expect(begun).toHaveBeenCalled(); // before anything is waited for: the source holds what it reads
+      expect(await writing).toBe(false); // while the first ones cannot be deleted
+      const { storeErrors } = guarded.counts;
+      expect(await guarded.set('b', [bytes(40, 1)])).toBe(false); // while the store rests
+      expect(guarded.counts.storeErrors).toBe(storeErrors);
       store.deletesFail = false;
       jest.advanceTimersByTime(11_000);
       expect(await guarded.set('b', [bytes(40, 1)])).toBe(true);
