@@ -65,8 +65,7 @@ export function checkOptions(call: string, options: unknown, ...callbacks: reado
   if (typeof options !== 'object' || options === null) throw wrong('options', 'an object', options);
   const given = options as Readonly<Record<string, unknown>>;
   const { signal } = given;
-  const isSignal = typeof (signal as AbortSignal | undefined)?.throwIfAborted === 'function';
-  if (signal !== undefined && !isSignal) throw wrong('signal', 'an AbortSignal', signal);
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw wrong('signal', 'an AbortSignal', signal);
   for (const name of callbacks) {
     if (given[name] !== undefined && typeof given[name] !== 'function') throw wrong(name, 'a function', given[name]);
   }

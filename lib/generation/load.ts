@@ -74,12 +74,12 @@ export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default'
 export async function load(options: LoadOptions = {}): Promise<Model> {
   checkOptions('load', options, 'onProgress');
   const { model: folder = defaultModel, maxSequences = 16, signal } = options;
-  const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
   const { deterministic = false } = options;
   check(typeof deterministic === 'boolean', `deterministic must be true or false, got ${shown(deterministic)}`);
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
   check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${shown(maxSequences)}`);
+  const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${shown(maxSnapshots)}`);
   if (options.prefixCache !== undefined) checkPrefixCache(options.prefixCache);
   signal?.throwIfAborted();

@@ -44,6 +44,7 @@ export interface Definition {
     readonly merges?: readonly (string | readonly [string, string])[];
     readonly unk_token?: string | null;
     readonly fuse_unk?: boolean;
+    readonly ignore_merges?: boolean;
     readonly byte_fallback?: boolean;
     readonly dropout?: number | null;
     readonly continuing_subword_prefix?: string | null;

@@ -22,12 +22,13 @@ export class LongWords {
     for (const [rank, [left, right]] of merges.entries()) this.#rankOfPair.set(this.#pair(left, right), rank);
   }
 
-  /** Undefined where a merge has or makes what is no token. */
+  /** Undefined where a merge has or makes what is no token, or shares its id with another. */
   static of(tokenizer: HuggingFaceTokenizer): LongWords | undefined {
     const merges: [number, number, number][] = [];
     for (const [left, right] of tokenizer.model.merges) {
-      const ids = [left, right, left + right].map((token) => tokenizer.token_to_id(token));
-      if (ids.includes(undefined)) return undefined;
+      const tokens = [left, right, left + right];
+      const ids = tokens.map((token) => tokenizer.token_to_id(token));
+      if (ids.some((id, i) => id === undefined || tokenizer.id_to_token(id) !== tokens[i])) return undefined;
       merges.push(ids as [number, number, number]);
     }
     return new LongWords(tokenizer, merges);
@@ -76,6 +77,7 @@ export class LongWords {
 
   #idOf(symbol: string): number {
     const id = this.#tokenizer.token_to_id(symbol);
-    return id === undefined || id > this.#unknown ? this.#unknown : id;
+    const isKnown = id !== undefined && id < this.#unknown && this.#tokenizer.id_to_token(id) === symbol;
+    return isKnown ? id : this.#unknown;
   }
 }

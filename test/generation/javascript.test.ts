@@ -158,6 +158,25 @@ test.each(strays.map(asName))('%s as what layers, stores and ops are made of', a
   sequence.dispose();
 });
 
+test.each(strays.map(asName))('%s as options and ids of tokenizers and embeddings', async (_, stray) => {
+  const { tokenizer } = model;
+  const calls = [
+    () => tokenizer.decode(as(stray)),
+    () => model.embed({ tokens: [1] }, as(stray)),
+    () => model.embed({ tokens: [1] }, { signal: as(stray) }),
+    () => model.generate({ tokens: [1], signal: as(stray) }),
+    () => model.generate({ tokens: [1], signal: as({ throwIfAborted: () => stray }) }),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+  if (stray !== true) {
+    expect(await thrown(() => load({ model: folder, deterministic: as(stray) }))).toMatchObject(rejected);
+  }
+  if (typeof stray === 'number') return;
+  for (const tokens of [[stray], { length: 2 ** 31, 0: stray }]) {
+    expect(await thrown(() => tokenizer.decode(as(tokens)))).toMatchObject(rejected);
+  }
+});
+
 test('sequences of more rows or tokens than there can be', async () => {
   for (const [batch, length] of [
     [2 ** 30, 1],

@@ -112,6 +112,24 @@ test('a merge of what is no token leaves long words to @huggingface/tokenizers',
   expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
 });
 
+test('two tokens of one id leave long words to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const [[, right]] = definition.model.merges as unknown as [[string, string]];
+  const vocab = { ...definition.model.vocab, '@': definition.model.vocab[right]! };
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, vocab } }, {});
+  const text = `${'the'.repeat(20)}@${'@the'.repeat(20)}`;
+  expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+});
+
+test('words in a text that would be tokens alone are merged where a text is one word to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const vocab = { ...definition.model.vocab, '\u2581whole': 9000, w: 9001 };
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, vocab, ignore_merges: true } }, {});
+  for (const text of ['a whole thing', 'whole']) {
+    expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+  }
+});
+
 test('a run of spaces takes a fraction of the time of @huggingface/tokenizers', () => {
   const timeOf = (work: () => unknown): number => {
     const start = performance.now();
