@@ -1,6 +1,7 @@
 // Encoding in pieces equals encoding the whole, for every kind of tokenizer that is known and every place of a cut.
 import fc from 'fast-check';
 import { Encoder, pieceEnds } from '../../lib/tokenizer/encoder';
+import type { Stage } from '../../lib/tokenizer/huggingface';
 import { kinds, prose, unknownKind } from '../support/tiny-tokenizers';
 
 const words = [
@@ -110,6 +111,19 @@ test('a merge of what is no token leaves long words to @huggingface/tokenizers',
   const encoder = new Encoder({ ...definition, model: { ...definition.model, merges } as never }, {});
   const text = '\u6f22\u5b57the'.repeat(40);
   expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+});
+
+// @huggingface/tokenizers ignores `split`; the ids are those of the Python package tokenizers 0.23.3.
+test.each([
+  [true, [313, 261, 331, 261, 261, 327], [261, 123, 13, 13, 261, 596, 312]],
+  [undefined, [313, 261, 331, 261, 261, 327], [261, 123, 13, 13, 261, 596, 312]],
+  [false, [313, 322, 273, 322, 327], [261, 123, 13, 13, 322, 278, 312]],
+])('Metaspace with split %s', (split, spaced, lines) => {
+  const definition = kinds['llama 2 with a mark before the first section']!;
+  const pre_tokenizer = { ...definition.pre_tokenizer!, split } as Stage;
+  const encoder = new Encoder({ ...definition, pre_tokenizer }, {});
+  expect([...encoder.encode('a  b   c')]).toEqual(spaced);
+  expect([...encoder.encode('x\n\n  y the')]).toEqual(lines);
 });
 
 test('two tokens of one id leave long words to @huggingface/tokenizers', () => {
