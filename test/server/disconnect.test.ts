@@ -97,7 +97,7 @@ describe('a drain', () => {
     await until(async () => (await served.metric('linattn_requests_running')) === 2);
     const started = performance.now();
     await served.server.drain(200);
-    expect(performance.now() - started).toBeLessThan(20_000);
+    expect(performance.now() - started).toBeLessThan(2000);
     expect((await whole).status).toBe(503);
     const events = (await stream.text()).trimEnd().split('\n\n');
     expect(JSON.parse(events.at(-1)!.slice('data: '.length))).toMatchObject({ error: { code: 'draining' } });
@@ -108,6 +108,6 @@ describe('a drain', () => {
     await served.post('/v1/completions', { ...endless, max_tokens: 100_000, stream: true });
     const started = performance.now();
     await served.server.drain(100);
-    expect(performance.now() - started).toBeLessThan(20_000);
+    expect(performance.now() - started).toBeLessThan(6000);
   });
 });
