@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const int block = static_cast<int>(blockIdx.x / static_cast<unsigned>(conv.channel_blocks));
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(conv.channel_blocks));
   const int64_t channel = (static_cast<int64_t>(channel_block) * blockDim.x + threadIdx.x) * kWidth;
-  if (channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
+  if (begins_first() && channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
   wait_for_inputs();
   if (channel >= conv.channels) return;
   const Run run = run_of_block(conv, block);
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const auto put = [&](int f, int t, float (&total)[kWidth]) {
     if (conv.silu) {
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
+      for (int c = 0; c < kWidth; c++) total[c] = silu_as<T>(total[c]);
     }
     if (normed) {
       float squares = 0;
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
       for (int apart = conv.norm_width / kWidth / 2; apart > 0; apart /= 2) {
         squares += __shfl_xor_sync(kFullMask, squares, apart);
       }
-      const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
+      const float factor = unit_scale<T>(squares, conv.norm_eps);
 #pragma unroll
       for (int c = 0; c < kWidth; c++) total[c] *= factor;
     }
