@@ -12,7 +12,7 @@ __device__ __forceinline__ float sigmoid(float x) {
 
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
-// As exact as what T keeps of them: the exponential of 16-bit values has an error of a few 2^-20, which they do not show.
+// As exact as what T keeps of them: with 16 bits the exponential may be off by 2^-17 of it, which they do not show.
 template <class T>
 __device__ __forceinline__ float sigmoid_as(float x) {
   if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-x));
@@ -53,7 +53,8 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   return x * sigmoid(fmaf(x * x * x, 0.044715f, x) * 1.5957691216057308f);
 }
 
-template <int N>
+// Of values of type T as float32.
+template <class T, int N>
 __device__ __forceinline__ void activate(ActivationKind kind, float (&x)[N]) {
   const auto each = [&](auto function) {
 #pragma unroll
@@ -61,9 +62,9 @@ __device__ __forceinline__ void activate(ActivationKind kind, float (&x)[N]) {
   };
   switch (kind) {
     case ActivationKind::kSilu:
-      return each([](float v) { return silu(v); });
+      return each([](float v) { return silu_as<T>(v); });
     case ActivationKind::kSigmoid:
-      return each([](float v) { return sigmoid(v); });
+      return each([](float v) { return sigmoid_as<T>(v); });
     case ActivationKind::kTanh:
       return each([](float v) { return tanhf(v); });
     case ActivationKind::kRelu:

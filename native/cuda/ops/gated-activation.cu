@@ -17,7 +17,7 @@ struct GatedActivationBody {
     load(x.at(row, column), values);
     load(gate.at(row, column), gates);
     if (base.data) load(base.at(row, column), from);
-    activate(kind, gates);
+    activate<T>(kind, gates);
 #pragma unroll
     for (int i = 0; i < N; i++) values[i] = fmaf(gates[i], values[i] - from[i], from[i]);
     store(out.at(row, column), values);
