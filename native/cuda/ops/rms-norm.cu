@@ -124,7 +124,7 @@ bool run_many(const RmsNormGroups<T>& a, Cuda& cuda) {
   constexpr std::integral_constant<int, 1> one;
   constexpr std::integral_constant<int, 2> two;
   constexpr std::integral_constant<int, 4> four;
-  if (groups.pieces <= kWarp) return run(one, four);
+  if (groups.pieces <= kWarp) return run(one, two);
   return groups.pieces <= 2 * kWarp ? run(two, one) : run(four, one);
 }
 
