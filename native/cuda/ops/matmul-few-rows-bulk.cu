@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     __syncwarp();
     if (lane >= kTileOutputs) return;
     const W* const from = static_cast<const W*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + k;
-    copy_bulk(buffer + lane * plan.pitch, from, bytes, barrier);
+    copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
   };
   int tile = static_cast<int>(blockIdx.x) + warp / plan.splits * static_cast<int>(gridDim.x);
   let_next_begin();
