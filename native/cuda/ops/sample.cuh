@@ -12,11 +12,11 @@
 namespace linattn::cuda {
 
 constexpr int kSampleThreads = 256;  // at most
-constexpr int kLogits = 16;          // of a thread
+constexpr int kLogits = 8;           // of a thread
 constexpr int kBins = 2048;          // of a row's histogram of scores
 constexpr int kListed = 7168;        // logits at the edges that a row has room for; with the rest within 99 KB
 constexpr int kBlocksOfMany = 8;     // of a multiprocessor, before a block takes several tiles
-constexpr int kBlockTiles = 64;      // at most
+constexpr int kBlockTiles = 128;     // at most
 
 using Sum = unsigned long long;
 
