@@ -1,5 +1,6 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
+import { BlockMemory, blocksAtOnce } from '../state/block-memory';
 import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
 import { checksumBytes, formatVersion } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
@@ -20,6 +21,14 @@ const blockPrefix = (key: string, first: Uint8Array): string =>
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
 
+/** A state that the store lists. */
+export interface Candidate {
+  readonly key: string;
+  /** How the listed keys of its blocks begin, where those are of one writing, and how many there are. */
+  readonly prefix?: string | undefined;
+  readonly blocks?: number;
+}
+
 export interface StoreCounts {
   readonly storeReadBytes: number;
   readonly storeWrittenBytes: number;
@@ -32,11 +41,15 @@ export class GuardedStore {
   readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
 
-  /** @param model what the states must agree with: those of other models, or in another format, have other keys */
+  /**
+   * @param model what the states must agree with: those of other models, or in another format, have other keys
+   * @param memory for what is read
+   */
   constructor(
     private readonly store: PrefixStore,
     model: object,
     private readonly onError: (error: unknown) => void,
+    readonly memory = new BlockMemory(),
   ) {
     const kind = JSON.stringify({ format: formatVersion, ...model });
     const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
@@ -62,43 +75,59 @@ export class GuardedStore {
     return `${this.prefix}${length}-${sha256}`;
   }
 
-  /** Keys of states that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
-  async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<string[]> {
+  /** States that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
+  async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Candidate[]> {
     const list = async () => new Set(Array.from(await this.store.keys(), String));
     const known = (await this.guarded(shortMs, list, signal)) ?? new Set<string>();
     const lengths = new Set<number>();
-    for (const key of known) {
-      if (!key.startsWith(this.prefix)) continue;
-      const [, digits] = /^(\d+)-[0-9a-f]{64}$/.exec(key.slice(this.prefix.length)) ?? [];
-      const length = Number(digits ?? 0);
-      if (length > beyond && length <= tokens.length) lengths.add(length);
+    const blocks = new Map<string, Candidate>();
+    for (const name of known) {
+      if (!name.startsWith(this.prefix)) continue;
+      const parts = /^((\d+)-[0-9a-f]{64})(?:(-[0-9a-f]{16}-)\d+)?$/.exec(name.slice(this.prefix.length));
+      const length = Number(parts?.[2] ?? 0);
+      if (!(length > beyond && length <= tokens.length)) continue;
+      lengths.add(length);
+      if (parts![3] === undefined) continue;
+      const key = this.prefix + parts![1];
+      const prefix = key + parts![3];
+      const others = blocks.get(key);
+      const isOne = others === undefined || others.prefix === prefix;
+      blocks.set(key, { key, prefix: isOne ? prefix : undefined, blocks: (others?.blocks ?? 0) + 1 });
     }
     const hash = createHash('sha256');
-    const found: string[] = [];
+    const found: Candidate[] = [];
     let hashed = 0;
     for (const length of [...lengths].sort((a, b) => a - b)) {
       hash.update(littleEndian(tokens.subarray(hashed, length)));
       hashed = length;
       const key = this.key(length, hash.copy().digest('hex'));
-      if (known.has(key)) found.unshift(key);
+      if (known.has(key)) found.unshift(blocks.get(key) ?? { key });
     }
     return found;
   }
 
-  /** The state under a key, as its blocks come from the store; undefined when it is not there. */
-  async open(key: string, signal: AbortSignal): Promise<ByteSource | undefined> {
-    const first = await this.get(key, signal);
-    if (first === undefined) {
-      if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
-      return undefined;
-    }
-    const prefix = blockPrefix(key, first);
-    return new ValuesSource(async (index, memory) => {
-      if (index === 0) return first;
-      const block = await this.get(prefix + index, signal, memory);
-      if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
-      return block ?? new Uint8Array(0);
-    });
+  /**
+   * A state, as its blocks come from the store, some of them asked for before the first one has told their keys; undefined
+   * when it is not there.
+   */
+  async open({ key, prefix, blocks = 0 }: Candidate, signal: AbortSignal): Promise<ByteSource | undefined> {
+    const block = async (name: string, room: Uint8Array | undefined) => {
+      const value = await this.get(name, signal, room);
+      if (value === undefined && this.rests) throw new Error('the store failed while a state was read');
+      return value ?? new Uint8Array(0);
+    };
+    const value = async (index: number, room: Uint8Array | undefined) => {
+      if (index === 0) return (await this.get(key, signal, room)) ?? new Uint8Array(0);
+      const listed = prefix === undefined ? undefined : await block(prefix + index, room);
+      const own = blockPrefix(key, await first);
+      return listed !== undefined && own === prefix ? listed : block(own + index, room);
+    };
+    const ahead = prefix === undefined ? 0 : Math.min(blocks, blocksAtOnce - 1);
+    const source = new ValuesSource(value, this.memory, ahead);
+    const first = source.start();
+    if ((await first).length > 0) return source;
+    if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
+    return undefined;
   }
 
   /** Anything but bytes counts as none of them. */

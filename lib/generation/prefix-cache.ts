@@ -7,6 +7,7 @@ import { PrefixTree } from '../cache/prefix-tree';
 import { Ranking } from '../cache/ranking';
 import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
+import { BlockMemory } from '../state/block-memory';
 import { type ByteSource, ValuesSource } from '../state/byte-source';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
 import { Departures } from './departures';
@@ -54,7 +55,7 @@ export class PrefixCache {
     this.departures = new Departures(core);
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
-    this.outside = store && new GuardedStore(store, core.identity, onStoreError);
+    this.outside = store && new GuardedStore(store, core.identity, onStoreError, new BlockMemory(true));
   }
 
   /** What it did since the model was loaded, and what it holds. */
@@ -77,9 +78,15 @@ export class PrefixCache {
   offer(tokens: Int32Array, checkpoint: Checkpoint, lasting: boolean): void {
     if (tokens.length < fewestTokens) return;
     const entry = this.entryAt(tokens);
+    this.keep(entry, checkpoint);
+    if (lasting) this.save(entry);
+  }
+
+  /** Gives an entry that is used its state on the device; the caller stays a holder of it. */
+  private keep(entry: Entry, checkpoint: Checkpoint): Checkpoint {
     this.ranking.use(entry);
     this.place(entry, this.store.hold(checkpoint));
-    if (lasting) this.save(entry);
+    return checkpoint;
   }
 
   /** The longest state that begins `tokens` and stands for more than `beyond` of them; the caller releases it. */
@@ -102,9 +109,9 @@ export class PrefixCache {
         return this.store.hold(entry.checkpoint);
       }
       const { pieces } = entry.saved!;
-      const loaded = await this.load(new ValuesSource(async (i) => pieces[i]!), tokens, signal);
+      const loaded = await this.load(new ValuesSource(async (i) => pieces[i]!, this.outside?.memory), tokens, signal);
       if (loaded === 'no room') return undefined;
-      if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
+      if (loaded !== 'wrong') return this.keep(this.entryAt(tokens.subarray(0, loaded.length)), loaded);
       this.dropSaved(entry);
     }
   }
@@ -112,29 +119,21 @@ export class PrefixCache {
   private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
-    for (const key of await outside.candidates(tokens, beyond, signal)) {
-      const source = await outside.open(key, signal);
+    for (const candidate of await outside.candidates(tokens, beyond, signal)) {
+      const source = await outside.open(candidate, signal);
       if (source === undefined) continue;
       const loaded = await this.load(source, tokens, signal);
       if (loaded === 'no room') return undefined;
-      if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== key) {
+      if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== candidate.key) {
         if (loaded !== 'wrong') this.store.release(loaded);
-        await outside.delete(key, signal);
+        await outside.delete(candidate.key, signal);
         continue;
       }
-      const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
+      const entry = this.entryAt(tokens.subarray(0, loaded.length));
       entry.isStored = true;
-      return checkpoint;
+      return this.keep(entry, loaded);
     }
     return undefined;
-  }
-
-  /** A state that was read back gets its entry; the caller has one more holder. */
-  private placeLoaded(tokens: Int32Array, checkpoint: Checkpoint): { entry: Entry; checkpoint: Checkpoint } {
-    const entry = this.entryAt(tokens.subarray(0, checkpoint.length));
-    this.ranking.use(entry);
-    this.place(entry, this.store.hold(checkpoint));
-    return { entry, checkpoint };
   }
 
   /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens`. */

@@ -140,8 +140,8 @@ describe('GuardedStore', () => {
     expect(await guarded.set(key, pieces)).toBe(true);
     expect(order).toEqual([expect.stringMatching(/-1$/), expect.stringMatching(/-2$/), key]);
     for (const name of order) expect(name).toMatch(/^[a-z0-9-]{1,120}$/);
-    expect(await guarded.candidates(tokens, 0, signal)).toEqual([key]);
-    const source = (await guarded.open(key, signal))!;
+    expect(await guarded.candidates(tokens, 0, signal)).toEqual([{ key, prefix: order[0]!.slice(0, -1), blocks: 2 }]);
+    const source = (await guarded.open({ key }, signal))!;
     for (const [taken, fill] of [
       [10, 1],
       [30, 1],
@@ -155,6 +155,46 @@ describe('GuardedStore', () => {
     expect([...(await store.keys())]).toEqual([]);
   });
 
+  test('listed blocks are asked for together with the first value, and only those of its writing are used', async () => {
+    const store = new MemoryStore();
+    const guarded = new GuardedStore(store, {}, () => {});
+    const key = guarded.keyOf(tokens);
+    await guarded.set(key, [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+    const [listed] = await guarded.candidates(tokens, 0, signal);
+    const asked: string[] = [];
+    let answer = () => {};
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    const late: PrefixStore = {
+      get: async (name) => {
+        asked.push(name);
+        if (name === key) await answered;
+        return store.get(name);
+      },
+      set: async () => undefined,
+      delete: (name) => store.delete(name),
+      keys: () => store.keys(),
+    };
+    const opening = new GuardedStore(late, {}, () => {}).open(listed!, signal);
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(asked).toEqual([key, `${listed!.prefix}1`, `${listed!.prefix}2`]);
+    await guarded.set(key, [bytes(40, 9), bytes(30, 8), bytes(20, 7)]); // another writing, while it is read
+    answer();
+    const source = (await opening)!;
+    for (const [taken, fill] of [
+      [40, 9],
+      [30, 8],
+      [20, 7],
+    ] as const) {
+      expect(await source.take(taken)).toEqual(bytes(taken, fill));
+    }
+    const [both] = await guarded.candidates(tokens, 0, signal);
+    await store.set(`${key}-${'0'.repeat(16)}-1`, bytes(1, 1));
+    const [mixed] = await guarded.candidates(tokens, 0, signal);
+    expect([both!.blocks, both!.prefix === undefined, mixed!.prefix]).toEqual([2, false, undefined]);
+  });
+
   test('another writing of a state takes the place of the first, blocks of other names too', async () => {
     const store = new MemoryStore();
     const guarded = new GuardedStore(store, {}, () => {});
@@ -162,7 +202,7 @@ describe('GuardedStore', () => {
     await guarded.set('ab', [bytes(40, 1), bytes(30, 2)]);
     expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true);
     expect([...(await store.keys())].map((key) => key.split('-')[0]).sort()).toEqual(['a', 'a', 'ab', 'ab']);
-    const source = (await guarded.open('a', signal))!;
+    const source = (await guarded.open({ key: 'a' }, signal))!;
     expect(await source.take(40)).toEqual(bytes(40, 9));
     expect(await source.take(30)).toEqual(bytes(30, 8));
     expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true); // the same once more
@@ -190,7 +230,7 @@ describe('GuardedStore', () => {
           [1, 2, 3].map((i) => bytes(40, fill + i)),
         );
       expect(await Promise.all([writing(10), writing(20)])).toEqual([true, true]);
-      const source = (await new GuardedStore(store, {}, () => {}).open('a', signal))!;
+      const source = (await new GuardedStore(store, {}, () => {}).open({ key: 'a' }, signal))!;
       const [first] = await source.take(40);
       expect(await source.take(40)).toEqual(bytes(40, first! + 1));
       expect(await source.take(40)).toEqual(bytes(40, first! + 2));
@@ -219,7 +259,7 @@ describe('GuardedStore', () => {
       throw new Error('gave way');
     }
     await expect(guarded.set('a', pieces())).rejects.toThrow('gave way');
-    const source = (await guarded.open('a', signal))!;
+    const source = (await guarded.open({ key: 'a' }, signal))!;
     for (const piece of same) expect(await source.take(40)).toEqual(piece);
   });
 
@@ -236,7 +276,7 @@ describe('GuardedStore', () => {
     await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
     await guarded.set('b', [bytes(40, 1), bytes(30, 2)]);
     await store.delete('a');
-    expect(await guarded.open('a', signal)).toBeUndefined();
+    expect(await guarded.open({ key: 'a' }, signal)).toBeUndefined();
     expect([...(await store.keys())].map((key) => key[0])).toEqual(['b', 'b']);
   });
 
@@ -244,7 +284,7 @@ describe('GuardedStore', () => {
     const store = new MemoryStore();
     const guarded = new GuardedStore(store, {}, () => {});
     await guarded.set('a', [bytes(40, 1), bytes(30, 2)]);
-    const source = (await guarded.open('a', signal))!;
+    const source = (await guarded.open({ key: 'a' }, signal))!;
     await source.take(40);
     await store.delete([...(await store.keys())].find((key) => key !== 'a')!);
     expect(await source.take(30)).toHaveLength(0);
@@ -253,7 +293,7 @@ describe('GuardedStore', () => {
       throw new Error('lost');
     };
     const failing = new GuardedStore({ get, set: store.set, delete: store.delete, keys: store.keys }, {}, () => {});
-    const broken = (await failing.open('a', signal))!;
+    const broken = (await failing.open({ key: 'a' }, signal))!;
     await broken.take(40);
     await expect(broken.take(30)).rejects.toThrow('the store failed');
   });
@@ -269,7 +309,7 @@ describe('GuardedStore', () => {
     const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) =>
       errors.push(error),
     );
-    expect(await store.open('a', signal)).toBeUndefined();
+    expect(await store.open({ key: 'a' }, signal)).toBeUndefined();
     expect(await store.set('a', [bytes(1, 1)])).toBe(false);
     expect(await store.candidates(tokens, 0, signal)).toEqual([]);
     await store.delete('a', signal);
