@@ -39,13 +39,17 @@ export class Departures {
     const { store } = this.core.scheduler;
     const departure = { checkpoint: store.hold(checkpoint) };
     this.held.add(departure);
-    try {
+    const turn = async () => {
       await this.patience();
+      if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
+    };
+    try {
+      await turn();
       const content = { checkpoint, history: TokenList.of(tokens) };
       for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {})) {
         if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
         yield piece;
-        await this.patience();
+        await turn();
       }
     } finally {
       if (this.held.delete(departure)) store.release(checkpoint);

@@ -78,15 +78,9 @@ export class PrefixCache {
   offer(tokens: Int32Array, checkpoint: Checkpoint, lasting: boolean): void {
     if (tokens.length < fewestTokens) return;
     const entry = this.entryAt(tokens);
-    this.keep(entry, checkpoint);
-    if (lasting) this.save(entry);
-  }
-
-  /** Gives an entry that is used its state on the device; the caller stays a holder of it. */
-  private keep(entry: Entry, checkpoint: Checkpoint): Checkpoint {
     this.ranking.use(entry);
     this.place(entry, this.store.hold(checkpoint));
-    return checkpoint;
+    if (lasting) this.save(entry);
   }
 
   /** The longest state that begins `tokens` and stands for more than `beyond` of them; the caller releases it. */
@@ -109,9 +103,10 @@ export class PrefixCache {
         return this.store.hold(entry.checkpoint);
       }
       const { pieces } = entry.saved!;
-      const loaded = await this.load(new ValuesSource(async (i) => pieces[i]!, this.outside?.memory), tokens, signal);
+      const state = new ValuesSource(async (i) => pieces[i]!, this.outside?.memory);
+      const loaded = await this.load(state, tokens, signal).finally(() => state.release());
       if (loaded === 'no room') return undefined;
-      if (loaded !== 'wrong') return this.keep(this.entryAt(tokens.subarray(0, loaded.length)), loaded);
+      if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
       this.dropSaved(entry);
     }
   }
@@ -120,30 +115,33 @@ export class PrefixCache {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
     for (const candidate of await outside.candidates(tokens, beyond, signal)) {
-      const source = await outside.open(candidate, signal);
-      if (source === undefined) continue;
-      const loaded = await this.load(source, tokens, signal);
+      const loaded = await outside.read(candidate, (state) => this.load(state, tokens, signal, candidate.key), signal);
       if (loaded === 'no room') return undefined;
-      if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== candidate.key) {
-        if (loaded !== 'wrong') this.store.release(loaded);
-        await outside.delete(candidate.key, signal);
-        continue;
-      }
-      const entry = this.entryAt(tokens.subarray(0, loaded.length));
+      if (loaded === undefined) continue;
+      const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
       entry.isStored = true;
-      return this.keep(entry, loaded);
+      return checkpoint;
     }
     return undefined;
   }
 
-  /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens`. */
-  private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal): Promise<Loaded> {
+  /** A state that was read back gets its entry; the caller has one more holder. */
+  private placeLoaded(tokens: Int32Array, checkpoint: Checkpoint): { entry: Entry; checkpoint: Checkpoint } {
+    const entry = this.entryAt(tokens.subarray(0, checkpoint.length));
+    this.ranking.use(entry);
+    this.place(entry, this.store.hold(checkpoint));
+    return { entry, checkpoint };
+  }
+
+  /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens` that `key` names. */
+  private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal, key?: string): Promise<Loaded> {
     if (!this.trimDevice(1)) return 'no room';
     this.loading++;
     try {
       const { checkpoint, history } = await readSnapshot(this.core, 'prefixCache', source, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
-      if (isBeginning) return checkpoint;
+      const isNamed = key === undefined || this.outside!.keyOf(tokens.subarray(0, checkpoint.length)) === key;
+      if (isBeginning && isNamed) return checkpoint;
       this.store.release(checkpoint);
       return 'wrong';
     } catch (error) {

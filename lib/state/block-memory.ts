@@ -3,6 +3,8 @@
 
 /** Blocks in memory while a state is read. */
 export const blocksAtOnce = 6;
+/** With the first one, which stays until the state is loaded. */
+export const reservedBlocks = blocksAtOnce + 1;
 /** Of a block and its checksum, and before the first one a header. */
 const wholeBytes = 2 ** 24 + 2 ** 16;
 /** Less than this is as quickly made anew. */
@@ -16,7 +18,7 @@ export class BlockMemory {
 
   /** @param isReserved as many blocks as a load takes are there from the start, and stay; else all that one load gives back */
   constructor(private readonly isReserved = false) {
-    this.free = isReserved ? Array.from({ length: blocksAtOnce }, () => newMemory(wholeBytes)) : [];
+    this.free = isReserved ? Array.from({ length: reservedBlocks }, () => newMemory(wholeBytes)) : [];
   }
 
   /** For a value whose size is not known yet: a reserved one. */
@@ -37,6 +39,6 @@ export class BlockMemory {
   /** What take() gave, or a part of it, is not used any more. Other memory is left alone. */
   give({ buffer }: Uint8Array): void {
     if (!this.taken.delete(buffer) || buffer.byteLength === 0) return; // or it has gone to another thread
-    if (!this.isReserved || this.free.length < blocksAtOnce) this.free.push(buffer as ArrayBuffer);
+    if (!this.isReserved || this.free.length < reservedBlocks) this.free.push(buffer as ArrayBuffer);
   }
 }

@@ -183,7 +183,9 @@ export class StreamSource implements ByteSource {
 
 /** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
 export class ValuesSource implements ByteSource {
-  private first: Uint8Array | undefined;
+  /** The first value, once it is there. */
+  first: Uint8Array | undefined;
+  private started: Promise<Uint8Array> | undefined;
   private at = 0;
   private index = 0;
   /** Values that were asked for and not taken. */
@@ -201,7 +203,12 @@ export class ValuesSource implements ByteSource {
   ) {}
 
   /** The first value. */
-  async start(): Promise<Uint8Array> {
+  start(): Promise<Uint8Array> {
+    this.started ??= this.begin();
+    return this.started;
+  }
+
+  private async begin(): Promise<Uint8Array> {
     const first = this.fetch(0, this.memory.whole());
     while (this.index < this.ahead) {
       const value = this.fetch(++this.index, this.memory.whole());
@@ -221,7 +228,7 @@ export class ValuesSource implements ByteSource {
   }
 
   give(taken: Uint8Array): void {
-    this.memory.give(taken);
+    if (taken.buffer !== this.first?.buffer) this.memory.give(taken);
   }
 
   async isAtEnd(): Promise<boolean> {
@@ -229,6 +236,13 @@ export class ValuesSource implements ByteSource {
   }
 
   async close(): Promise<void> {}
+
+  /** Gives back the first value and what was not taken, once they are there. */
+  release(): void {
+    for (const value of [this.started, ...this.coming.splice(0)]) {
+      value?.then((one) => this.memory.give(one)).catch(() => undefined);
+    }
+  }
 
   /** Bytes that nobody else changes, or takes to another thread, while they are checked and written. */
   private async fetch(index: number, memory?: Uint8Array): Promise<Uint8Array> {

@@ -206,13 +206,18 @@ export async function readContent(
       for (const { pool, page, offset, start, end } of spans(store, checkpoint, beforePages, at, to)) {
         writes.push(pool.writePage(page, offset, block.subarray(start, end)));
       }
-      await Promise.all(writes);
+      await allSettled(writes);
     });
     return { checkpoint, tokens };
   } catch (error) {
     store.release(checkpoint);
     throw error;
   }
+}
+
+/** As Promise.all, but rejects only when nothing reads the block any more. */
+async function allSettled(writes: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(writes)) if (result.status === 'rejected') throw result.reason;
 }
 
 /** The front as it arrives, in any order. Memory is taken as bytes arrive, whatever a header promises. */

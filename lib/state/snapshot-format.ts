@@ -110,7 +110,7 @@ export class FramedReader {
 
   /**
    * Gives each block of the content, which has `bytes` bytes, to `place`, once it has proved to be as it was written: in
-   * any order, `at` bytes from the start. Resolves when all of them are placed and nothing follows them.
+   * any order, `at` bytes from the start, not used any more once `place` has settled. Resolves when all of them are placed and nothing follows them.
    */
   async content(bytes: number, place: (block: Uint8Array, at: number) => Promise<void>): Promise<void> {
     let next = 0;
@@ -119,10 +119,12 @@ export class FramedReader {
         const i = next++;
         const size = Math.min(blockBytes, bytes - i * blockBytes) + checksumBytes;
         const block = await this.take(size);
-        await this.check(block, i);
-        if (this.stopped) return;
-        await place(block.subarray(0, -checksumBytes), i * blockBytes);
-        this.source.give(block);
+        try {
+          await this.check(block, i);
+          if (!this.stopped) await place(block.subarray(0, -checksumBytes), i * blockBytes);
+        } finally {
+          this.source.give(block);
+        }
       }
     };
     const lanes = async () => {
@@ -155,9 +157,10 @@ export class FramedReader {
 
   private async take(bytes: number): Promise<Uint8Array> {
     const taken = await this.source.take(bytes);
+    if (taken.length === bytes) return taken;
+    this.source.give(taken);
     if (taken.length < bytes) throw this.corrupt(`it ends ${bytes - taken.length} bytes too early`);
-    if (taken.length > bytes) throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
-    return taken;
+    throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
   }
 
   private async orAborted<T>(work: () => Promise<T>): Promise<T> {

@@ -1,5 +1,5 @@
 // Memory for blocks: used again once it is given back, and never in two hands.
-import { BlockMemory, blocksAtOnce } from '../../lib/state/block-memory';
+import { BlockMemory, reservedBlocks } from '../../lib/state/block-memory';
 
 const block = 2 ** 24 + 8;
 
@@ -31,10 +31,10 @@ test('memory given back twice, of others, or gone to another thread is not used'
 
 test('reserved blocks are as many as a load takes, and no more stay', () => {
   const memory = new BlockMemory(true);
-  const most = Array.from({ length: 2 * blocksAtOnce }, () => memory.whole()!);
+  const most = Array.from({ length: 2 * reservedBlocks }, () => memory.whole()!);
   for (const one of most) memory.give(one);
   const known = new Set(most.map(({ buffer }) => buffer));
-  const again = Array.from({ length: 2 * blocksAtOnce }, () => memory.take(block).buffer);
-  expect(again.filter((buffer) => known.has(buffer))).toHaveLength(blocksAtOnce);
+  const again = Array.from({ length: 2 * reservedBlocks }, () => memory.take(block).buffer);
+  expect(again.filter((buffer) => known.has(buffer))).toHaveLength(reservedBlocks);
   expect(new BlockMemory().whole()).toBeUndefined();
 });
