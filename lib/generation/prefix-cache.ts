@@ -55,7 +55,8 @@ export class PrefixCache {
     this.departures = new Departures(core);
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
-    this.outside = store && new GuardedStore(store, core.identity, onStoreError, new BlockMemory(true));
+    this.outside =
+      store && new GuardedStore(store, core.identity, onStoreError, new BlockMemory(core.scheduler.store.device));
   }
 
   /** What it did since the model was loaded, and what it holds. */
@@ -290,6 +291,7 @@ export class PrefixCache {
     late.abort();
     this.ended.abort();
     await this.demoting;
+    this.outside?.memory.dispose();
     for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
     this.onDevice.clear();
     this.onHost.clear();

@@ -102,7 +102,7 @@ test('listed blocks are asked for together with the first value, and only those 
 });
 
 test('all memory of a reading comes back, also when the state is wrong or the blocks are of another writing', async () => {
-  const memory = new BlockMemory(true);
+  const memory = new BlockMemory('cpu');
   const store = new MemoryStore();
   const guarded = new GuardedStore(store, {}, () => {}, memory);
   const key = guarded.keyOf(tokens);

@@ -30,7 +30,7 @@ test('memory given back twice, of others, or gone to another thread is not used'
 });
 
 test('reserved blocks are as many as a load takes, and no more stay', () => {
-  const memory = new BlockMemory(true);
+  const memory = new BlockMemory('cpu');
   const most = Array.from({ length: 2 * reservedBlocks }, () => memory.whole()!);
   for (const one of most) memory.give(one);
   const known = new Set(most.map(({ buffer }) => buffer));
