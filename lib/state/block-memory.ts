@@ -3,8 +3,8 @@
 import { addon, checked } from '../binding/load';
 import { type DeviceName, deviceIndex } from '../tensor/device';
 
-/** Blocks in memory while a state is read. */
-export const blocksAtOnce = 6;
+/** Blocks in memory while a state is read: while one third is checked and copied the store still has enough to do. */
+export const blocksAtOnce = 8;
 /** With the first one, which stays until the state is loaded. */
 export const reservedBlocks = blocksAtOnce + 1;
 /** Of a block and its checksum, and before the first one a header. */
