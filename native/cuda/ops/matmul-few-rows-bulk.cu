@@ -12,6 +12,8 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
+// As if blocks had so many: threads take 48 registers then, which leaves room for a small kernel beside two blocks.
+constexpr int kMadeWarps = 20;
 constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
 constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
 constexpr int kLeastInputs = 128;         // of a split
@@ -61,7 +63,7 @@ constexpr int kHeldSteps = 8 / ((full ? 2 : 1) * static_cast<int>(sizeof(X) / 2)
 // there already is how many instructions it takes, and how many there are. `Inputs`: what makes them
 // (product-inputs.cuh); where they are made, a warp has one piece.
 template <class O, bool full, int kWholeSteps, class Inputs>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+__global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kWarp, 2)
     stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
            const __grid_constant__ Inputs made_inputs) {
   using W = typename O::W;

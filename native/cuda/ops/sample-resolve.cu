@@ -6,7 +6,7 @@
 namespace linattn::cuda {
 namespace {
 
-constexpr int kDigitBits = 11;
+constexpr int kDigitBits = 8;
 static_assert(1 << kDigitBits <= kRoom && kRoom <= kListed);
 
 // The logits at the edges of a row's filters: listed in shared memory, or, when there are too many for the list, found
@@ -53,9 +53,21 @@ __device__ __forceinline__ void for_edges(const Edges& edges, Body body) {
 // Every thread gets the sum of all.
 static __device__ LINATTN_NO_INLINE Sum total_of(Sum own, Sum* shared) { return block_total(own, shared); }
 
-// Every thread gets the bits that any has.
-static __device__ LINATTN_NO_INLINE Sum union_of(Sum own, Sum* shared) {
-  return block_reduce(own, shared, [](Sum a, Sum b) { return a | b; });
+// Both become what any thread has of them.
+static __device__ LINATTN_NO_INLINE void unite(Sum& ones, Sum& zeros, Sum* shared) {
+  __syncthreads();
+  if (threadIdx.x < 2) shared[threadIdx.x] = 0;
+  __syncthreads();
+#pragma unroll 1
+  for (int i = 0; i < 4; i++) {
+    auto word = static_cast<unsigned>((i < 2 ? ones : zeros) >> (i % 2 * 32));
+#pragma unroll
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) word |= __shfl_xor_sync(kFullMask, word, offset);
+    if (threadIdx.x % kWarp == 0) atomicOr(reinterpret_cast<unsigned*>(shared) + i, word);
+  }
+  __syncthreads();
+  ones = shared[0];
+  zeros = shared[1];
 }
 
 // What those from `least` on in bins [first, last] count: one each, or their weight.
@@ -87,8 +99,7 @@ __device__ __forceinline__ Listed select(const Edges& edges, const EdgeWeights& 
     ones |= one;
     zeros |= ~one;
   });
-  ones = union_of(ones, shared);
-  zeros = union_of(zeros, shared);
+  unite(ones, zeros, shared);
   int shift = kIdBits + 33 - __clzll(static_cast<long long>(ones & zeros));
   Listed prefix = ones >> shift;
   while (shift > 0) {
@@ -102,7 +113,7 @@ __device__ __forceinline__ Listed select(const Edges& edges, const EdgeWeights& 
     for_edges(edges, [&](Listed one) {
       const Sum weight = one >> above == prefix ? weights.of(one) : 0;
       const int digit = static_cast<int>(one >> shift & static_cast<Sum>(digits - 1));
-      if (weight != 0) atomicAdd(&room[sum_place(digits - 1 - digit)], weight);
+      if (weight != 0) add_halves(room[sum_place(digits - 1 - digit)], weight);
     });
     running_sums(room, digits, shared);
     target = min(max(target, before + 1), before + room[sum_place(digits - 1)]);
@@ -180,7 +191,7 @@ __device__ __forceinline__ void end_row(const Edges& edges, const SampleView& x,
   }
   for_edges(edges, [&](Listed one) {
     const Sum weight = one >= cut ? weight_of(score_of(order_in(one))) : 0;
-    if (weight != 0) atomicAdd(&by_tile[sum_place(id_in(one) / tile_size)], weight);
+    if (weight != 0) add_halves(by_tile[sum_place(id_in(one) / tile_size)], weight);
   });
   running_sums(by_tile, x.tiles, shared);
   const Sum total = by_tile[sum_place(x.tiles - 1)];

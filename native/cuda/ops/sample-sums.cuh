@@ -24,6 +24,15 @@ static __device__ LINATTN_NO_INLINE void gather(const Sum* from, int count, Sum*
   __syncthreads();
 }
 
+// Adds to a sum that other threads of the block add to: 64-bit atomics of shared memory are loops.
+__device__ __forceinline__ void add_halves(Sum& sum, Sum value) {
+  auto* const halves = reinterpret_cast<unsigned*>(&sum);
+  const auto low = static_cast<unsigned>(value);
+  const unsigned carry = atomicAdd(halves, low) > ~low ? 1 : 0;
+  const unsigned high = static_cast<unsigned>(value >> 32) + carry;
+  if (high != 0) atomicAdd(halves + 1, high);
+}
+
 // Each of the `count` values becomes the sum through it; they lie at sum_place(). For all threads of the block.
 static __device__ LINATTN_NO_INLINE void running_sums(Sum* values, int count, Sum* shared) {
   const int threads = static_cast<int>(blockDim.x), by_thread = (count + threads - 1) / threads;

@@ -12,7 +12,7 @@
 namespace linattn::cuda {
 
 constexpr int kSampleThreads = 256;  // at most
-constexpr int kLogits = 8;           // of a thread
+constexpr int kLogits = 4;           // of a thread
 constexpr int kBins = 2048;          // of a row's histogram of scores
 constexpr int kListed = 7168;        // logits at the edges that a row has room for; with the rest within 99 KB
 constexpr int kBlocksOfMany = 8;     // of a multiprocessor, before a block takes several tiles
@@ -22,7 +22,8 @@ using Sum = unsigned long long;
 
 // Where value i of an array of sums lies: those of a thread, which lie next to one another, are a place apart from the
 // next thread's, so that all banks of shared memory serve.
-__host__ __device__ constexpr int sum_place(int i) { return i + i / kLogits; }
+constexpr int kSumsOfThread = 8;
+__host__ __device__ constexpr int sum_place(int i) { return i + i / kSumsOfThread; }
 constexpr int kRoom = kSampleThreads * kLogits;  // sums that a block has room for, and no fewer than a tile has logits
 constexpr int kRoomPlaces = sum_place(kRoom);
 constexpr int kBinPlaces = sum_place(kBins - 1) + 1;

@@ -118,8 +118,8 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
     return row;
   }
   row.position = position;
-  const int first_page = max(quotient(row.begin_key(x.window), x.page_tokens), x.sink_pages);
-  const int pages = quotient(row.end_key() - 1, x.page_tokens) - first_page + 1;
+  const int first_page = max(row.begin_key(x.window) / x.page_tokens, x.sink_pages);
+  const int pages = (row.end_key() - 1) / x.page_tokens - first_page + 1;
   if (pages > x.table_pages - x.sink_pages) {
     complain(FaultKind::kTooFew, FaultName::kPageTable, x.table_pages, 0, x.sink_pages + pages);
     return row;
@@ -131,7 +131,7 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
 
 // The page of a position of a row that is not dropped; -1, with a report, where the row has none.
 __device__ __forceinline__ int key_page(const AttentionView& x, const AttentionRow& row, int position) {
-  int column = quotient(position, x.page_tokens);
+  int column = position / x.page_tokens;
   if (column >= x.sink_pages) column = x.sink_pages + (column - x.sink_pages) % (x.table_pages - x.sink_pages);
   const int page = row.table[column];
   if (page >= 0 && page < x.page_count) return page;
@@ -225,7 +225,7 @@ struct OutputRow {
 
 __device__ __forceinline__ OutputRow output_row(const AttentionView& x, const AttentionRow& row, int kv_head,
                                                 int query_row) {
-  const int token = quotient(query_row, x.group);
+  const int token = query_row / x.group;
   return {row.first + token, kv_head * x.group + query_row - token * x.group};
 }
 
