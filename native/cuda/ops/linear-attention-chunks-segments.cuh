@@ -37,11 +37,14 @@ __global__ __launch_bounds__(K* kJoinParts) void join_segments_kernel(Call call)
     for (int r = 0; r < kRowsOfPart; r++) local[r] = rows[r * K];
     if constexpr (rule == LinearRule::kAdditive) {
       float decay = 1.0f;
+      if constexpr (channels) {
 #pragma unroll 8
-      for (int c = segment.first; c < segment.end; c++) {
-        const auto* gates =
-            reinterpret_cast<const float*>(call.record(row.slot + c, head, layout.bytes()) + layout.gate());
-        decay *= gates[channels ? channel : 2 * kTokens];
+        for (int c = segment.first; c < segment.end; c++) {
+          const char* record = call.record(row.slot + c, head, layout.bytes());
+          decay *= reinterpret_cast<const float*>(record + layout.gate())[channel];
+        }
+      } else {
+        decay = call.transitions[call.segment_index(n, state_head, i)];
       }
 #pragma unroll
       for (int r = 0; r < kRowsOfPart; r++) state[r] = state[r] * decay + local[r];

@@ -24,24 +24,30 @@ __device__ __forceinline__ void group_barrier(int group) {
 }
 
 // kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch. kEnds: the
-// same for the ends and transitions of segments alone.
-enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds };
-template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
+// same for the ends and transitions of segments alone. kFused, kFusedEnds: the same, and those other warps make the
+// records, in shared memory. kHeads: heads of a block, which then have the same queries and keys and 64 rows each.
+enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds, kFused, kFusedEnds };
+template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind, int kHeads_ = 1>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
   static constexpr bool kAlone = kKind == ScanKind::kAlone;
-  static constexpr bool kEnds = kKind == ScanKind::kEnds, kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds;
+  static constexpr bool kFused = kKind == ScanKind::kFused || kKind == ScanKind::kFusedEnds;
+  static constexpr bool kEnds = kKind == ScanKind::kEnds || kKind == ScanKind::kFusedEnds;
+  static constexpr bool kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds || kFused;
+  static constexpr int kHeads = kHeads_;
   static constexpr int kWorkers = kGroups * kSplit * kWarp;
   static constexpr int kFetchers = kWarpgroup ? 4 * kWarp : kWorkers;
   static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
-  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth};
-  static constexpr int kStages = kWarpgroup && 3 * stage.bytes() <= (226 << 10) ? 3 : 2;
-  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() : stage.shared(kSplit == 1 ? 0 : kGroups);
+  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth, kHeads};
+  static constexpr int kFitting = (226 << 10) / stage.bytes();
+  static constexpr int kStages = !kWarpgroup || kFitting < 3 ? 2 : kFused && kThreads > 256 && kFitting > 3 ? 4 : 3;
+  static constexpr int kSums = kFused ? kHeads * kTokens * 4 : 0;  // bytes: of log decays
+  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() + kSums : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
@@ -87,7 +93,7 @@ struct ScanBlock {
       if constexpr (!Traits::kEnds) load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
       load_tile_async<kFetchers, K / 8>(stage + kKeys, k, call.k_stride, chunk, x.K / 8, thread);
     }
-    if constexpr (!Traits::kAlone) {
+    if constexpr (!Traits::kAlone && !Traits::kFused) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
       constexpr int kSkipped = Traits::kEnds && Traits::kChannels ? Traits::record.tile(1) : 0;  // queries
       copy_record_async<kFetchers, Traits::record.read() - kSkipped>(stage + Traits::stage.given() + kSkipped,

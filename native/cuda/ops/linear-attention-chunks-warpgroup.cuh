@@ -1,8 +1,7 @@
 // A chunk of the scan by a warpgroup with 64 state rows: the products with the state run in the background while the
 // warps do what does not wait for them, and the outputs of a chunk leave under the first products of the next one.
 #pragma once
-#include "cuda/ops/linear-attention-chunks-products.cuh"
-#include "cuda/ops/linear-attention-chunks-state.cuh"
+#include "cuda/ops/linear-attention-chunks-fused.cuh"
 
 namespace linattn::cuda::chunks {
 
@@ -21,7 +20,17 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   static constexpr RecordLayout record = Traits::record;
   static constexpr bool kDecayed = !Traits::kChannels;  // updates get their decay until the end of the chunk here
 
+  // The transition of a segment is a number for each head.
+  static constexpr bool kScales = Traits::kEnds && rule == LinearRule::kAdditive && !Traits::kChannels;
+
   PendingOut pending{};
+  float transition = 1.0f;
+
+  __device__ __forceinline__ int head_in_block() const { return Traits::kHeads == 1 ? 0 : group / kBlocks; }
+  __device__ __forceinline__ void store_transition() const {
+    if (slice != 0 || lane != 0 || group != head_in_block() * kBlocks) return;
+    call.transitions[call.segment_index(Base::n, Base::state_head + head_in_block(), Base::segment)] = transition;
+  }
 
   // Pairs of tokens times the gates from `at` on.
   __device__ __forceinline__ void scale_tokens(Sums& x, const float* at) const {
@@ -114,11 +123,26 @@ struct WarpgroupChunks : ScanBlock<Traits> {
         copy_async_commit();
       };
       for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
-      for (int c = first; c < end_chunk; c++) {
-        copy_async_wait<kAhead - 1>();
-        publish_to_products();
-        __syncthreads();
-        fetch_or_nothing(c + kAhead);
+      if constexpr (Traits::kFused) {
+        auto* sums = reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
+        const RecordMaker<Traits> maker{*this, sums, thread / kWarp, lane};
+        float2 logs = maker.log_decays(first, end_chunk);
+        for (int c = first; c < end_chunk; c++) {
+          const float2 ahead = maker.log_decays(c + 1, end_chunk);
+          copy_async_wait<kAhead - 1>();
+          maker.make(logs, stage_of(c));
+          logs = ahead;
+          publish_to_products();
+          __syncthreads();
+          fetch_or_nothing(c + kAhead);
+        }
+      } else {
+        for (int c = first; c < end_chunk; c++) {
+          copy_async_wait<kAhead - 1>();
+          publish_to_products();
+          __syncthreads();
+          fetch_or_nothing(c + kAhead);
+        }
       }
       return;
     }
@@ -146,7 +170,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 
   template <bool kRest>
   __device__ __forceinline__ void take([[maybe_unused]] int c, const char* stage) {
-    const char* given = stage + Traits::stage.given();
+    const char* given = stage + Traits::stage.given() + head_in_block() * record.rest();
     const char* query = Traits::kChannels ? given + record.tile(kQuery) : stage;
     const char* write = Traits::kChannels ? given + record.tile(kWrite) : stage + Base::kKeys;
     const char* read = Traits::kChannels ? given + record.tile(kRead) : stage + Base::kKeys;
@@ -159,6 +183,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 #pragma unroll
     for (int i = 0; i < K / kBlock; i++) pack_block(x[i], state[i]);
     this->decay_state(gates);
+    if constexpr (kScales) transition *= gates[2 * kTokens];
     begin_products();
     if constexpr (kReads) {
       multiply_tokens<false>(told, x[0], read, 0, lane);

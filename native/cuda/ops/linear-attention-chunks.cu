@@ -102,20 +102,25 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   const int K = chunks::kernel_width(x.K, op.rule, channels);
   const int bytes = chunks::record_layout(op.rule, channels, K).bytes(), slots = chunks::slot_count(x);
   const int most_chunks = static_cast<int>(ceil_div(x.max_tokens, chunks::kTokens)) + 1;
-  const bool alone = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0;
+  const bool fused = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::by_warpgroups(x, cuda);
+  const bool alone =
+      fused || (op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0);
   const int64_t most = alone ? slots : std::max<int64_t>(64, kRecordBytes / bytes / x.Ho);
   const int window = static_cast<int>(std::min<int64_t>(slots, most));
   if (!alone) call.records = cuda.scratch_of<char>(static_cast<size_t>(int64_t{window} * x.Ho * bytes));
   if (sums) call.chunk_sums = cuda.scratch_of<float>(static_cast<size_t>(int64_t{window} * x.Ho * x.K));
   const int row_chunks = std::min(most_chunks, window);
-  call.segments = alone ? 1 : chunks::segments_of(x, row_chunks, cuda);
+  call.segments = alone && !fused ? 1 : chunks::segments_of(call.sizes, row_chunks, fused, cuda);
   call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
   if (x.G > 1 || call.segments > 1) call.start = starts_of(op.state, x, call, cuda);
   if (x.G > 1) call.start_sums = starts_of(op.key_sum, x, call, cuda);
   if (call.segments > 1) {
     const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
     call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));
-    if (op.rule != LinearRule::kAdditive) {
+    if (op.rule == LinearRule::kAdditive && !channels) {
+      call.transitions =
+          cuda.scratch_of<float>(static_cast<size_t>(int64_t{x.rows - x.single_rows} * x.H * call.segments));
+    } else if (op.rule != LinearRule::kAdditive) {
       call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads * x.K * x.K));
     }
   }

@@ -52,13 +52,14 @@ __host__ __device__ constexpr RecordLayout record_layout(LinearRule rule, bool c
   const int tiles = rule == LinearRule::kAdditive ? 2 : rule == LinearRule::kDelta ? 3 : 4;
   return {channels ? tiles : 0, matrices, channels ? K : kScalarGates, K};
 }
-// A stage of the scan: of scalar decays k and, for outputs, q; the record; v of `rows` state rows.
+// A stage of the scan: of scalar decays k and, for outputs, q; the record of each head; v of `rows` state rows.
 struct StageLayout {
   RecordLayout record;
   bool channels, outputs;
   int rows;
+  int heads = 1;
   __host__ __device__ constexpr int given() const { return channels ? 0 : (outputs ? 2 : 1) * record.K * 128; }
-  __host__ __device__ constexpr int values() const { return given() + record.rest(); }
+  __host__ __device__ constexpr int values() const { return given() + heads * record.rest(); }
   // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
   __host__ __device__ constexpr int bytes() const {
     return (values() + (rows + 63) / 64 * kPanelBytes + 1023) / 1024 * 1024;
@@ -96,15 +97,15 @@ struct Call {
   bool normalize;
   float scale, eps;
   // Records of the slots [first_slot, end_slot); rows that reach over an end of it hand their state on in `carry`.
-  char* records;      // null: of scalar decays and the additive rule, which the scan makes for itself
+  char* records;      // null: of scalar decays and the additive rule without key sums, which the scan makes for itself
   float* chunk_sums;  // [slots, Ho, K]: what the keys of a chunk add to the key sums, then those before the chunk
   int first_slot, end_slot;
   const float* carry_in;  // [Ho, V, K]
   float* carry_out;
   // Each row's chunks between these slots are cut into segments of so many chunks, which are scanned side by side; 1:
-  // one segment. `ends` [rows from single_rows on, H, segments, V, K]: the state after each segment but the last. First
+  // one segment. `ends` [rows from single_rows on, segments, H, V, K]: the state after each segment but the last. First
   // that of a segment that starts from zero, with `transitions` [same, K, K]: what it makes of each row of the
-  // identity, where that is no diagonal matrix.
+  // identity; where that is a number times the row, [same]; where it is a diagonal matrix, null.
   int segments, segment_chunks;
   float *ends, *transitions;
   Fault* fault;
@@ -113,7 +114,7 @@ struct Call {
     return records + (static_cast<int64_t>(slot - first_slot) * sizes.Ho + head) * bytes;
   }
   __device__ int64_t segment_index(int n, int state_head, int segment) const {
-    return (int64_t{n - sizes.single_rows} * sizes.H + state_head) * segments + segment;
+    return (int64_t{n - sizes.single_rows} * segments + segment) * sizes.H + state_head;
   }
   __device__ bool fresh(int n) const { return state == nullptr || sequences.read_slots[n] < 0; }
 };
@@ -364,13 +365,21 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
 inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
   return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
 }
+// Whether two heads of 64 state rows that follow one another have the same queries and keys, so that a block takes
+// both.
+inline bool pairs_of_heads(const LinearSizes& x) {
+  const auto in_pairs = [&](int heads) { return x.Ho % (2 * heads) == 0; };
+  return x.V == 64 && x.G == 1 && x.Hv == x.H && in_pairs(x.Hq) && in_pairs(x.Hk);
+}
 // Segments of rows of at most so many chunks, so that few heads fill the GPU. One where all rows are short: there the
-// bits of a row do not depend on how many are beside it.
-inline int segments_of(const LinearSizes& x, int chunks, const Cuda& cuda) {
-  constexpr int kLeastChunks = 6, kLeastRow = 16;
+// bits of a row do not depend on how many are beside it. `fused`: of the scan by warpgroups without records.
+inline int segments_of(const LinearSizes& x, int chunks, bool fused, const Cuda& cuda) {
+  constexpr int kLeastRow = 16;
   if (!by_warpgroups(x, cuda) || chunks < kLeastRow) return 1;
-  const int64_t fill = cuda.properties.multiprocessors / scan_blocks(x, 64);
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / kLeastChunks)));
+  const int least_chunks = fused ? 4 : 6;
+  const int64_t blocks = scan_blocks(x, 64) / (fused && (x.V % 128 == 0 || pairs_of_heads(x)) ? 2 : 1);
+  const int64_t fill = cuda.properties.multiprocessors / blocks;
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / least_chunks)));
 }
 
 // Launches over `call`.
