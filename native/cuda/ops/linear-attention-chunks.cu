@@ -111,7 +111,8 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   if (sums) call.chunk_sums = cuda.scratch_of<float>(static_cast<size_t>(int64_t{window} * x.Ho * x.K));
   const int row_chunks = std::min(most_chunks, window);
   call.segments = alone && !fused ? 1 : chunks::segments_of(call.sizes, row_chunks, fused, cuda);
-  call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
+  // Without the chunk that a row has more where it begins within one: the last segment has what is left.
+  call.segment_chunks = static_cast<int>(ceil_div(std::max(row_chunks - 1, 1), call.segments));
   if (x.G > 1 || call.segments > 1) call.start = starts_of(op.state, x, call, cuda);
   if (x.G > 1) call.start_sums = starts_of(op.key_sum, x, call, cuda);
   if (call.segments > 1) {
