@@ -183,7 +183,8 @@ struct ScanBlock {
     const int slot = checked_slot(call.fault, FaultName::kReadSlots, call.sequences.read_slots, n, call.sizes.slots);
     if (slot < 0) return;
     const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
-    load_state(call.start ? call.start + carry_offset(at) : slot_state(slot));
+    const bool copied = call.start && !Traits::kEnds;  // ends come before the copy, and write no slots
+    load_state(copied ? call.start + carry_offset(at) : slot_state(slot));
   }
   // The state before chunk `first`.
   __device__ __forceinline__ void enter(int first) {

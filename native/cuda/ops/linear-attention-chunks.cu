@@ -32,7 +32,7 @@ __global__ void copy_read_states(SequencesView sequences, int first_row, const f
 }
 
 // Null for no state.
-const float* starts_of(const Tensor& state, const LinearSizes& x, const Call& call, Cuda& cuda) {
+float* starts_of(const Tensor& state, const LinearSizes& x, const Call& call, Cuda& cuda) {
   if (!state) return nullptr;
   const int64_t floats = state.inner();
   const int rows = x.rows - x.single_rows;
@@ -113,14 +113,14 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   call.segments = alone && !fused ? 1 : chunks::segments_of(call.sizes, row_chunks, fused, cuda);
   // Without the chunk that a row has more where it begins within one: the last segment has what is left.
   call.segment_chunks = static_cast<int>(ceil_div(std::max(row_chunks - 1, 1), call.segments));
-  if (x.G > 1 || call.segments > 1) call.start = starts_of(op.state, x, call, cuda);
+  if (call.segments == 1 && x.G > 1) call.start = starts_of(op.state, x, call, cuda);
   if (x.G > 1) call.start_sums = starts_of(op.key_sum, x, call, cuda);
   if (call.segments > 1) {
-    const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
+    const int64_t state_heads = int64_t{x.rows - x.single_rows} * x.H, heads = state_heads * call.segments;
+    if (op.state) call.start = cuda.scratch_of<float>(static_cast<size_t>(state_heads * x.V * x.K));
     call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));
     if (op.rule == LinearRule::kAdditive && !channels) {
-      call.transitions =
-          cuda.scratch_of<float>(static_cast<size_t>(int64_t{x.rows - x.single_rows} * x.H * call.segments));
+      call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads));
     } else if (op.rule != LinearRule::kAdditive) {
       call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads * x.K * x.K));
     }

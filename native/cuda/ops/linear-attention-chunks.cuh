@@ -89,7 +89,8 @@ struct Call {
   // The states that the rows start from, [rows from single_rows on, H, V, K], where several output heads of a state
   // head start from what one of them overwrites, or a row's first segment from what its last one does; else null. Key
   // sums alike, of output heads.
-  const float *start, *start_sums;
+  float* start;
+  const float* start_sums;
   const int32_t* checkpoint_slots;
   int checkpoint_count, every;
   bfloat16* out;  // or null
@@ -156,6 +157,11 @@ __device__ __forceinline__ Segment segment_of(const Call& call, int begin, int e
   const int first = min(begin + segment * call.segment_chunks, end);
   const int after = segment < call.segments - 1 ? min(first + call.segment_chunks, end) : end;
   return {first, after, after == end};
+}
+
+// The last segment of a row that has chunks in [begin, end).
+__device__ __forceinline__ int last_segment(const Call& call, int begin, int end) {
+  return min(call.segments - 1, (end - begin - 1) / call.segment_chunks);
 }
 
 // Tokens of a chunk: `skip` of its 64 lie before the row, `count` follow, the first of them packed token `first`.
