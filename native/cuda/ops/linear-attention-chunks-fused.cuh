@@ -46,15 +46,14 @@ struct RecordMaker {
     constexpr int K = Traits::K;
     publish_to_products();
     named_barrier<kFetchBarrier, Traits::kFetchers>();
-    Fragment query[K / kBlock];
-#pragma unroll
-    for (int i = 0; i < K / kBlock; i++) load_tile_block(query[i], stage, warp * kBlock, i * kBlock, lane);
     const char* keys = stage + ScanBlock<Traits>::kKeys;
     Sums scores[kBlocks];
     begin_products();
-    multiply_tokens<false>(scores, query[0], keys, 0, lane);
+    multiply_tiles<false>(scores, stage, warp * kBlock, keys, 0, lane);
 #pragma unroll
-    for (int i = 1; i < K / kBlock; i++) multiply_tokens<true>(scores, query[i], keys, i * kBlock, lane);
+    for (int i = 1; i < K / kBlock; i++) {
+      multiply_tiles<true>(scores, stage, warp * kBlock, keys, i * kBlock, lane);
+    }
     commit_products();
     finish_products<0>(scores);
 #pragma unroll

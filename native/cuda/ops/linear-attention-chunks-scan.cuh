@@ -51,8 +51,14 @@ __device__ __forceinline__ void run_scan(Block& block) {
   const Segment segment = segment_of(call, first, end_chunk, block.segment);
   if (segment.first >= segment.end && !(empty && block.segment == 0)) return;
   if (Traits::kEnds && (segment.last || (block.segment == 0 && block.of_transition()))) return;
+  if constexpr (Traits::kWarpgroup) {
+    if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) {
+      if constexpr (Traits::kFeedRegisters > 0) set_registers<Traits::kFeedRegisters, false>();
+      return block.feed(segment.first, segment.end);
+    }
+    if constexpr (Traits::kFeedRegisters > 0) set_registers<Traits::kWorkRegisters, true>();
+  }
   block.walk(segment.first, segment.end);
-  if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) return;
   if constexpr (Traits::kEnds) {
     block.store_state(block.segment_rows(block.segment));
     if constexpr (Block::kScales) block.store_transition();

@@ -23,6 +23,8 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   // The transition of a segment is a number for each head.
   static constexpr bool kScales = Traits::kEnds && rule == LinearRule::kAdditive && !Traits::kChannels;
 
+  static constexpr bool kNormalizes = !Traits::kFused;  // which has no key sums
+
   PendingOut pending{};
   float transition = 1.0f;
 
@@ -67,7 +69,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 
   __device__ __forceinline__ void keep_out(const Chunk& chunk, const Sums (&out)[kBlocks]) {
     float by[4 * kBlocks] = {};  // of tokens 8 i + 2 p and the next one
-    if (call.normalize) {
+    if (kNormalizes && call.normalize) {
       // Of tokens that are not there a neighbour's: all loads are under way at once.
 #pragma unroll
       for (int i = 0; i < 4 * kBlocks; i++) {
@@ -76,7 +78,9 @@ struct WarpgroupChunks : ScanBlock<Traits> {
       }
     }
 #pragma unroll
-    for (int i = 0; i < 4 * kBlocks; i++) by[i] = call.normalize ? 1.0f / (by[i] + call.eps) : call.scale;
+    for (int i = 0; i < 4 * kBlocks; i++) {
+      by[i] = kNormalizes && call.normalize ? 1.0f / (by[i] + call.eps) : call.scale;
+    }
 #pragma unroll
     for (int i = 0; i < 2 * kBlocks; i++) {
       const float* x = out[i / 2][i % 2];
@@ -112,44 +116,48 @@ struct WarpgroupChunks : ScanBlock<Traits> {
     }
   }
 
-  // Chunk after chunk from a ring of stages that the other warps of the block fill.
-  __device__ __forceinline__ void walk(int first, int end_chunk) {
+  __device__ __forceinline__ char* stage_of(int i) const {
+    return Base::memory + i % Traits::kStages * Traits::stage.bytes();
+  }
+
+  // Fills a ring of stages with chunk after chunk, by the warps that fetch.
+  __device__ __forceinline__ void feed(int first, int end_chunk) {
     constexpr int kAhead = Traits::kStages - 1;
-    const auto stage_of = [&](int c) { return Base::memory + (c - first) % Traits::kStages * Traits::stage.bytes(); };
     const int thread = static_cast<int>(threadIdx.x) - Traits::kWorkers;
-    if (thread >= 0) {
-      const auto fetch_or_nothing = [&](int c) {
-        if (c < end_chunk) this->fetch(c, stage_of(c), thread);
-        copy_async_commit();
-      };
-      for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
-      if constexpr (Traits::kFused) {
-        auto* sums = reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
-        const RecordMaker<Traits> maker{*this, sums, thread / kWarp, lane};
-        float2 logs = maker.log_decays(first, end_chunk);
-        for (int c = first; c < end_chunk; c++) {
-          const float2 ahead = maker.log_decays(c + 1, end_chunk);
-          copy_async_wait<kAhead - 1>();
-          maker.make(logs, stage_of(c));
-          logs = ahead;
-          publish_to_products();
-          __syncthreads();
-          fetch_or_nothing(c + kAhead);
-        }
-      } else {
-        for (int c = first; c < end_chunk; c++) {
-          copy_async_wait<kAhead - 1>();
-          publish_to_products();
-          __syncthreads();
-          fetch_or_nothing(c + kAhead);
-        }
+    const auto fetch_or_nothing = [&](int c) {
+      if (c < end_chunk) this->fetch(c, stage_of(c - first), thread);
+      copy_async_commit();
+    };
+    for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
+    if constexpr (Traits::kFused) {
+      auto* sums = reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
+      const RecordMaker<Traits> maker{*this, sums, thread / kWarp, lane};
+      float2 logs = maker.log_decays(first, end_chunk);
+      for (int c = first; c < end_chunk; c++) {
+        const float2 ahead = maker.log_decays(c + 1, end_chunk);
+        copy_async_wait<kAhead - 1>();
+        maker.make(logs, stage_of(c - first));
+        logs = ahead;
+        publish_to_products();
+        __syncthreads();
+        fetch_or_nothing(c + kAhead);
       }
-      return;
+    } else {
+      for (int c = first; c < end_chunk; c++) {
+        copy_async_wait<kAhead - 1>();
+        publish_to_products();
+        __syncthreads();
+        fetch_or_nothing(c + kAhead);
+      }
     }
+  }
+
+  // Takes chunk after chunk from there.
+  __device__ __forceinline__ void walk(int first, int end_chunk) {
     this->enter(first);
     for (int c = first; c < end_chunk; c++) {
       __syncthreads();
-      const char* stage = stage_of(c);
+      const char* stage = stage_of(c - first);
       // No branch while products are under way: the compiler would have each of them wait for the one before it.
       if (has_rest(stage)) {
         take<true>(c, stage);
