@@ -90,7 +90,7 @@ struct ScanBlock {
     const Chunk chunk = chunk_of(row, c);
     const LinearSizes& x = call.sizes;
     if constexpr (!Traits::kChannels) {
-      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
+      const bfloat16* q = call.q + chunk.first * call.q_stride + shared_head(head, x.q_share) * x.K;
       const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
       if constexpr (!Traits::kEnds) load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
       load_tile_async<kFetchers, K / 8>(stage + kKeys, k, call.k_stride, chunk, x.K / 8, thread);

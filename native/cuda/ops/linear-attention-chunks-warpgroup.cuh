@@ -106,13 +106,21 @@ struct WarpgroupChunks : ScanBlock<Traits> {
     const int64_t stride = static_cast<int64_t>(call.sizes.Ho) * call.sizes.V;
     bfloat16* at = call.out + (pending.chunk.first + first) * stride + static_cast<int64_t>(head) * call.sizes.V +
                    slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
+    const auto four = [&](int i) {
+      return even ? make_uint2(pairs[i][0], others[i]) : make_uint2(others[i], pairs[i][1]);
+    };
+    if (pending.chunk.count == kTokens) {
+#pragma unroll
+      for (int i = 0; i < 2 * kBlocks; i++) {
+        *reinterpret_cast<uint2*>(at) = four(i);
+        at += 8 * stride;
+      }
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < 2 * kBlocks; i++) {
       const int token = first + i * 8;
-      if (token >= 0 && token < pending.chunk.count) {
-        *reinterpret_cast<uint2*>(at + i * 8 * stride) =
-            even ? make_uint2(pairs[i][0], others[i]) : make_uint2(others[i], pairs[i][1]);
-      }
+      if (token >= 0 && token < pending.chunk.count) *reinterpret_cast<uint2*>(at + i * 8 * stride) = four(i);
     }
   }
 

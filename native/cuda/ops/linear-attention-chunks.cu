@@ -64,7 +64,10 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   call.sequences = view_of(op.sequences);
   // Without q the keys stand for it, and what comes of them is not stored.
   const Tensor& q = op.q ? op.q : op.k;
-  if (!op.q) call.sizes.Hq = x.Hk;
+  if (!op.q) {
+    call.sizes.Hq = x.Hk;
+    call.sizes.q_share = x.k_share;
+  }
   call.q = q.as<const bfloat16>();
   call.k = op.k.as<const bfloat16>();
   call.v = op.v.as<const bfloat16>();

@@ -332,6 +332,29 @@ __device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from
   static_assert(kThreads % kAtOnce == 0 && kPieces % kAtOnce == 0);
   constexpr int kStep = kThreads / kAtOnce;  // tokens
   const int first = thread / kAtOnce;
+  if constexpr (kPieces == kAtOnce && kStep % 8 == 0 && kStep <= kTokens) {
+    // Tokens kStep apart have their pieces at the same places.
+    const int piece = thread % kAtOnce;
+    const bool own = piece < pieces;
+    char* to = tile + tile_offset(first, piece);
+    const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+    if (chunk.count == kTokens) {
+#pragma unroll
+      for (int i = 0; i < kTokens; i += kStep) {
+        copy_async_16(to + i * 128, own ? at : from, own);
+        at += kStep * stride;
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int t = first; t < kTokens; t += kStep) {
+      const bool present = own && t >= chunk.skip && t < chunk.skip + chunk.count;
+      copy_async_16(to, present ? at : from, present);
+      at += kStep * stride;
+      to += kStep * 128;
+    }
+    return;
+  }
 #pragma unroll
   for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
     const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
