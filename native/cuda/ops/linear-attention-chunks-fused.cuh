@@ -47,6 +47,7 @@ struct RecordMaker {
     publish_to_products();
     named_barrier<kFetchBarrier, Traits::kFetchers>();
     const char* keys = stage + ScanBlock<Traits>::kKeys;
+    const bool decayed = block.call.decay != LinearDecay::kNone;
     Sums scores[kBlocks];
     begin_products();
     multiply_tiles<false>(scores, stage, warp * kBlock, keys, 0, lane);
@@ -65,7 +66,7 @@ struct RecordMaker {
         Sums gated;
 #pragma unroll
         for (int e = 0; e < 8; e++) gated[e / 4][e % 4] = scores[j][e / 4][e % 4];
-        gate_below(gated, sums + head * kTokens, warp, j, lane);
+        if (decayed || j == warp) gate_below(gated, sums + head * kTokens, warp, j, lane);
         Fragment packed;
         pack_block(packed, gated);
         store_block(matrix + lower_index(warp, j) * 512, lane, packed);

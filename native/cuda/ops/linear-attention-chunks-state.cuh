@@ -48,11 +48,12 @@ struct ScanTraits {
   static constexpr int kStages = !kWarpgroup || kFitting < 3 ? 2 : kFused && kThreads > 256 && kFitting > 3 ? 4 : 3;
   static constexpr int kSums = kFused ? kHeads * kTokens * 4 : 0;  // bytes: of log decays
   static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() + kSums : stage.shared(kSplit == 1 ? 0 : kGroups);
-  // Of threads that fetch and of workers, where a third of all are too few for workers; 0: the same for both.
-  static constexpr int kFeedRegisters = kFused && !kEnds && kThreads > 256 && K > 64 ? 88 : 0, kWorkRegisters = 208;
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
+  // Of threads that fetch and of workers, where as many for both are too few for workers; 0: as many for both.
+  static constexpr bool kFewRegisters = kFused && !kEnds && (kBlocksAtOnce == 2 || (kThreads > 256 && K > 64));
+  static constexpr int kFeedRegisters = kFewRegisters ? 88 : 0, kWorkRegisters = kThreads > 256 ? 208 : 168;
 };
 
 template <class Traits>
