@@ -46,6 +46,15 @@ export class LinattnError extends Error {
 }
 Object.defineProperty(LinattnError.prototype, 'name', { value: 'LinattnError' });
 
+/** A value that may be anything, for a message: numbers and strings as they are, of others what they are. */
+export function shown(value: unknown): string {
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return 'a list';
+  if (typeof value === 'object') return 'an object';
+  if (typeof value === 'bigint') return `${value}n`;
+  return typeof value === 'function' || typeof value === 'symbol' ? `a ${typeof value}` : String(value);
+}
+
 /**
  * ERR_ARGUMENT unless `options` is an object, its signal (if any) an AbortSignal and its callbacks functions: what JavaScript
  * may give in spite of the types.
@@ -56,8 +65,7 @@ export function checkOptions(call: string, options: unknown, ...callbacks: reado
   if (typeof options !== 'object' || options === null) throw wrong('options', 'an object', options);
   const given = options as Readonly<Record<string, unknown>>;
   const { signal } = given;
-  const isSignal = typeof (signal as AbortSignal | undefined)?.throwIfAborted === 'function';
-  if (signal !== undefined && !isSignal) throw wrong('signal', 'an AbortSignal', signal);
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw wrong('signal', 'an AbortSignal', signal);
   for (const name of callbacks) {
     if (given[name] !== undefined && typeof given[name] !== 'function') throw wrong(name, 'a function', given[name]);
   }

@@ -1,5 +1,7 @@
 // A model of linattn as a language model of the AI SDK.
+import { checkOptions } from '../errors';
 import type { GenerateOptions, GenerateResult, Generation, Model, Session } from '../index';
+import { checkModel } from './model';
 import { inputOf } from './prompt';
 import type {
   FinishReason,
@@ -27,12 +29,14 @@ const undone = ['presencePenalty', 'frequencyPenalty', 'tools'] as const;
  * For `generateText`, `streamText` and what else of the AI SDK takes a language model. `providerOptions.linattn` may have
  * minP, repetitionPenalty, ignoreEos, onPrefillProgress, and chatTemplate: variables that the chat template sees.
  * Failures are LinattnErrors.
+ * @throws LinattnError ERR_ARGUMENT
  */
-export function languageModel(
-  model: Model,
-  { modelId = model.info.family, session }: LanguageModelOptions = {},
-): LanguageModel {
+export function languageModel(model: Model, options: LanguageModelOptions = {}): LanguageModel {
+  checkModel('languageModel', model);
+  checkOptions('languageModel', options);
+  const { modelId = model.info.family, session } = options;
   async function start(call: LanguageModelCall): Promise<{ generation: Generation; warnings: Warning[] }> {
+    checkOptions('ai-sdk', call);
     const own = call.providerOptions?.linattn ?? {};
     const variables = (own.chatTemplate ?? {}) as Record<string, unknown>;
     const input = await inputOf(model.tokenizer, call.prompt, variables, call.abortSignal);

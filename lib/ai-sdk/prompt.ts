@@ -1,5 +1,5 @@
 // The AI SDK's messages as an input of a generation.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import type { Message, Tokenizer } from '../index';
 import type { Part, PromptMessage } from './specification';
 
@@ -16,6 +16,10 @@ export async function inputOf(
   variables: Record<string, unknown>,
   signal: AbortSignal | undefined,
 ): Promise<PromptInput> {
+  if (!Array.isArray(prompt)) {
+    throw linattnError('ERR_ARGUMENT', `ai-sdk: prompt must be a list of messages, got ${shown(prompt)}`);
+  }
+  for (const message of prompt as unknown[]) checkMessage(message);
   const messages = prompt.map(({ role, content }): Message => ({ role, content: textOf(role, content) }));
   if (tokenizer.hasChatTemplate) {
     const text = tokenizer.applyChatTemplate(messages, variables);
@@ -28,6 +32,20 @@ export async function inputOf(
     'ai-sdk: a model without a chat template reads one message of the user, got ' +
       messages.map(({ role }) => role).join(', '),
   );
+}
+
+const isObject = (value: unknown): boolean => typeof value === 'object' && value !== null;
+
+function checkMessage(message: unknown): void {
+  const { role, content } = (isObject(message) ? message : {}) as { role?: unknown; content?: unknown };
+  if (
+    typeof role === 'string' &&
+    (typeof content === 'string' || (Array.isArray(content) && content.every(isObject)))
+  ) {
+    return;
+  }
+  const wanted = 'have a role and content, a string or a list of parts';
+  throw linattnError('ERR_ARGUMENT', `ai-sdk: messages must ${wanted}, got ${shown(message)}`);
 }
 
 function textOf(role: string, content: string | readonly Part[]): string {

@@ -1,9 +1,9 @@
 // A prefix store in a folder, one file a value. Several processes may share it, and one that is killed leaves whole files.
 import { mkdir, open, readdir, stat, unlink, utimes } from 'node:fs/promises';
 import path from 'node:path';
-import { linattnError } from '../errors';
-import { partSuffix, writeDurably } from '../state/durable-file';
+import { checkOptions, linattnError, shown } from '../errors';
 import { readAt } from '../state/byte-source';
+import { partSuffix, writeDurably } from '../state/durable-file';
 import { checkedBudget, type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
@@ -40,10 +40,12 @@ export class DirectoryStore implements PrefixStore {
    */
   constructor(
     private readonly folder: string,
-    { maxBytes = 2 ** 33 }: { maxBytes?: number } = {},
+    options: { maxBytes?: number } = {},
   ) {
+    checkOptions('DirectoryStore', options);
+    const { maxBytes = 2 ** 33 } = options;
     if (typeof folder !== 'string' || folder === '') {
-      throw linattnError('ERR_ARGUMENT', `DirectoryStore: folder must be a path, got ${folder}`);
+      throw linattnError('ERR_ARGUMENT', `DirectoryStore: folder must be a path, got ${shown(folder)}`);
     }
     this.maxBytes = checkedBudget('DirectoryStore', maxBytes);
   }
@@ -72,7 +74,7 @@ export class DirectoryStore implements PrefixStore {
   private async write(file: string, value: Uint8Array): Promise<void> {
     if (value.byteLength > this.maxBytes) return;
     await mkdir(this.folder, { recursive: true });
-    await writeDurably(file, [value]);
+    await writeDurably('DirectoryStore', file, [value]);
     await this.clear();
   }
 

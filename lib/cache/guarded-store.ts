@@ -17,6 +17,10 @@ const restMs = 10_000;
 const blockPrefix = (key: string, first: Uint8Array): string =>
   `${key}-${Buffer.from(first.slice(-checksumBytes)).toString('hex')}-`;
 
+/** Anything but bytes counts as none of them, and so do bytes whose memory has gone. */
+const bytesOrNone = (value: Uint8Array): Uint8Array =>
+  ArrayBuffer.isView(value) && value.byteLength > 0 ? bytesOf(value) : new Uint8Array(0);
+
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
 
@@ -27,10 +31,20 @@ export interface StoreCounts {
   readonly storeErrors: number;
 }
 
+/** What a store has of a state beside its first value. */
+interface Writing {
+  readonly key: string;
+  /** How the names of its blocks begin. */
+  readonly prefix: string;
+  readonly blocks: string[];
+}
+
 export class GuardedStore {
   private readonly prefix: string;
   readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
+  /** Writings that did not end, some of whose blocks the store may still have. */
+  private unfinished: Writing[] = [];
 
   /** @param model what the states must agree with: those of other models, or in another format, have other keys */
   constructor(
@@ -85,13 +99,35 @@ export class GuardedStore {
     return found;
   }
 
-  /** The state under a key, as its blocks come from the store; undefined when it is not there. */
-  async open(key: string, signal: AbortSignal): Promise<ByteSource | undefined> {
+  /**
+   * What `use` makes of the state under a key, whose blocks come from the store as they are asked for; undefined when it is
+   * not there, or is wrong, and is deleted then. What was written in its place in the meantime is not deleted, but read.
+   */
+  async read<T>(
+    key: string,
+    use: (state: ByteSource) => Promise<T | 'wrong'>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
     const first = await this.get(key, signal);
     if (first === undefined) {
-      if (!this.rests) await this.delete(key, signal); // nobody would ask for its other values again
+      if (!this.rests) await this.dropAll(`${key}-`, signal); // nobody would ask for its other values again
       return undefined;
     }
+    const state = this.stateOf(key, first, signal);
+    const made = await use(state);
+    if (made !== 'wrong') return made;
+    const next = await this.get(key, signal);
+    if (next === undefined) return undefined;
+    if (Buffer.compare(next, state.first ?? first) === 0) {
+      await this.guarded(shortMs, () => this.store.delete(key), signal);
+      await this.dropAll(blockPrefix(key, next), signal);
+      return undefined;
+    }
+    const madeNext = await use(this.stateOf(key, next, signal));
+    return madeNext === 'wrong' ? undefined : madeNext;
+  }
+
+  private stateOf(key: string, first: Uint8Array, signal: AbortSignal): ValuesSource {
     const prefix = blockPrefix(key, first);
     return new ValuesSource(async (index, memory) => {
       if (index === 0) return first;
@@ -101,44 +137,69 @@ export class GuardedStore {
     });
   }
 
-  /** Anything but bytes counts as none of them. */
   private async get(key: string, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
     const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
     if (value === undefined) return undefined;
-    if (!ArrayBuffer.isView(value) || value.byteLength === 0) return new Uint8Array(0); // or its memory has gone
-    this.counts.storeReadBytes += value.byteLength;
-    return bytesOf(value);
+    const bytes = bytesOrNone(value);
+    this.counts.storeReadBytes += bytes.byteLength;
+    return bytes;
   }
 
   /**
    * Writes a state, in the pieces that `framed` gives; whether the store took all of it. The first piece, without which the
-   * others are not asked for, goes last; then the others of the writing in whose place it is go. Rejects with what `pieces`
-   * rejects with.
+   * others are not asked for, goes last; then the others of the writing in whose place it is go. What a writing leaves that
+   * does not end is deleted. Rejects with what `pieces` rejects with.
    */
   async set(key: string, pieces: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): Promise<boolean> {
-    const blocks = new Set<string>();
+    const blocks: string[] = [];
     let first: Uint8Array | undefined;
+    let isWhole = false;
     try {
       for await (const piece of pieces) {
         if (first === undefined) {
-          first = piece;
+          first = piece; // at once, for from here on the source holds what it reads
+          if (this.rests || !(await this.deleteUnfinished())) return false;
           continue;
         }
-        const name = blockPrefix(key, first) + (blocks.size + 1);
+        const name = blockPrefix(key, first) + (blocks.length + 1);
+        blocks.push(name);
         if (!(await this.setValue(name, piece))) return false;
-        blocks.add(name);
       }
-    } catch (error) {
-      const same = await this.get(key); // another process may have written the same state: the blocks are its own then
-      if (first !== undefined && (same === undefined || blockPrefix(key, same) !== blockPrefix(key, first))) {
-        for (const name of blocks) await this.guarded(shortMs, () => this.store.delete(name));
+      const before = await this.get(key); // only now, so that of two at once the later one knows of the other
+      isWhole = await this.setValue(key, first!);
+      if (!isWhole) return false;
+      const [old, own] = [before ?? first!, first!].map((value) => blockPrefix(key, value)) as [string, string];
+      if (old !== own) await this.dropAll(old);
+      return true;
+    } finally {
+      if (!isWhole && blocks.length > 0) {
+        this.unfinished.push({ key, prefix: blockPrefix(key, first!), blocks });
+        await this.deleteUnfinished();
       }
-      throw error;
     }
-    const before = await this.get(key); // only now, so that of two at once the later one knows of the other
-    if (!(await this.setValue(key, first!))) return false;
-    const [old, own] = [before ?? first!, first!].map((value) => blockPrefix(key, value)) as [string, string];
-    if (old !== own) await this.dropAll(old);
+  }
+
+  /**
+   * Also while the store rests, for it may be full and yet delete. False when a call fails: the next writing begins with
+   * what is left then.
+   */
+  private async deleteUnfinished(): Promise<boolean> {
+    for (let writing = this.unfinished.pop(); writing !== undefined; writing = this.unfinished.pop()) {
+      if (await this.deleteBlocks(writing)) continue;
+      this.unfinished.push(writing);
+      return false;
+    }
+    return true;
+  }
+
+  private async deleteBlocks({ key, prefix, blocks }: Writing): Promise<boolean> {
+    const ended = await this.asked(stateMs, async () => ({ first: await this.store.get(key) }));
+    if (ended === undefined) return false;
+    // Another process may have written the same state: the blocks are its own then.
+    if (ended.first !== undefined && blockPrefix(key, bytesOrNone(ended.first)) === prefix) return true;
+    for (const name of blocks) {
+      if (!(await this.asked(shortMs, () => this.store.delete(name).then(() => true)))) return false;
+    }
     return true;
   }
 
@@ -146,12 +207,6 @@ export class GuardedStore {
     const isTaken = (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
     if (isTaken) this.counts.storeWrittenBytes += value.byteLength;
     return isTaken;
-  }
-
-  /** A state with all that was ever written under its name. */
-  async delete(key: string, signal: AbortSignal): Promise<void> {
-    await this.guarded(shortMs, () => this.store.delete(key), signal);
-    await this.dropAll(`${key}-`, signal);
   }
 
   /** All values whose keys begin so. */
@@ -165,7 +220,10 @@ export class GuardedStore {
   /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
   private async guarded<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
     signal?.throwIfAborted();
-    if (this.rests) return undefined;
+    return this.rests ? undefined : this.asked(answerMs, call, signal);
+  }
+
+  private async asked<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
     let stop = () => {};
     const stopped = new Promise<never>((_, reject) => {
       const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);

@@ -1,4 +1,5 @@
 // A prefix store in the memory of the process, for several models or loads of one.
+import { checkOptions } from '../errors';
 import { checkedBudget, overBudget, type PrefixStore } from './prefix-store';
 
 export class MemoryStore implements PrefixStore {
@@ -6,7 +7,9 @@ export class MemoryStore implements PrefixStore {
   readonly maxBytes: number;
 
   /** maxBytes: default 1 GiB; what was used least recently goes first. ERR_ARGUMENT */
-  constructor({ maxBytes = 2 ** 30 }: { maxBytes?: number } = {}) {
+  constructor(options: { maxBytes?: number } = {}) {
+    checkOptions('MemoryStore', options);
+    const { maxBytes = 2 ** 30 } = options;
     this.maxBytes = checkedBudget('MemoryStore', maxBytes);
   }
 

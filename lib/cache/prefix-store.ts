@@ -1,5 +1,5 @@
 // Where a prefix cache keeps states that outlive the memory of a model, or its process.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 
 /**
  * Values are saved states with checksums of their own: a store may lose or spoil one, and it is then read as a miss. Calls
@@ -23,7 +23,7 @@ export interface PrefixStore {
 /** @throws LinattnError ERR_ARGUMENT unless it is a number of 0 or more */
 export function checkedBudget(store: string, maxBytes: number): number {
   if (typeof maxBytes === 'number' && maxBytes >= 0) return maxBytes;
-  throw linattnError('ERR_ARGUMENT', `${store}: maxBytes must be a number of 0 or more, got ${maxBytes}`);
+  throw linattnError('ERR_ARGUMENT', `${store}: maxBytes must be a number of 0 or more, got ${shown(maxBytes)}`);
 }
 
 /** What a store with a byte budget gives up first: the values that were used least recently. */

@@ -15,6 +15,8 @@ export interface PrefixNode<E> {
 /** How many tokens from the start are the same. */
 export function commonLength(a: Int32Array, b: Int32Array): number {
   const most = Math.min(a.length, b.length);
+  const [first, second] = [a, b].map(({ buffer, byteOffset }) => new Uint8Array(buffer, byteOffset, 4 * most));
+  if (Buffer.compare(first!, second!) === 0) return most; // at the speed of memory
   let same = 0;
   while (same < most && a[same] === b[same]) same++;
   return same;

@@ -1,6 +1,6 @@
 // A prefix store in Redis, through a client that the caller made (ioredis, or what has the same methods).
 import { randomBytes } from 'node:crypto';
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { bytesOf } from '../state/byte-source';
 import type { PrefixStore } from './prefix-store';
 
@@ -39,17 +39,20 @@ export class RedisStore implements PrefixStore {
    */
   constructor(
     private readonly client: RedisClient,
-    { prefix = 'linattn:', ttlSeconds, chunkBytes = defaultChunkBytes }: RedisStoreOptions = {},
+    options: RedisStoreOptions = {},
   ) {
+    checkOptions('RedisStore', options);
+    const { prefix = 'linattn:', ttlSeconds, chunkBytes = defaultChunkBytes } = options;
     const fail = (message: string): never => {
       throw linattnError('ERR_ARGUMENT', `RedisStore: ${message}`);
     };
     for (const name of methods) {
       if (typeof client?.[name] !== 'function') fail(`client must have a method ${name}, as ioredis has it`);
     }
+    if (typeof prefix !== 'string') fail(`prefix must be a string, got ${shown(prefix)}`);
     for (const [name, value] of Object.entries({ ttlSeconds, chunkBytes })) {
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
-        fail(`${name} must be 1 or more, got ${value}`);
+        fail(`${name} must be 1 or more, got ${shown(value)}`);
     }
     this.prefix = prefix;
     this.ttlSeconds = ttlSeconds;
@@ -58,32 +61,57 @@ export class RedisStore implements PrefixStore {
   }
 
   async get(key: string): Promise<Uint8Array | undefined> {
-    const names = this.names(key, await this.client.hget(this.index, key));
-    if (names.length === 0) return undefined;
+    let entry = await this.client.hget(this.index, key);
+    for (;;) {
+      const names = this.names(key, entry);
+      if (names.length === 0) return undefined;
+      const chunks = await this.chunksOf(names);
+      if (chunks !== undefined) {
+        await this.renew(names);
+        return bytesOf(Buffer.concat(chunks));
+      }
+      const known = entry;
+      entry = await this.client.hget(this.index, key); // another one when it was written anew in the meantime
+      if (entry === known) {
+        await this.client.hdel(this.index, key);
+        await this.client.del(...names); // and no others: the key may have been written anew
+        return undefined;
+      }
+    }
+  }
+
+  /** undefined when one of them is not there. */
+  private async chunksOf(names: readonly string[]): Promise<Buffer[] | undefined> {
     const chunks: Buffer[] = [];
     for (const name of names) {
       const chunk = await this.client.getBuffer(name);
-      if (chunk === null) {
-        await this.delete(key);
-        return undefined;
-      }
+      if (chunk === null) return undefined;
       chunks.push(chunk);
     }
-    await this.renew(names);
-    return bytesOf(Buffer.concat(chunks));
+    return chunks;
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
     const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
     const names = this.names(key, entry);
-    const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-    for (const [i, name] of names.entries()) {
-      await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
+    let before: string[] = [];
+    try {
+      const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+      for (const [i, name] of names.entries()) {
+        await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
+      }
+      await this.renew(names);
+      // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
+      before = this.names(key, await this.client.hget(this.index, key));
+      await this.client.hset(this.index, key, entry);
+    } catch (error) {
+      // Where only the answer was lost, the index names the chunks; where nobody knows, they stay.
+      const named = await this.client.hget(this.index, key).catch(() => undefined);
+      if (named !== entry) {
+        if (named !== undefined && names.length > 0) await this.client.del(...names).catch(() => undefined);
+        throw error;
+      }
     }
-    await this.renew(names);
-    // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
-    const before = this.names(key, await this.client.hget(this.index, key));
-    await this.client.hset(this.index, key, entry);
     if (before.length > 0) await this.client.del(...before);
   }
 

@@ -1,5 +1,5 @@
 // States of the prefix cache that are read out of the device. Sessions go first: one of them gives way to whoever needs a
-// slot or pages at once, and between their pieces they wait for prompts that are read.
+// slot or pages at once, and before each of their pieces they wait for prompts that are read.
 import { setTimeout } from 'node:timers/promises';
 import { linattnError } from '../errors';
 import type { Checkpoint } from '../state/sequence-store';
@@ -39,12 +39,17 @@ export class Departures {
     const { store } = this.core.scheduler;
     const departure = { checkpoint: store.hold(checkpoint) };
     this.held.add(departure);
+    const turn = async () => {
+      await this.patience();
+      if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
+    };
     try {
+      await turn();
       const content = { checkpoint, history: TokenList.of(tokens) };
       for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {})) {
         if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
         yield piece;
-        await this.patience();
+        await turn();
       }
     } finally {
       if (this.held.delete(departure)) store.release(checkpoint);

@@ -1,5 +1,5 @@
 // What a caller gives to read, and the options of a generation, checked before anything starts.
-import { checkOptions, linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import { encodeSampling } from '../ops/sampling-table';
 import type { Message, Progress } from '../tokenizer/tokenizer';
@@ -101,14 +101,14 @@ export function samplingOf(options: GenerateOptions, defaults: Sampling): Sampli
 /** ERR_ARGUMENT unless priority is a whole number from -10 to 10. */
 export function checkPriority(call: string, { priority = 0 }: PrefillOptions): void {
   if (Number.isSafeInteger(priority) && Math.abs(priority) <= 10) return;
-  throw linattnError('ERR_ARGUMENT', `${call}: priority must be a whole number from -10 to 10, got ${priority}`);
+  throw linattnError('ERR_ARGUMENT', `${call}: priority must be a whole number from -10 to 10, got ${shown(priority)}`);
 }
 
 /** ERR_ARGUMENT unless maxTokens is a whole number >= 0. */
 export function maxTokensOf(options: GenerateOptions): number {
   const { maxTokens = 512 } = options;
   if (!Number.isSafeInteger(maxTokens) || maxTokens < 0) {
-    throw linattnError('ERR_ARGUMENT', `generate: maxTokens must be a whole number >= 0, got ${maxTokens}`);
+    throw linattnError('ERR_ARGUMENT', `generate: maxTokens must be a whole number >= 0, got ${shown(maxTokens)}`);
   }
   return maxTokens;
 }

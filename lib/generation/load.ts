@@ -1,7 +1,7 @@
 // Opens a model folder as Hugging Face lays it out: config.json, safetensors, tokenizer.json, generation_config.json.
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
-import { checkOptions, linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { Config, readJson } from '../model/config';
 import type { Plan } from '../model/families/family';
 import { fingerprint } from '../model/fingerprint';
@@ -66,30 +66,33 @@ export interface LoadOptions {
 export const defaultModel = path.join(__dirname, '..', '..', 'models', 'default');
 
 /**
- * Loads a model. Rejects with signal.reason when aborted, and then everything is freed.
+ * Loads a model. Rejects with signal.reason when aborted, and then everything is freed. An option that is undefined is as
+ * one that is left out; one that is null is refused.
  * @throws LinattnError ERR_ARGUMENT, ERR_FILE, ERR_SAFETENSORS, ERR_MODEL_UNSUPPORTED, ERR_WEIGHTS, ERR_TOKENIZER,
  *   ERR_DEVICE, ERR_UNSUPPORTED, ERR_OUT_OF_MEMORY
  */
 export async function load(options: LoadOptions = {}): Promise<Model> {
   checkOptions('load', options, 'onProgress');
   const { model: folder = defaultModel, maxSequences = 16, signal } = options;
-  const { maxSnapshots = Math.max(4, maxSequences) } = options;
   check(typeof folder === 'string', `model must be a folder, got ${typeof folder}`);
+  const { deterministic = false } = options;
+  check(typeof deterministic === 'boolean', `deterministic must be true or false, got ${shown(deterministic)}`);
   const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least && value <= 4096;
-  check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${maxSequences}`);
-  check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${maxSnapshots}`);
+  check(isCount(maxSequences, 1), `maxSequences must be a whole number from 1 to 4096, got ${shown(maxSequences)}`);
+  const { maxSnapshots = Math.max(4, maxSequences) } = options;
+  check(isCount(maxSnapshots, 0), `maxSnapshots must be a whole number from 0 to 4096, got ${shown(maxSnapshots)}`);
   if (options.prefixCache !== undefined) checkPrefixCache(options.prefixCache);
   signal?.throwIfAborted();
   const found = await readModelFolder(folder, options);
   const { device } = found.info;
-  if (options.deterministic && options.prefixCache !== undefined && device !== 'cpu') {
+  if (deterministic && options.prefixCache !== undefined && device !== 'cpu') {
     const reason = 'it cuts prompts where other texts end';
     throw linattnError(
       'ERR_UNSUPPORTED',
       `load: deterministic must be false with a prefixCache on ${device}: ${reason}`,
     );
   }
-  const scheduling = schedulingOf(options.scheduling ?? {}, device, options.deterministic ?? false);
+  const scheduling = schedulingOf(options.scheduling, device, deterministic);
   if (options.threads !== undefined) setThreads(options.threads);
   const defaults = await readGenerationConfig(folder, found.plan);
   const tokenizer = await openTokenizer(folder, signal);

@@ -1,6 +1,6 @@
 // What a model folder says of itself in config.json and in the headers of its weights: no weight is read.
 import { promises as fs } from 'node:fs';
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { Config } from '../model/config';
 import { familyOf } from '../model/families';
 import type { Plan } from '../model/families/family';
@@ -35,7 +35,7 @@ export async function readModelFolder(
 ): Promise<ModelFolder> {
   const { dtype: asked = 'auto' } = options;
   if (!dtypes.includes(asked)) {
-    throw linattnError('ERR_ARGUMENT', `load: dtype must be ${dtypes.join(', ')}, got ${asked}`);
+    throw linattnError('ERR_ARGUMENT', `load: dtype must be ${dtypes.join(', ')}, got ${shown(asked)}`);
   }
   const device = chooseDevice(options.device);
   const isFolder = await fs.stat(folder).then(

@@ -104,9 +104,10 @@ export class LoadedModel implements Model {
     return this.core.during(options.signal, (either) => loadSnapshot(this.core, source, either));
   }
 
-  async embed(input: EmbedInput, { signal }: { signal?: AbortSignal } = {}): Promise<Float32Array> {
+  async embed(input: EmbedInput, options: { signal?: AbortSignal } = {}): Promise<Float32Array> {
     this.checkUsable('embed');
-    return this.core.during(signal, (either) => embed(this.core, input, either));
+    checkOptions('embed', options);
+    return this.core.during(options.signal, (either) => embed(this.core, input, either));
   }
 
   generate(options: Input & GenerateOptions): Generation {

@@ -1,6 +1,6 @@
 // The options of a prefix cache, and what they mean in states of a model.
 import type { PrefixStore } from '../cache/prefix-store';
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { type KvLayout, pageTokens, type StateLayout } from '../layers/layer';
 import { type DType, dtypeBytes } from '../tensor/dtype';
 
@@ -38,13 +38,13 @@ export function checkPrefixCache(options: PrefixCacheOptions): void {
     throw linattnError('ERR_ARGUMENT', `load: prefixCache.${message}`);
   };
   if (typeof options !== 'object' || options === null) {
-    throw linattnError('ERR_ARGUMENT', `load: prefixCache must be an object, got ${options}`);
+    throw linattnError('ERR_ARGUMENT', `load: prefixCache must be an object, got ${shown(options)}`);
   }
   const least = { everyTokens: 64, deviceBytes: 0, hostBytes: 0 };
   for (const [name, from] of Object.entries(least)) {
     const value = options[name as keyof typeof least];
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= from)) {
-      wrong(`${name} must be a whole number of at least ${from}, got ${value}`);
+      wrong(`${name} must be a whole number of at least ${from}, got ${shown(value)}`);
     }
   }
   const { store, onStoreError } = options;

@@ -113,15 +113,9 @@ export class PrefixCache {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
     for (const key of await outside.candidates(tokens, beyond, signal)) {
-      const source = await outside.open(key, signal);
-      if (source === undefined) continue;
-      const loaded = await this.load(source, tokens, signal);
+      const loaded = await outside.read(key, (state) => this.load(state, tokens, signal, key), signal);
       if (loaded === 'no room') return undefined;
-      if (loaded === 'wrong' || outside.keyOf(tokens.subarray(0, loaded.length)) !== key) {
-        if (loaded !== 'wrong') this.store.release(loaded);
-        await outside.delete(key, signal);
-        continue;
-      }
+      if (loaded === undefined) continue;
       const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
       entry.isStored = true;
       return checkpoint;
@@ -137,14 +131,15 @@ export class PrefixCache {
     return { entry, checkpoint };
   }
 
-  /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens`. */
-  private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal): Promise<Loaded> {
+  /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens` that `key` names. */
+  private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal, key?: string): Promise<Loaded> {
     if (!this.trimDevice(1)) return 'no room';
     this.loading++;
     try {
       const { checkpoint, history } = await readSnapshot(this.core, 'prefixCache', source, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
-      if (isBeginning) return checkpoint;
+      const isNamed = key === undefined || this.outside!.keyOf(tokens.subarray(0, checkpoint.length)) === key;
+      if (isBeginning && isNamed) return checkpoint;
       this.store.release(checkpoint);
       return 'wrong';
     } catch (error) {

@@ -1,5 +1,5 @@
 // How a model's scheduler shares the device between sequences: the options of `load`, and their defaults.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { pageTokens } from '../layers/layer';
 import type { DeviceName } from '../tensor/device';
 import { sliceTokensOf } from './scheduler';
@@ -25,9 +25,9 @@ const mostStepTokens = 2 ** 16;
 const deterministicPiece = 512;
 
 /** The options with their defaults. @throws LinattnError ERR_ARGUMENT */
-export function schedulingOf(options: SchedulingOptions, device: DeviceName, deterministic: boolean): Scheduling {
-  if (typeof options !== 'object') {
-    throw linattnError('ERR_ARGUMENT', `load: scheduling must be an object, got ${options}`);
+export function schedulingOf(options: SchedulingOptions = {}, device: DeviceName, deterministic: boolean): Scheduling {
+  if (typeof options !== 'object' || options === null) {
+    throw linattnError('ERR_ARGUMENT', `load: scheduling must be an object, got ${shown(options)}`);
   }
   const { stepTokens = sliceTokensOf(device), targetStepMs = 50, maxQueued = 1024 } = options;
   const check = (holds: boolean, message: string) => {
@@ -35,12 +35,15 @@ export function schedulingOf(options: SchedulingOptions, device: DeviceName, det
   };
   const isStep =
     Number.isSafeInteger(stepTokens) && stepTokens > 0 && stepTokens <= mostStepTokens && stepTokens % pageTokens === 0;
-  check(isStep, `stepTokens must be a multiple of ${pageTokens} up to ${mostStepTokens}, got ${stepTokens}`);
+  check(isStep, `stepTokens must be a multiple of ${pageTokens} up to ${mostStepTokens}, got ${shown(stepTokens)}`);
   check(
     typeof targetStepMs === 'number' && targetStepMs > 0,
-    `targetStepMs must be a number above 0, got ${targetStepMs}`,
+    `targetStepMs must be a number above 0, got ${shown(targetStepMs)}`,
   );
-  check(Number.isSafeInteger(maxQueued) && maxQueued >= 0, `maxQueued must be a whole number >= 0, got ${maxQueued}`);
+  check(
+    Number.isSafeInteger(maxQueued) && maxQueued >= 0,
+    `maxQueued must be a whole number >= 0, got ${shown(maxQueued)}`,
+  );
   // On the cpu all kernels and cuts are so.
   const pieceTokens = deterministic && device !== 'cpu' ? Math.min(deterministicPiece, stepTokens) : undefined;
   return { stepTokens, targetStepMs, maxQueued, pieceTokens };

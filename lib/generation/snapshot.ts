@@ -1,5 +1,5 @@
 // A state that outlives its session: to start other sessions from, and to save.
-import { checkOptions, linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { bytesOf } from '../state/byte-source';
 import { contentOf, type Section, sectionsOf } from '../state/checkpoint-content';
 import { writeDurably } from '../state/durable-file';
@@ -89,7 +89,7 @@ export class ModelSnapshot implements Snapshot {
 
   private async write(file: string, chunks: AsyncGenerator<Uint8Array>): Promise<void> {
     try {
-      await writeDurably(file, chunks);
+      await writeDurably('save', file, chunks);
     } catch (error) {
       if ((error as NodeJS.ErrnoException | null)?.syscall === undefined) throw error;
       throw linattnError('ERR_FILE', `save: ${file}: ${(error as Error).message}`, { cause: error });
@@ -128,10 +128,13 @@ export async function* snapshotChunks(
 ): AsyncGenerator<Uint8Array> {
   const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
   if (!stateDTypes.includes(stateDtype)) {
-    throw linattnError('ERR_ARGUMENT', `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${stateDtype}`);
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `${call}: stateDtype must be ${stateDTypes.join(', ')}, got ${shown(stateDtype)}`,
+    );
   }
   if (tokens !== 'full' && tokens !== 'hash') {
-    throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${tokens}`);
+    throw linattnError('ERR_ARGUMENT', `${call}: tokens must be full or hash, got ${shown(tokens)}`);
   }
   if (tokens === 'full' && history.unknownStart > 0) {
     throw linattnError(

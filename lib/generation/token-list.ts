@@ -1,5 +1,6 @@
 // Token ids that grow: what a session has read and written so far. The start may be known by its hash only.
 import { createHash } from 'node:crypto';
+import { commonLength } from '../cache/prefix-tree';
 
 /** SHA-256 over runs of tokens: of each run, the hash of what was before it (32 bytes) and its ids as little-endian int32. */
 export interface TokenHash {
@@ -92,10 +93,7 @@ export class TokenList {
       this.data.set(tokens.subarray(0, start));
       this.sealed = undefined;
     }
-    const most = Math.min(this.length, tokens.length);
-    let same = 0;
-    while (same < most && this.data[same] === tokens[same]) same++;
-    return same;
+    return commonLength(this.data.subarray(0, this.length), tokens);
   }
 }
 

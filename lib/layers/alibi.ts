@@ -1,5 +1,5 @@
 // ALiBi (https://arxiv.org/abs/2108.12409): a score of a key i tokens back is lowered by slope * i.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 
 const geometric = (heads: number): number[] => Array.from({ length: heads }, (_, h) => 2 ** ((-8 * (h + 1)) / heads));
 
@@ -11,7 +11,7 @@ const geometric = (heads: number): number[] => Array.from({ length: heads }, (_,
  */
 export function alibiSlopes(heads: number): number[] {
   if (!Number.isSafeInteger(heads) || heads < 1) {
-    throw linattnError('ERR_ARGUMENT', `alibiSlopes: heads must be a whole number from 1, got ${heads}`);
+    throw linattnError('ERR_ARGUMENT', `alibiSlopes: heads must be a whole number from 1, got ${shown(heads)}`);
   }
   const power = 2 ** Math.floor(Math.log2(heads));
   const between = geometric(2 * power).filter((_, h) => h % 2 === 0);

@@ -1,5 +1,6 @@
 // What the layers that read a caller's sequence piece by piece ask of a piece, before anything of it is read.
-import { type ErrorCode, linattnError } from '../errors';
+import { type ErrorCode, linattnError, shown } from '../errors';
+import { Tensor } from '../tensor/tensor';
 import type { Hidden } from './layer';
 
 export interface AttentionTokens {
@@ -11,6 +12,22 @@ export interface AttentionTokens {
 const fail = (layer: string, code: ErrorCode, message: string): never => {
   throw linattnError(code, `${layer}: ${message}`);
 };
+
+/** ERR_ARGUMENT unless the call was given the tensors q, k and v, and a sequence of the layer. */
+export function checkTensors(
+  layer: string,
+  input: AttentionTokens,
+  sequence: object,
+  type: { readonly name: string; readonly prototype: object },
+): void {
+  const all = { q: input?.q, k: input?.k, v: input?.v };
+  for (const [name, value] of Object.entries(all)) {
+    if (!(value instanceof Tensor)) fail(layer, 'ERR_ARGUMENT', `${name} must be a Tensor, got ${shown(value)}`);
+  }
+  if (!(sequence instanceof (type as unknown as new () => object))) {
+    fail(layer, 'ERR_ARGUMENT', `the sequence must be a ${type.name}, got ${shown(sequence)}`);
+  }
+}
 
 /** ERR_SHAPE unless q is [T, Hq, D] and k and v are [T, heads, D], Hq a multiple of heads. */
 export function checkTokens(layer: string, { q, k, v }: AttentionTokens, heads: number, width: number): void {
@@ -31,6 +48,6 @@ export function checkTokens(layer: string, { q, k, v }: AttentionTokens, heads: 
 export function checkSizes(layer: string, sizes: Readonly<Record<string, number>>): void {
   for (const [name, size] of Object.entries(sizes)) {
     if (!(Number.isSafeInteger(size) && size > 0))
-      fail(layer, 'ERR_ARGUMENT', `${name} must be 1 or more, got ${size}`);
+      fail(layer, 'ERR_ARGUMENT', `${name} must be 1 or more, got ${shown(size)}`);
   }
 }

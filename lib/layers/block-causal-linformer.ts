@@ -1,6 +1,6 @@
 // A causal relative of Linformer, and another model: blocks of B tokens, of which the complete ones are seen as kB learned
 // mixtures each, and the current one token by token. It has to be trained as such.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { convert, convertInto } from '../ops/convert';
 import { copySlots } from '../ops/copy-slots';
 import { floats } from '../ops/float';
@@ -11,7 +11,7 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
+import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
 import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
 import type { Hidden } from './layer';
 
@@ -62,7 +62,10 @@ export class BlockCausalLinformer {
     const { capacity, heads, width, dtype = 'float32', device = defaultDevice() } = sizes;
     checkSizes('BlockCausalLinformer', { capacity, heads, width });
     if (!floats.includes(dtype)) {
-      throw linattnError('ERR_DTYPE', `BlockCausalLinformer: dtype must be ${floats.join(' or ')}, got ${dtype}`);
+      throw linattnError(
+        'ERR_DTYPE',
+        `BlockCausalLinformer: dtype must be ${floats.join(' or ')}, got ${shown(dtype)}`,
+      );
     }
     return new BlockCausalSequence(capacity, heads, width, this.block, this.slots, dtype, device);
   }
@@ -71,9 +74,11 @@ export class BlockCausalLinformer {
    * The next tokens of a sequence. Any split gives the same bits on the CPU.
    * @param q [T, Hq, D], k and v [T, Hkv, D]: float32, bfloat16 or float16; D is a multiple of 8
    * @returns [T, Hq, D] as q
-   * @throws LinattnError ERR_ARGUMENT beyond the capacity, ERR_SHAPE, and as softmaxAttention
+   * @throws LinattnError ERR_ARGUMENT, beyond the capacity too, ERR_SHAPE, and as softmaxAttention
    */
-  forward({ q, k, v }: AttentionTokens, sequence: BlockCausalSequence): Hidden {
+  forward(input: AttentionTokens, sequence: BlockCausalSequence): Hidden {
+    checkTensors('BlockCausalLinformer', input, sequence, BlockCausalSequence);
+    const { q, k, v } = input;
     const [T, Hq, D] = q.shape as [number, number, number];
     const { block, slots } = sequence;
     if (block !== this.block || slots !== this.slots) {

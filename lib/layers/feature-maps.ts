@@ -1,9 +1,9 @@
 // What a layer of linear attention does to queries and keys: a learned projection, then a map; or FAVOR+.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { convert, convertInto } from '../ops/convert';
 import { type FavorMaximum, favorFeatures } from '../ops/favor-features';
-import type { FavorProjection } from '../ops/favor-projection';
-import { type FeatureMapOptions, featureMap } from '../ops/feature-map';
+import { FavorProjection } from '../ops/favor-projection';
+import { type FeatureMapOptions, featureMap, featureMaps } from '../ops/feature-map';
 import { matmul } from '../ops/matmul';
 import type { Sequences } from '../ops/sequences';
 import type { Weight } from '../ops/weight';
@@ -27,6 +27,14 @@ export interface FavorMap {
 
 /** A map of featureMap, behind a learned projection where one is given (T2R: relu; Hedgehog), or FAVOR+. */
 export type LayerFeatureMap = (FeatureMapOptions & { readonly projection?: HeadProjection | undefined }) | FavorMap;
+
+/** ERR_ARGUMENT unless it is a map by its name, and one of FAVOR+ has its projection. */
+export function checkMap(layer: string, name: string, map: LayerFeatureMap): void {
+  const known = map?.name;
+  if (known === 'favor' ? map.projection instanceof FavorProjection : featureMaps.includes(known)) return;
+  const wanted = `one of ${featureMaps.join(', ')}, or favor with a FavorProjection`;
+  throw linattnError('ERR_ARGUMENT', `${layer}: ${name}.name must be ${wanted}, got ${shown(known)}`);
+}
 
 function projectHeads(x: Hidden, { weights, biases }: HeadProjection): Hidden {
   const [T, H, D] = x.shape as [number, number, number];

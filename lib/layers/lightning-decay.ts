@@ -1,5 +1,5 @@
 // The fixed decays of lightning attention (https://arxiv.org/abs/2401.04658), of which three formulas are in use.
-import { linattnError } from '../errors';
+import { linattnError, shown } from '../errors';
 import { alibiSlopes } from './alibi';
 
 /**
@@ -44,7 +44,7 @@ export function lightningDecays(
     default:
       throw linattnError(
         'ERR_ARGUMENT',
-        `lightningDecays: formula must be ${lightningFormulas.join(' or ')}, got ${String(formula)}`,
+        `lightningDecays: formula must be ${lightningFormulas.join(' or ')}, got ${shown(formula)}`,
       );
   }
 }

@@ -1,12 +1,12 @@
 // LinearAttention: any mechanism of the family on a caller's own queries, keys and values.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { featureCount, paddedWidth } from '../ops/feature-map';
 import { type LogDecay, linearAttention, type Rule } from '../ops/linear-attention';
 import { Sequences } from '../ops/sequences';
 import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
+import { checkMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import type { Hidden } from './layer';
 import { LinearAttentionState, type LinearAttentionStateSizes } from './linear-attention-state';
 
@@ -63,8 +63,11 @@ export class LinearAttention {
 
   /** @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED for options that exclude each other, or that are no recurrence */
   constructor(private readonly options: LinearAttentionOptions = {}) {
+    checkOptions('LinearAttention', options);
     const { featureMap = { name: 'identity' }, keyFeatureMap = featureMap, rule = 'additive' } = options;
     const { normalize, decay, scale = 1 } = options;
+    checkMap('LinearAttention', 'featureMap', featureMap);
+    checkMap('LinearAttention', 'keyFeatureMap', keyFeatureMap);
     this.queryMap = featureMap;
     this.keyMap = keyFeatureMap;
     this.rule = rule;
@@ -77,8 +80,9 @@ export class LinearAttention {
           'again at each token. A decay per head is one (ALiBi); WindowedLinearAttention has the bias in its window',
       );
     }
-    if (normalize && rule !== 'additive') fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${rule}'`);
-    if (normalize && scale !== 1) fail('ERR_ARGUMENT', `scale must be 1 with normalize, got ${scale}`);
+    if (normalize && rule !== 'additive')
+      fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${shown(rule)}'`);
+    if (normalize && scale !== 1) fail('ERR_ARGUMENT', `scale must be 1 with normalize, got ${shown(scale)}`);
     if (favor && (keyFeatureMap.name !== 'favor' || keyFeatureMap.projection !== favor.projection)) {
       fail(
         'ERR_ARGUMENT',

@@ -1,5 +1,5 @@
 // A learned bias by distance, as softmaxAttention takes it: a value for each head and number of tokens back.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 
 /** Of a table: a gigabyte. */
 const mostValues = 2 ** 28;
@@ -27,12 +27,15 @@ function bucketOf(distance: number, buckets: number, maxDistance: number): numbe
  */
 export function t5RelativeBias(
   embedding: ArrayLike<number>,
-  { buckets, maxDistance }: { buckets: number; maxDistance: number },
+  options: { buckets: number; maxDistance: number },
 ): Float32Array {
-  if (!(Number.isSafeInteger(buckets) && buckets >= 2)) fail(`buckets must be a whole number from 2, got ${buckets}`);
+  checkOptions('t5RelativeBias', options);
+  const { buckets, maxDistance } = options;
+  if (!(Number.isSafeInteger(buckets) && buckets >= 2))
+    fail(`buckets must be a whole number from 2, got ${shown(buckets)}`);
   const least = Math.floor(buckets / 2) + 1;
   if (!(Number.isSafeInteger(maxDistance) && maxDistance >= least)) {
-    fail(`maxDistance must be a whole number from ${least} with ${buckets} buckets, got ${maxDistance}`);
+    fail(`maxDistance must be a whole number from ${least} with ${buckets} buckets, got ${shown(maxDistance)}`);
   }
   const heads = (embedding?.length ?? 0) / buckets;
   if (!(Number.isInteger(heads) && heads > 0)) {

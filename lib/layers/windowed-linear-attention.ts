@@ -1,7 +1,7 @@
 // Softmax attention over a sliding window and linear attention over what lies before it, under one normaliser, as LoLCATs
 // has them. Source: https://arxiv.org/abs/2410.10254; the formula is that of HazyResearch/lolcats
 // linear_window_attention_sw.py (the `_tk` form there is another mask, and another model).
-import { type ErrorCode, linattnError } from '../errors';
+import { checkOptions, type ErrorCode, linattnError, shown } from '../errors';
 import { add } from '../ops/add';
 import { causalConv } from '../ops/causal-conv';
 import { convert, convertInto } from '../ops/convert';
@@ -13,8 +13,8 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
-import { type AttentionTokens, checkSizes, checkTokens } from './attention-tokens';
+import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
+import { checkMap, type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import { type Hidden, pageTokens } from './layer';
 
 export interface WindowedLinearAttentionOptions {
@@ -120,17 +120,24 @@ export class WindowedLinearSequence implements Disposable {
 export class WindowedLinearAttention {
   /** @throws LinattnError ERR_ARGUMENT; ERR_UNSUPPORTED for FAVOR+ */
   constructor(private readonly options: WindowedLinearAttentionOptions) {
+    checkOptions('WindowedLinearAttention', options);
     const { window, sinkTokens = 0, featureMap, keyFeatureMap = featureMap, windowFactors } = options;
-    if (!(Number.isSafeInteger(window) && window > 0)) fail('ERR_ARGUMENT', `window must be 1 or more, got ${window}`);
+    if (!(Number.isSafeInteger(window) && window > 0))
+      fail('ERR_ARGUMENT', `window must be 1 or more, got ${shown(window)}`);
     if (!(Number.isSafeInteger(sinkTokens) && sinkTokens >= 0 && sinkTokens <= mostSinks)) {
-      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0 to ${mostSinks}, got ${sinkTokens}`);
+      fail('ERR_ARGUMENT', `sinkTokens must be a whole number from 0 to ${mostSinks}, got ${shown(sinkTokens)}`);
     }
-    for (const { name } of [featureMap, keyFeatureMap] as readonly { name: string }[]) {
-      if (name !== 'favor') continue;
+    for (const map of [featureMap, keyFeatureMap] as readonly LayerFeatureMap[]) {
+      if (map?.name !== 'favor') {
+        checkMap('WindowedLinearAttention', map === featureMap ? 'featureMap' : 'keyFeatureMap', map);
+        continue;
+      }
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
     }
-    if (windowFactors.length === 0 || windowFactors.some(Number.isNaN)) {
-      fail('ERR_ARGUMENT', `windowFactors must have a number for each query head, got [${windowFactors.join(', ')}]`);
+    const isFactor = (factor: unknown) => typeof factor === 'number' && !Number.isNaN(factor);
+    if (!Array.isArray(windowFactors) || windowFactors.length === 0 || !windowFactors.every(isFactor)) {
+      const got = Array.isArray(windowFactors) ? `[${windowFactors.map(shown).join(', ')}]` : shown(windowFactors);
+      fail('ERR_ARGUMENT', `windowFactors must be a list with a number for each query head, got ${got}`);
     }
   }
 
@@ -139,6 +146,7 @@ export class WindowedLinearAttention {
    * @throws LinattnError ERR_ARGUMENT
    */
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
+    checkOptions('WindowedLinearAttention', sizes);
     const { heads, width, device = defaultDevice() } = sizes;
     const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
@@ -154,9 +162,11 @@ export class WindowedLinearAttention {
    * The next tokens of a sequence. Any split gives the same bits on the CPU.
    * @param q [T, Hq, D], k and v [T, Hkv, D]: float32, bfloat16 or float16; D is a multiple of 8
    * @returns [T, Hq, D] as q, computed in float32
-   * @throws LinattnError ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
+   * @throws LinattnError ERR_ARGUMENT, ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
-  forward({ q, k, v }: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+  forward(input: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
+    checkTensors('WindowedLinearAttention', input, sequence, WindowedLinearSequence);
+    const { q, k, v } = input;
     const [T = 0, Hq = 0] = q.shape;
     const { pages, keys } = sequence;
     const [, , , Hkv, D] = pages.shape as [number, number, number, number, number];

@@ -1,4 +1,5 @@
 // activation: an activation function of every element, times a number.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
@@ -36,18 +37,15 @@ export const activationNumber = (name: Activation): number => activations.indexO
  * @returns as x
  * @throws LinattnError ERR_DTYPE, ERR_ARGUMENT
  */
-export function activation<D extends Float>({
-  x,
-  activation: name,
-  scale = 1,
-}: {
+export function activation<D extends Float>(input: {
   x: Tensor<D>;
   activation: Activation;
   scale?: number;
 }): Tensor<D> {
+  const { x, activation: name, scale = 1 } = op.input(input);
   op.dtype('x', x, floats);
   const number = activationNumber(name);
-  op.check(number >= 0, `activation must be one of ${activations.join(', ')}, got ${name}`);
+  op.check(number >= 0, `activation must be one of ${activations.join(', ')}, got ${shown(name)}`);
   const out = op.output(x, x.dtype, x.shape);
   op.run({ x, out, activation: number, scale });
   return out;

@@ -1,5 +1,5 @@
 // add: a + scale * b, element by element, with one scale or one a head (residual branches, skips and bonuses of heads).
-import type { Tensor } from '../tensor/tensor';
+import { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
@@ -12,17 +12,14 @@ const op = defineOp('add', { a: 'optional', b: 'in', scales: 'optional', out: 'o
  * @param b as a
  * @param scale a number, held as float32; or a scale for each head of b [T, H, D]: float32 [H] or [T, H]
  * @returns as b
- * @throws LinattnError ERR_SHAPE, ERR_DTYPE
+ * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function add<D extends Float>({
-  a,
-  b,
-  scale = 1,
-}: {
+export function add<D extends Float>(input: {
   a?: Tensor<D> | undefined;
   b: Tensor<D>;
   scale?: number | Tensor<'float32'>;
 }): Tensor<D> {
+  const { a, b, scale = 1 } = op.input(input);
   op.dtype('b', b, floats);
   if (a !== undefined) {
     op.dtype('a', a, [b.dtype]);
@@ -32,6 +29,7 @@ export function add<D extends Float>({
   }
   const scales = typeof scale === 'number' ? undefined : scale;
   if (scales !== undefined) {
+    op.instance('scale', scales, Tensor);
     const [T, H] = op.shape('b', b, ['T', 'H', 'D']) as [number, number];
     op.expect('scale', scales, 'float32', scales.shape.length === 1 ? { H } : { T, H });
   }

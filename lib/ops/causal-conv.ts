@@ -1,8 +1,9 @@
 // causalConv: the short depthwise causal convolution before a linear attention layer, with its window as state.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('causalConv', {
   x: 'in',
@@ -47,7 +48,7 @@ export interface CausalConv<X> {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range or clash
  */
 export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
-  const { x, weight, bias, state, sequences, activation, l2Norm = noNorm } = input;
+  const { x, weight, bias, state, sequences, activation, l2Norm = noNorm } = op.input(input);
   const [T, C] = op.shape('x', x, ['T', 'C']) as [number, number];
   op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
   const [outputs, W] = op.shape('weight', weight, ['F C', 'W']) as [number, number];
@@ -59,12 +60,13 @@ export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
     const slots = op.shape('state', state, ['slots', 'C', 'W - 1'])[0]!;
     op.expect('state', state, 'float32', { slots, C, 'W - 1': W - 1 });
   }
+  op.instance('sequences', sequences, Sequences);
   op.check(sequences.tokens === T, `sequences must have the T = ${T} tokens of x, got ${sequences.tokens}`);
-  op.check(activation === undefined || activation === 'silu', `activation must be 'silu', got '${activation}'`);
+  op.check(activation === undefined || activation === 'silu', `activation must be 'silu', got '${shown(activation)}'`);
   const { heads, width, eps } = l2Norm;
   const whole = [heads, width].every((size) => Number.isSafeInteger(size) && size >= 0) && heads * width <= C;
-  op.check(whole, `l2Norm must have heads of a width that C = ${C} channels hold, got ${heads} of ${width}`);
-  op.check(Number.isFinite(eps) && eps >= 0, `l2Norm.eps must be a number of 0 or more, got ${eps}`);
+  op.check(whole, `l2Norm must have heads of a width that C = ${C} channels hold, got ${shown(heads)} of ${width}`);
+  op.check(Number.isFinite(eps) && eps >= 0, `l2Norm.eps must be a number of 0 or more, got ${shown(eps)}`);
   op.check(filters === 1 || heads * width === 0, `l2Norm takes one filter, got ${filters}`);
   const out = op.output(x, x.dtype, [T, outputs]);
   const norm = { normChannels: heads * width, normWidth: width, normEps: eps };

@@ -1,4 +1,5 @@
 // convert: the same values in another float dtype.
+import { shown } from '../errors';
 import type { DType } from '../tensor/dtype';
 import { conversion, type Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
@@ -13,9 +14,10 @@ const op = defineOp('convert', { x: 'in', into: 'inout', out: 'out' });
  * @returns the shape of x
  * @throws LinattnError ERR_DTYPE
  */
-export function convert<D extends Float>({ x, dtype }: { x: Tensor<Float>; dtype: D }): Tensor<D> {
+export function convert<D extends Float>(input: { x: Tensor<Float>; dtype: D }): Tensor<D> {
+  const { x, dtype } = op.input(input);
   op.dtype('x', x, floats);
-  if (!floats.includes(dtype)) throw op.error('ERR_DTYPE', `dtype must be ${floats.join(' or ')}, got ${dtype}`);
+  if (!floats.includes(dtype)) throw op.error('ERR_DTYPE', `dtype must be ${floats.join(' or ')}, got ${shown(dtype)}`);
   const out = op.output(x, dtype, x.shape);
   op.run({ x, out });
   return out;
@@ -37,7 +39,8 @@ conversion.convert = (x, dtype) => {
  * @param into float32, bfloat16 or float16 of the shape of x (free row stride), overwritten
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function convertInto({ x, into }: { x: Tensor<Float>; into: Tensor<Float> }): void {
+export function convertInto(input: { x: Tensor<Float>; into: Tensor<Float> }): void {
+  const { x, into } = op.input(input);
   op.dtype('x', x, floats);
   op.dtype('into', into, floats);
   if (into.shape.length !== x.shape.length || into.shape.some((size, i) => size !== x.shape[i])) {

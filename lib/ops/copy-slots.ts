@@ -14,15 +14,8 @@ const op = defineOp('copySlots', { pool: 'inout', from: 'in', to: 'in', copied: 
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE; when run ERR_ARGUMENT for slots out of range or not distinct, and then
  *   nothing is copied
  */
-export function copySlots({
-  pool,
-  from,
-  to,
-}: {
-  pool: Tensor;
-  from: Tensor<'int32'>;
-  to: Tensor<'int32'>;
-}): Tensor<'int32'> {
+export function copySlots(input: { pool: Tensor; from: Tensor<'int32'>; to: Tensor<'int32'> }): Tensor<'int32'> {
+  const { pool, from, to } = op.input(input);
   if (pool.shape.length === 0) throw op.error('ERR_SHAPE', 'pool must be [slots, ...], got []');
   const [n] = op.shape('from', from, ['n']);
   op.expect('from', from, 'int32', { n: n! });

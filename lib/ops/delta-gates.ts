@@ -1,4 +1,5 @@
 // deltaGates: log decay and write strength from their projections, as a gated delta net or a Mamba-2 layer has them.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { activationFunctions } from './activation';
 import { type Float, floats } from './float';
@@ -28,25 +29,20 @@ const op = defineOp('deltaGates', {
  * @returns float32 [T, H] each
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function deltaGates<D extends Float>({
-  a,
-  b,
-  aLog,
-  dtBias,
-  betaScale = 1,
-}: {
+export function deltaGates<D extends Float>(input: {
   a: Tensor<D>;
   b: Tensor<D>;
   aLog: Tensor<'float32'>;
   dtBias: Tensor<'float32'>;
   betaScale?: 1 | 2;
 }): { g: Tensor<'float32'>; beta: Tensor<'float32'> } {
+  const { a, b, aLog, dtBias, betaScale = 1 } = op.input(input);
   op.dtype('a', a, floats);
   const [T, H] = op.shape('a', a, ['T', 'H']) as [number, number];
   op.expect('b', b, a.dtype, { T, H });
   op.expect('aLog', aLog, 'float32', { H });
   op.expect('dtBias', dtBias, 'float32', { H });
-  op.check(betaScale === 1 || betaScale === 2, `betaScale must be 1 or 2, got ${betaScale}`);
+  op.check(betaScale === 1 || betaScale === 2, `betaScale must be 1 or 2, got ${shown(betaScale)}`);
   const g = op.output(a, 'float32', [T, H]);
   const beta = op.output(a, 'float32', [T, H]);
   op.run({ a, b, aLog, dtBias, g, beta, betaScale, stepMin: 0, stepMax: 0 });
@@ -64,24 +60,19 @@ export function deltaGates<D extends Float>({
  * @returns float32 [T, H] each
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function stepGates<D extends Float>({
-  a,
-  aLog,
-  dtBias,
-  min = 0,
-  max = Number.POSITIVE_INFINITY,
-}: {
+export function stepGates<D extends Float>(input: {
   a: Tensor<D>;
   aLog: Tensor<'float32'>;
   dtBias: Tensor<'float32'>;
   min?: number;
   max?: number;
 }): { g: Tensor<'float32'>; step: Tensor<'float32'> } {
+  const { a, aLog, dtBias, min = 0, max = Number.POSITIVE_INFINITY } = op.input(input);
   op.dtype('a', a, floats);
   const [T, H] = op.shape('a', a, ['T', 'H']) as [number, number];
   op.expect('aLog', aLog, 'float32', { H });
   op.expect('dtBias', dtBias, 'float32', { H });
-  op.check(min >= 0 && max >= min, `min and max must be 0 <= min <= max, got ${min} and ${max}`);
+  op.check(min >= 0 && max >= min, `min and max must be 0 <= min <= max, got ${shown(min)} and ${shown(max)}`);
   const g = op.output(a, 'float32', [T, H]);
   const step = op.output(a, 'float32', [T, H]);
   op.run({ a, b: undefined, aLog, dtBias, g, beta: step, betaScale: 1, stepMin: min, stepMax: max });

@@ -1,4 +1,5 @@
 // divide: each head's vector by a number that is kept away from 0: the normaliser of an mLSTM.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
@@ -16,22 +17,18 @@ const op = defineOp('divide', { x: 'in', divisor: 'in', floor: 'in', out: 'out',
  * @returns as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function divide<D extends Float>({
-  x,
-  divisor,
-  floor,
-  eps = 0,
-}: {
+export function divide<D extends Float>(input: {
   x: Tensor<D>;
   divisor: Tensor<'float32'>;
   floor: Tensor<'float32'>;
   eps?: number;
 }): Tensor<D> {
+  const { x, divisor, floor, eps = 0 } = op.input(input);
   op.dtype('x', x, floats);
   const [T, H] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.expect('divisor', divisor, 'float32', { T, H });
   op.expect('floor', floor, 'float32', { T, H });
-  op.check(Number.isFinite(eps) && eps >= 0, `eps must be 0 or more, got ${eps}`);
+  op.check(Number.isFinite(eps) && eps >= 0, `eps must be 0 or more, got ${shown(eps)}`);
   const out = op.output(x, x.dtype, x.shape);
   op.run({ x, divisor, floor, out, eps });
   return out;

@@ -2,7 +2,7 @@
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Weight, weightFields } from './weight';
+import { Weight, weightFields } from './weight';
 
 const op = defineOp('embedding', {
   ids: 'in',
@@ -20,8 +20,9 @@ const op = defineOp('embedding', {
  * @returns float32 [T, K]
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function embedding({ ids, weight }: { ids: Tensor<'int32'>; weight: Weight }): Tensor<'float32'> {
-  const [N, K] = weight.shape;
+export function embedding(input: { ids: Tensor<'int32'>; weight: Weight }): Tensor<'float32'> {
+  const { ids, weight } = op.input(input);
+  const [N, K] = op.instance('weight', weight, Weight).shape;
   const [T] = op.shape('ids', ids, ['T']) as [number];
   op.dtype('ids', ids, ['int32']);
   const out = op.output(ids, 'float32', [T, K]);

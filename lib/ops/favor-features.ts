@@ -1,14 +1,15 @@
 // favorFeatures: the random features of FAVOR+ (Performer, https://arxiv.org/abs/2009.14794), kept in range by a maximum.
+import { shown } from '../errors';
 import { scope } from '../tensor/scope';
 import type { Tensor } from '../tensor/tensor';
 import { convert } from './convert';
-import { type FavorProjection, favorKinds } from './favor-projection';
+import { FavorProjection, favorKinds } from './favor-projection';
 import { paddedWidth } from './feature-map';
 import { type Float, floats } from './float';
 import { matmul } from './matmul';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('favorFeatures', {
   x: 'in',
@@ -79,25 +80,27 @@ export interface FavorFeatures<D extends Float> {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range
  */
 export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): FavorFeatures<D> {
-  const { x, projection, maximum, keyMax, decay, sequences, eps = 0 } = input;
+  const { x, projection, maximum, keyMax, decay, sequences, eps = 0 } = op.input(input);
   const [T, H] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.dtype('x', x, floats);
+  op.instance('sequences', sequences, Sequences);
+  op.instance('projection', projection, FavorProjection);
   op.expect('x', x, x.dtype, { T: sequences.tokens, H, D: projection.width });
   const number = maxima.indexOf(maximum);
-  op.check(number >= 0, `maximum must be one of ${maxima.join(', ')}, got '${maximum}'`);
+  op.check(number >= 0, `maximum must be one of ${maxima.join(', ')}, got '${shown(maximum)}'`);
   const relu = projection.kind === 'relu';
-  op.check(!relu || maximum === 'none', `maximum must be none for the kind relu, got ${maximum}`);
-  op.check(Number.isFinite(eps) && eps >= 0, `eps must be 0 or more, got ${eps}`);
+  op.check(!relu || maximum === 'none', `maximum must be none for the kind relu, got ${shown(maximum)}`);
+  op.check(Number.isFinite(eps) && eps >= 0, `eps must be 0 or more, got ${shown(eps)}`);
   op.check(
     eps === 0 || relu || maximum === 'token' || maximum === 'sequence',
-    `eps must be 0 with the maximum ${maximum}, where it is not exact, got ${eps}`,
+    `eps must be 0 with the maximum ${maximum}, where it is not exact, got ${shown(eps)}`,
   );
   if (keyMax) {
-    op.check(maximum === 'running', `keyMax needs the maximum running, got ${maximum}`);
+    op.check(maximum === 'running', `keyMax needs the maximum running, got ${shown(maximum)}`);
     op.expect('keyMax', keyMax, 'float32', { slots: op.shape('keyMax', keyMax, ['slots', 'H'])[0]!, H });
   }
   if (decay) {
-    op.check(maximum === 'running', `decay needs the maximum running, got ${maximum}`);
+    op.check(maximum === 'running', `decay needs the maximum running, got ${shown(maximum)}`);
     op.expect('decay', decay, 'float32', decay.shape.length === 1 ? { H } : { T, H });
   }
   const { kind, scale, directions, features } = projection;

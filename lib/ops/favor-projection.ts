@@ -1,5 +1,5 @@
 // The random directions of FAVOR+ (https://arxiv.org/abs/2009.14794): drawn by a seed, or given by a checkpoint.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 import { weightFrom } from './pack-weight';
@@ -102,15 +102,15 @@ export function drawFavorDirections(draw: FavorDraw): Float64Array {
     if (!holds) throw linattnError('ERR_ARGUMENT', `drawFavorDirections: ${message}`);
   };
   const whole = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least;
-  check(whole(directions, 1), `directions must be a whole number from 1, got ${directions}`);
-  check(whole(D, 1), `width must be a whole number from 1, got ${D}`);
+  check(whole(directions, 1), `directions must be a whole number from 1, got ${shown(directions)}`);
+  check(whole(D, 1), `width must be a whole number from 1, got ${shown(D)}`);
   check(directions * D <= most, `directions x width must be at most ${most}, got ${directions * D}`);
-  check(whole(seed, 0), `seed must be a whole number from 0 to 2^53 - 1, got ${seed}`);
-  check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${norms}'`);
+  check(whole(seed, 0), `seed must be a whole number from 0 to 2^53 - 1, got ${shown(seed)}`);
+  check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${shown(norms)}'`);
   if (version !== favorDrawVersion) {
     throw linattnError(
       'ERR_UNSUPPORTED',
-      `drawFavorDirections: version must be ${favorDrawVersion}, got ${version}; give the directions as a tensor`,
+      `drawFavorDirections: version must be ${favorDrawVersion}, got ${shown(version)}; give the directions as a tensor`,
     );
   }
   const direction = normals(seed, 0);
@@ -166,10 +166,13 @@ export class FavorProjection implements Disposable {
   ) {
     const { kind = 'positive', scale = width ** -0.25, device = defaultDevice() } = options;
     if (!favorKinds.includes(kind)) {
-      throw linattnError('ERR_ARGUMENT', `FavorProjection: kind must be ${favorKinds.join(' or ')}, got '${kind}'`);
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `FavorProjection: kind must be ${favorKinds.join(' or ')}, got '${shown(kind)}'`,
+      );
     }
     if (!Number.isFinite(scale)) {
-      throw linattnError('ERR_ARGUMENT', `FavorProjection: scale must be a number, got ${scale}`);
+      throw linattnError('ERR_ARGUMENT', `FavorProjection: scale must be a number, got ${shown(scale)}`);
     }
     this.kind = kind;
     this.directions = directions;
@@ -211,8 +214,16 @@ export class FavorProjection implements Disposable {
    */
   static from(
     rows: Float32Array | Float64Array,
-    { directions, width, ...options }: { directions: number; width: number } & FavorProjectionOptions,
+    given: { directions: number; width: number } & FavorProjectionOptions,
   ): FavorProjection {
+    checkOptions('FavorProjection', given);
+    const { directions, width, ...options } = given;
+    if (!(rows instanceof Float32Array || rows instanceof Float64Array)) {
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `FavorProjection: rows must be a Float32Array or Float64Array, got ${shown(rows)}`,
+      );
+    }
     if (!(directions >= 1 && width >= 1) || rows.length !== directions * width) {
       throw linattnError(
         'ERR_SHAPE',

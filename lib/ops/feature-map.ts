@@ -1,4 +1,5 @@
 // featureMap: the maps of linear attention that need no randomness. A learned projection stands before any of them.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
@@ -72,24 +73,25 @@ export const paddedWidth = (features: number): number => Math.ceil(features / 8)
  * @returns [T, H, F] of x's dtype, F = paddedWidth(featureCount(name, D, order))
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; ERR_UNSUPPORTED for D beyond 1024
  */
-export function featureMap<D extends Float>({ x, ...map }: { x: Tensor<D> } & FeatureMapOptions): Tensor<D> {
+export function featureMap<D extends Float>(input: { x: Tensor<D> } & FeatureMapOptions): Tensor<D> {
+  const { x, ...map } = op.input(input);
   const { name, floor = 0, order = 1 } = map;
   const [T, H, D] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.dtype('x', x, floats);
   const number = featureMaps.indexOf(name);
-  op.check(number >= 0, `name must be one of ${featureMaps.join(', ')}, got '${name}'`);
-  if (D < 1 || D > widest) throw op.error('ERR_UNSUPPORTED', `D must be from 1 to ${widest}, got ${D}`);
+  op.check(number >= 0, `name must be one of ${featureMaps.join(', ')}, got '${shown(name)}'`);
+  if (D < 1 || D > widest) throw op.error('ERR_UNSUPPORTED', `D must be from 1 to ${widest}, got ${shown(D)}`);
   const { scale = name === 'taylor' ? D ** -0.25 : 1 } = map;
-  op.check(Number.isFinite(scale), `scale must be a number, got ${scale}`);
+  op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   const floored = name === 'softmax' || name === 'hedgehogSplit' || name === 'hedgehogJoint';
   op.check(
     Number.isFinite(floor) && floor >= 0 && (floored || floor === 0),
-    `floor must be ${floored ? 'a number of 0 or more' : `0 for ${name}`}, got ${floor}`,
+    `floor must be ${floored ? 'a number of 0 or more' : `0 for ${name}`}, got ${shown(floor)}`,
   );
   const most = name === 'dpfp' ? 2 * D - 1 : 1;
   op.check(
     Number.isSafeInteger(order) && order >= 1 && order <= most,
-    `order must be from 1 to ${most} for ${name} of D = ${D}, got ${order}`,
+    `order must be from 1 to ${most} for ${name} of D = ${D}, got ${shown(order)}`,
   );
   const out = op.output(x, x.dtype, [T, H, paddedWidth(featureCount(name, D, order))]);
   op.run({ x, out, map: number, order, scale, floor });

@@ -1,5 +1,6 @@
 // gatedActivation: act(gate) * x, the middle of a gated MLP (SwiGLU with silu, ReGLU, GEGLU), of output gates, and of
 // mixtures of two values.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { type Activation, activationFunctions, activationNumber, activations } from './activation';
 import { type Float, floats } from './float';
@@ -22,20 +23,16 @@ const op = defineOp('gatedActivation', {
  * @returns [T, I] as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function gatedActivation<D extends Float>({
-  x,
-  gate,
-  base,
-  activation,
-}: {
+export function gatedActivation<D extends Float>(input: {
   x: Tensor<D>;
   gate?: Tensor<D>;
   base?: Tensor<D> | undefined;
   activation: Activation;
 }): Tensor<D> {
+  const { x, gate, base, activation } = op.input(input);
   op.dtype('x', x, floats);
   const number = activationNumber(activation);
-  op.check(number >= 0, `activation must be one of ${activations.join(', ')}, got ${activation}`);
+  op.check(number >= 0, `activation must be one of ${activations.join(', ')}, got ${shown(activation)}`);
   const [T, width] = op.shape('x', x, gate === undefined ? ['T', '2I'] : ['T', 'I']) as [number, number];
   if (gate !== undefined) op.expect('gate', gate, x.dtype, { T, I: width });
   else if (width % 2 !== 0) throw op.error('ERR_SHAPE', `x must be [T, 2I], got [${x.shape.join(', ')}]`);

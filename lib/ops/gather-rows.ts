@@ -13,7 +13,8 @@ const op = defineOp('gatherRows', { x: 'in', rows: 'in', out: 'out' });
  * @returns [M, C], as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function gatherRows<D extends DType>({ x, rows }: { x: Tensor<D>; rows: Tensor<'int32'> }): Tensor<D> {
+export function gatherRows<D extends DType>(input: { x: Tensor<D>; rows: Tensor<'int32'> }): Tensor<D> {
+  const { x, rows } = op.input(input);
   const [, C] = op.shape('x', x, ['T', 'C']) as [number, number];
   const [M] = op.shape('rows', rows, ['M']) as [number];
   op.dtype('rows', rows, ['int32']);

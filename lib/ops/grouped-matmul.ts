@@ -3,7 +3,7 @@ import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Weight, weightFields } from './weight';
+import { Weight, weightFields } from './weight';
 
 const op = defineOp('groupedMatmul', {
   x: 'in',
@@ -31,8 +31,9 @@ export interface GroupedMatmulInput<D extends Float> {
  * @returns [T k, N], as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function groupedMatmul<D extends Float>({ x, ids, weight, experts }: GroupedMatmulInput<D>): Tensor<D> {
-  const [rows, K] = weight.shape;
+export function groupedMatmul<D extends Float>(input: GroupedMatmulInput<D>): Tensor<D> {
+  const { x, ids, weight, experts } = op.input(input);
+  const [rows, K] = op.instance('weight', weight, Weight).shape;
   op.dtype('x', x, floats);
   const [T, k] = op.shape('ids', ids, ['T', 'k']) as [number, number];
   op.dtype('ids', ids, ['int32']);

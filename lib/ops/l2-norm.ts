@@ -1,4 +1,5 @@
 // l2Norm: scales each head's vector to a fixed length, as delta rules want their queries and keys.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
@@ -13,11 +14,11 @@ const op = defineOp('l2Norm', { x: 'in', out: 'out', scale: 'number', eps: 'numb
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
 export function l2Norm<X extends Tensor>(input: { x: X; eps: number; scale?: number | undefined }): X {
-  const { x, eps, scale = 1 } = input;
+  const { x, eps, scale = 1 } = op.input(input);
   const shape = op.shape('x', x, ['T', 'H', 'D']);
   op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
-  op.check(Number.isFinite(eps) && eps >= 0, `eps must be a number of 0 or more, got ${eps}`);
-  op.check(Number.isFinite(scale), `scale must be a number, got ${scale}`);
+  op.check(Number.isFinite(eps) && eps >= 0, `eps must be a number of 0 or more, got ${shown(eps)}`);
+  op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   const out = op.output(x, x.dtype, shape);
   op.run({ x, out, scale, eps });
   return out as X;

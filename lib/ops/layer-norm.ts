@@ -23,19 +23,14 @@ const op = defineOp('layerNorm', {
  * @returns as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function layerNorm<D extends Float>({
-  x,
-  weight,
-  bias,
-  eps,
-  groupSize,
-}: {
+export function layerNorm<D extends Float>(input: {
   x: Tensor<D>;
   weight: Tensor<'float32'>;
   bias?: Tensor<'float32'>;
   eps: number;
   groupSize?: number;
 }): Tensor<D> {
+  const { x, weight, bias, eps, groupSize } = op.input(input);
   const group = checkNorm(op, x, weight, eps, groupSize);
   if (bias !== undefined) op.expect('bias', bias, 'float32', { C: weight.shape[0]! });
   const out = op.output(x, x.dtype, x.shape);

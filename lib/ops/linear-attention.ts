@@ -1,4 +1,5 @@
 // linearAttention: every recurrence of the form S = decay S + rank-one updates, out = S'q, with its states in slots.
+import { shown } from '../errors';
 import type { DType } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
@@ -108,7 +109,7 @@ export function linearAttention(input: LinearAttention & { q?: undefined }): voi
 export function linearAttention(
   input: LinearAttention & { q?: Tensor | undefined },
 ): { out: Tensor; denominator?: Tensor<'float32'> } | undefined {
-  const { q, k, v, rule, decay, scale = 1, normalize, state, keySum, sequences, checkpoints } = input;
+  const { q, k, v, rule, decay, scale = 1, normalize, state, keySum, sequences, checkpoints } = op.input(input);
   const { T, H, K, V, Ho, dtype, like } = sizesOf(input);
   checkRule(rule, dtype, T, H, K);
   if (decay) checkDecay(decay, dtype, T, H, K, V);
@@ -116,12 +117,12 @@ export function linearAttention(
   const additive = rule.name === 'additive';
   const denominator = input.denominator ?? false;
   const sums = normalize !== undefined || denominator || keySum !== undefined;
-  op.check(Number.isFinite(scale), `scale must be a number, got ${scale}`);
+  op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   op.check(additive || !sums, `normalize, denominator and keySum need the rule 'additive', got '${rule.name}'`);
   op.check(!sums || decay?.per !== 'value', "normalize, denominator and keySum have no decay per 'value'");
   op.check(additive || decay?.per !== 'value', `decay per 'value' needs the rule 'additive', got '${rule.name}'`);
   if (normalize) {
-    op.check(scale === 1, `scale must be 1 with normalize, got ${scale}`);
+    op.check(scale === 1, `scale must be 1 with normalize, got ${shown(scale)}`);
     op.check(
       Number.isFinite(normalize.eps) && normalize.eps >= 0,
       `normalize.eps must be 0 or more, got ${normalize.eps}`,
@@ -161,7 +162,7 @@ export function linearAttention(
 
 function sizesOf(input: LinearAttention & { q?: Tensor | undefined }) {
   const { q, k, v, state, sequences } = input;
-  op.check(sequences instanceof Sequences, `sequences must be made by sequences(), got ${typeof sequences}`);
+  op.instance('sequences', sequences, Sequences);
   op.check((k === undefined) === (v === undefined), 'k and v go together: one of them is absent');
   const like = q ?? k;
   if (like === undefined) throw op.error('ERR_ARGUMENT', 'q, or k and v, must be given');
@@ -206,7 +207,10 @@ function sizesOf(input: LinearAttention & { q?: Tensor | undefined }) {
 function checkHeads(name: string, heads: number, otherName: string, other: number): void {
   const [small, large] = [Math.min(heads, other), Math.max(heads, other)];
   if (small >= 1 && large % small === 0) return;
-  throw op.error('ERR_SHAPE', `of ${name} and ${otherName} one must divide the other, got ${heads} and ${other}`);
+  throw op.error(
+    'ERR_SHAPE',
+    `of ${name} and ${otherName} one must divide the other, got ${shown(heads)} and ${other}`,
+  );
 }
 
 function checkRule(rule: Rule, dtype: Tensor['dtype'], T: number, H: number, K: number): void {
@@ -218,7 +222,7 @@ function checkRule(rule: Rule, dtype: Tensor['dtype'], T: number, H: number, K: 
     op.expect('rule.b', rule.b, dtype, { T, H, K });
   } else if (rule.name !== 'additive') {
     const { name } = rule as { name: string };
-    throw op.error('ERR_ARGUMENT', `rule must be 'additive', 'delta' or 'lowRank', got '${name}'`);
+    throw op.error('ERR_ARGUMENT', `rule must be 'additive', 'delta' or 'lowRank', got '${shown(name)}'`);
   }
 }
 

@@ -1,4 +1,5 @@
 // machinePeak: what this machine can do at most, measured on the device's own threads: the yardstick of `linattn bench`.
+import { shown } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
@@ -20,7 +21,7 @@ export function machinePeak(
   kind: PeakKind,
   { values, device = defaultDevice() }: { values?: Tensor<'float32'>; device?: DeviceName } = {},
 ): Tensor<'float32'> {
-  op.check(kinds.includes(kind), `kind must be ${kinds.join(', ')}, got ${kind}`);
+  op.check(kinds.includes(kind), `kind must be ${kinds.join(', ')}, got ${shown(kind)}`);
   op.check((kind === 'read') === (values !== undefined), 'values are for read, and only for it');
   if (values !== undefined) op.dtype('values', values, ['float32']);
   const out = op.output(values ?? device, 'float32', [1]);

@@ -23,14 +23,7 @@ const op = defineOp('markSeen', {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE; when run ERR_ARGUMENT for slots, offsets or tokens out of range, and then
  *   nothing is marked
  */
-export function markSeen({
-  seen,
-  rows,
-  offsets,
-  tokens,
-  vocab,
-  clear = false,
-}: {
+export function markSeen(input: {
   seen: Tensor<'int32'>;
   rows: Tensor<'int32'>;
   offsets: Tensor<'int32'>;
@@ -38,6 +31,7 @@ export function markSeen({
   vocab: number;
   clear?: boolean;
 }): void {
+  const { seen, rows, offsets, tokens, vocab, clear = false } = op.input(input);
   const [slots] = op.shape('seen', seen, ['slots', 'words']);
   op.expect('seen', seen, 'int32', { slots: slots!, words: tokenWords(vocab) });
   const [N] = op.shape('rows', rows, ['N']);

@@ -4,7 +4,7 @@ import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { productPath } from './product-path';
 import { type NdArray, nd } from './reference';
-import { type Weight, weightFields } from './weight';
+import { Weight, weightFields } from './weight';
 
 const op = defineOp('matmul', {
   x: 'in',
@@ -38,8 +38,9 @@ export interface MatmulInput<D extends Float> {
  * @returns [T, N], as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function matmul<D extends Float>({ x, weight, bias }: MatmulInput<D>): Tensor<D> {
-  const [N, K] = weight.shape;
+export function matmul<D extends Float>(input: MatmulInput<D>): Tensor<D> {
+  const { x, weight, bias } = op.input(input);
+  const [N, K] = op.instance('weight', weight, Weight).shape;
   op.dtype('x', x, floats);
   const [T] = op.shape('x', x, ['T', 'K']) as [number, number];
   op.expect('x', x, x.dtype, { T, K });

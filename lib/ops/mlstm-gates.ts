@@ -1,10 +1,11 @@
 // mlstmGates: the exponential gates of an mLSTM, kept in range by a running maximum.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { activationFunctions } from './activation';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('mlstmGates', {
   x: 'in',
@@ -52,28 +53,23 @@ export interface MlstmGatesInput<D extends Float> extends MlstmGatesOptions {
  * @returns float32 [T, H] each: g for `decay` per token, keyScale for the keys, floor for divide
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range
  */
-export function mlstmGates<D extends Float>({
-  x,
-  bias,
-  maximum,
-  sequences,
-  cap,
-  scale = 1,
-  forget = 'sigmoid',
-}: MlstmGatesInput<D>): { g: Tensor<'float32'>; keyScale: Tensor<'float32'>; floor: Tensor<'float32'> } {
+export function mlstmGates<D extends Float>(
+  input: MlstmGatesInput<D>,
+): { g: Tensor<'float32'>; keyScale: Tensor<'float32'>; floor: Tensor<'float32'> } {
+  const { x, bias, maximum, sequences, cap, scale = 1, forget = 'sigmoid' } = op.input(input);
   op.dtype('x', x, floats);
   const [T, both] = op.shape('x', x, ['T', '2H']) as [number, number];
   if (both % 2 !== 0) throw op.error('ERR_SHAPE', `x must be [T, 2H], got [${x.shape.join(', ')}]`);
   const H = both / 2;
-  op.expect('x', x, x.dtype, { T: sequences.tokens, '2H': both });
+  op.expect('x', x, x.dtype, { T: op.instance('sequences', sequences, Sequences).tokens, '2H': both });
   op.expect('bias', bias, 'float32', { '2H': both });
   if (maximum) {
     op.expect('maximum', maximum, 'float32', { slots: op.shape('maximum', maximum, ['slots', 'H'])[0]!, H });
   }
-  op.check(cap === undefined || (cap > 0 && Number.isFinite(cap)), `cap must be more than 0, got ${cap}`);
-  op.check(Number.isFinite(scale), `scale must be a number, got ${scale}`);
+  op.check(cap === undefined || (cap > 0 && Number.isFinite(cap)), `cap must be more than 0, got ${shown(cap)}`);
+  op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   const known = forget === 'sigmoid' || forget === 'exponential';
-  op.check(known, `forget must be sigmoid or exponential, got ${forget}`);
+  op.check(known, `forget must be sigmoid or exponential, got ${shown(forget)}`);
   const [g, keyScale, floor] = [0, 1, 2].map(() => op.output(x, 'float32', [T, H]));
   const numbers = { cap: cap ?? 0, scale, exponential: forget === 'exponential' };
   op.run({ x, bias, maximum, g, keyScale, floor, ...sequences.record, ...numbers });

@@ -2,7 +2,7 @@
 // compared with the native struct's when the module loads, so a misspelt one cannot reach a user.
 import type { FieldKind } from '../binding/addon';
 import { addon, checked } from '../binding/load';
-import { type ErrorCode, LinattnError } from '../errors';
+import { type ErrorCode, LinattnError, shown } from '../errors';
 import { type DeviceName, deviceIndex } from '../tensor/device';
 import { type DType, dtypeNumber } from '../tensor/dtype';
 import { type Shape, Tensor } from '../tensor/tensor';
@@ -65,10 +65,22 @@ export class Op<F extends Fields> {
     return new LinattnError(code, `${this.name}: ${message}`, { op: this.name });
   }
 
-  /** ERR_ARGUMENT unless it is a tensor of this copy of linattn. */
+  /** What a call is given: ERR_ARGUMENT unless it is an object. */
+  input<T>(input: T): T {
+    if (typeof input === 'object' && input !== null) return input;
+    throw this.error('ERR_ARGUMENT', `the input must be an object, got ${shown(input)}`);
+  }
+
+  /** ERR_ARGUMENT unless it is of this class, of this copy of linattn. */
+  instance<T>(name: string, value: T, type: { readonly name: string; readonly prototype: T }): T {
+    if (value instanceof (type as unknown as new () => T)) return value;
+    throw this.error('ERR_ARGUMENT', `${name} must be a ${type.name}, got ${shown(value)}`);
+  }
+
   private tensor(name: string, value: unknown): void {
-    if (value instanceof Tensor) return;
-    throw this.error('ERR_ARGUMENT', `${name} must be a Tensor, got ${value === null ? 'null' : typeof value}`);
+    if (!(value instanceof Tensor)) {
+      throw this.error('ERR_ARGUMENT', `${name} must be a Tensor, got ${shown(value)}`);
+    }
   }
 
   /** The sizes of a tensor whose dimensions have these names; ERR_SHAPE for another rank. */
@@ -124,7 +136,10 @@ export class Op<F extends Fields> {
       const value = source[names[i]!];
       const kind = kinds[i]!;
       if (kind === 4) {
-        record[2 + i] = +(value as number);
+        if (typeof value !== 'number' && typeof value !== 'boolean') {
+          throw this.error('ERR_ARGUMENT', `${names[i]} must be a number or a flag, got ${shown(value)}`);
+        }
+        record[2 + i] = +value;
       } else if (value === undefined) {
         record[2 + i] = 0;
       } else if (kind === 3) {
@@ -138,6 +153,7 @@ export class Op<F extends Fields> {
         at += 3 + shape.length;
         outputs++;
       } else {
+        this.tensor(names[i]!, value);
         const tensor = value as Tensor;
         device ??= tensor.device;
         record[2 + i] = tensor.id === 0 ? this.gone(names[i]!) : tensor.id;

@@ -19,8 +19,9 @@ const op = defineOp('packWeight', { source: 'in', weights: 'inout', scales: 'ino
  * @param row first row of the weight to be written
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function packWeight({ source, weight, row = 0 }: { source: Tensor<Float>; weight: Weight; row?: number }): void {
-  const [N, K] = weight.shape;
+export function packWeight(input: { source: Tensor<Float>; weight: Weight; row?: number }): void {
+  const { source, weight, row = 0 } = op.input(input);
+  const [N, K] = op.instance('weight', weight, Weight).shape;
   op.dtype('source', source, floats);
   const [n] = op.shape('source', source, ['n', 'K']) as [number, number];
   op.expect('source', source, source.dtype, { n, K });

@@ -1,5 +1,6 @@
 // rmsNorm: root mean square normalisation over the last dimension or groups of it, with the gates and the residual sum
 // that models put beside it.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { activationFunctions, activationNumber } from './activation';
 import type { Float } from './float';
@@ -52,7 +53,7 @@ export interface RmsNormInput<D extends Float> extends RmsNormOptions {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
 export function rmsNorm<D extends Float>(input: RmsNormInput<D>): Tensor<D> {
-  return enqueue(input, undefined).out;
+  return enqueue(op.input(input), undefined).out;
 }
 
 /**
@@ -64,7 +65,7 @@ export function rmsNorm<D extends Float>(input: RmsNormInput<D>): Tensor<D> {
 export function addRmsNorm<D extends Float>(
   input: RmsNormInput<D> & { residual: Tensor<D>; branchScale?: number | undefined },
 ): { out: Tensor<D>; sum: Tensor<D> } {
-  const { out, sum } = enqueue(input, input.residual, input.branchScale);
+  const { out, sum } = enqueue(input, op.input(input).residual, input.branchScale);
   return { out, sum: sum! };
 }
 
@@ -88,9 +89,9 @@ function enqueue<D extends Float>(
   if (gate !== undefined) op.expect('gate', gate, x.dtype, likeX);
   if (residual !== undefined) op.expect('residual', residual, x.dtype, likeX);
   const order = gateOrders.indexOf(gateOrder);
-  op.check(order >= 0, `gateOrder must be after or before, got ${gateOrder}`);
+  op.check(order >= 0, `gateOrder must be after or before, got ${shown(gateOrder)}`);
   const known = gateActivation === 'silu' || gateActivation === 'sigmoid';
-  op.check(known, `gateActivation must be silu or sigmoid, got ${gateActivation}`);
+  op.check(known, `gateActivation must be silu or sigmoid, got ${shown(gateActivation)}`);
   const out = op.output(x, x.dtype, x.shape);
   const sum = residual && op.output(x, x.dtype, x.shape);
   const numbers = { groupSize: group, eps, branchScale, zeroCentred, gateOrder: order };

@@ -1,9 +1,10 @@
 // rope: rotary position embedding of the first dimensions of every head.
+import { shown } from '../errors';
 import type { DType } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('rope', {
   x: 'in',
@@ -35,15 +36,17 @@ export interface RopeInput<D extends DType> {
  * @returns as x, contiguous
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function rope<D extends DType>({ x, inverseFrequencies, sequences, pairing }: RopeInput<D>): Tensor<D> {
+export function rope<D extends DType>(input: RopeInput<D>): Tensor<D> {
+  const { x, inverseFrequencies, sequences, pairing } = op.input(input);
   const [T, H, D] = op.shape('x', x, ['T', 'H', 'D']) as [number, number, number];
   op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
   const [pairs] = op.shape('inverseFrequencies', inverseFrequencies, ['rotary / 2']);
   op.dtype('inverseFrequencies', inverseFrequencies, ['float32']);
   op.check(2 * pairs! <= D, `inverseFrequencies must be for at most D = ${D} dimensions, got ${2 * pairs!}`);
+  op.instance('sequences', sequences, Sequences);
   op.check(sequences.tokens === T, `sequences must have T = ${T} tokens, got ${sequences.tokens}`);
   const number = pairings.indexOf(pairing);
-  op.check(number >= 0, `pairing must be half or interleaved, got ${pairing}`);
+  op.check(number >= 0, `pairing must be half or interleaved, got ${shown(pairing)}`);
   const out = op.output(x, x.dtype, [T, H, D]);
   op.run({ x, inverseFrequencies, out, ...sequences.record, pairing: number });
   return out;

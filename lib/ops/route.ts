@@ -1,4 +1,5 @@
 // route: which experts of a mixture a token goes to, and how much each of them counts.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { activationFunctions } from './activation';
 import { type Float, floats } from './float';
@@ -36,25 +37,21 @@ export interface RouteOptions {
  * @returns ids int32 [T, k], weights float32 [T, k]
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT
  */
-export function route<D extends Float>({
-  logits,
-  bias,
-  count,
-  score,
-  renormalise,
-  scale = 1,
-}: RouteOptions & { logits: Tensor<D>; bias?: Tensor<'float32'> | undefined }): {
+export function route<D extends Float>(
+  input: RouteOptions & { logits: Tensor<D>; bias?: Tensor<'float32'> | undefined },
+): {
   ids: Tensor<'int32'>;
   weights: Tensor<'float32'>;
 } {
+  const { logits, bias, count, score, renormalise, scale = 1 } = op.input(input);
   op.dtype('logits', logits, floats);
   const [T, E] = op.shape('logits', logits, ['T', 'E']) as [number, number];
   if (bias !== undefined) op.expect('bias', bias, 'float32', { E });
   const whole = Number.isSafeInteger(count) && count >= 1 && count <= E;
-  op.check(whole, `count must be a whole number from 1 to E = ${E}, got ${count}`);
+  op.check(whole, `count must be a whole number from 1 to E = ${E}, got ${shown(count)}`);
   const number = scores.indexOf(score);
-  op.check(number >= 0, `score must be softmax or sigmoid, got ${score}`);
-  op.check(Number.isFinite(scale), `scale must be a number, got ${scale}`);
+  op.check(number >= 0, `score must be softmax or sigmoid, got ${shown(score)}`);
+  op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   const ids = op.output(logits, 'int32', [T, count]);
   const weights = op.output(logits, 'float32', [T, count]);
   op.run({ logits, bias, ids, weights, score: number, renormalise, scale });

@@ -40,19 +40,15 @@ export interface RwkvKeysInput<D extends Float> {
  * @returns read, write and key [T, H, K] of k's dtype; bonus float32 [T, H]
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function rwkvKeys<D extends Float>({
-  r,
-  k,
-  a,
-  keyScale,
-  keyMix,
-  bonusWeight,
-}: RwkvKeysInput<D>): {
+export function rwkvKeys<D extends Float>(
+  input: RwkvKeysInput<D>,
+): {
   read: Tensor<D>;
   write: Tensor<D>;
   key: Tensor<D>;
   bonus: Tensor<'float32'>;
 } {
+  const { r, k, a, keyScale, keyMix, bonusWeight } = op.input(input);
   op.dtype('k', k, floats);
   const [T, H, K] = op.shape('k', k, ['T', 'H', 'K']) as [number, number, number];
   op.expect('r', r, k.dtype, { T, H, K });

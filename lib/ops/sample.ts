@@ -33,15 +33,7 @@ const op = defineOp('sample', {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE; when run ERR_ARGUMENT for a slot out of range, and for logits with NaN or
  *   +inf or without a token to choose, naming the row
  */
-export function sample({
-  logits,
-  rows,
-  positions,
-  params,
-  intParams,
-  seen,
-  allowed,
-}: {
+export function sample(input: {
   logits: Tensor<'float32'>;
   rows: Tensor<'int32'>;
   positions: Tensor<'int32'>;
@@ -50,6 +42,7 @@ export function sample({
   seen?: Tensor<'int32'> | undefined;
   allowed?: Tensor<'int32'> | undefined;
 }): { token: Tensor<'int32'>; logprob: Tensor<'float32'> } {
+  const { logits, rows, positions, params, intParams, seen, allowed } = op.input(input);
   const [N, vocab] = op.shape('logits', logits, ['N', 'vocab']) as [number, number];
   op.expect('logits', logits, 'float32', { N, vocab });
   op.expect('rows', rows, 'int32', { N });

@@ -1,5 +1,5 @@
 // How a sequence wants its tokens chosen, and the rows of the two tables that tell the device.
-import { LinattnError } from '../errors';
+import { LinattnError, shown } from '../errors';
 
 export interface Sampling {
   /** 0: always the token of the greatest score, the lowest id among equals. Default 1. */
@@ -49,7 +49,7 @@ export function encodeSampling(sampling: Sampling): { params: Float32Array; intP
   for (const [name, holds, wanted] of rules) {
     const value: unknown = values[name];
     if (typeof value === 'number' && holds(value)) continue;
-    throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${value}`);
+    throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${shown(value)}`);
   }
   return {
     params: Float32Array.of(temperature, topP, minP, repetitionPenalty, 0, 0, 0, 0),

@@ -1,5 +1,5 @@
 // How the packed tokens of a step divide into sequences, and where the state of each is read and written.
-import { checkOptions, linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { Tensor } from '../tensor/tensor';
 
@@ -57,13 +57,16 @@ export class Sequences implements SequencesInit, Disposable {
     const wholes = { rows, tokens, maxTokens, singleRows };
     for (const [name, value] of Object.entries(wholes)) {
       if (Number.isSafeInteger(value) && value >= 0 && value < 2 ** 31) continue;
-      throw linattnError('ERR_ARGUMENT', `Sequences: ${name} must be a whole number from 0, got ${value}`);
+      throw linattnError('ERR_ARGUMENT', `Sequences: ${name} must be a whole number from 0, got ${shown(value)}`);
     }
     if (singleRows > rows) {
       throw linattnError('ERR_ARGUMENT', `Sequences: singleRows must be at most rows = ${rows}, got ${singleRows}`);
     }
     if (maxTokens > longest) {
-      throw linattnError('ERR_ARGUMENT', `Sequences: maxTokens must be at most tokens = ${tokens}, got ${maxTokens}`);
+      throw linattnError(
+        'ERR_ARGUMENT',
+        `Sequences: maxTokens must be at most tokens = ${tokens}, got ${shown(maxTokens)}`,
+      );
     }
     const tensors = { offsets, readSlots, writeSlots, positions };
     for (const [name, tensor] of Object.entries(tensors)) {
@@ -135,7 +138,7 @@ export function sequences(lengths: readonly number[], options: SequenceOptions =
   checkInts('lengths', lengths, N, 0);
   const tokens = lengths.reduce((sum, length) => sum + length, 0);
   if (tokens >= below) {
-    throw linattnError('ERR_ARGUMENT', `sequences: lengths must have a sum below ${below}, got ${tokens}`);
+    throw linattnError('ERR_ARGUMENT', `sequences: lengths must have a sum below ${below}, got ${shown(tokens)}`);
   }
   const own = lengths.map((_, n) => n);
   const { readSlots = own, writeSlots = own, positions = lengths.map(() => 0), device = defaultDevice() } = options;
@@ -196,6 +199,22 @@ function together(lists: readonly (readonly number[])[], device: DeviceName): Te
   return parts;
 }
 
-/** `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero. */
-export const uniformSequences = (batch: number, length: number, device: DeviceName = defaultDevice()): Sequences =>
-  packedSequences(new Array<number>(batch).fill(length), { device });
+const mostUniform = 2 ** 20;
+
+/**
+ * `batch` sequences of `length` tokens each: [B, T, ...] arrays, packed, from zero.
+ * @throws LinattnError ERR_ARGUMENT unless batch is at most 2^20 and there are fewer than 2^31 tokens
+ */
+export function uniformSequences(batch: number, length: number, device: DeviceName = defaultDevice()): Sequences {
+  for (const [name, value] of Object.entries({ batch, length })) {
+    if (Number.isSafeInteger(value) && value >= 0) continue;
+    throw linattnError('ERR_ARGUMENT', `uniformSequences: ${name} must be a whole number from 0, got ${shown(value)}`);
+  }
+  if (batch > mostUniform || batch * length >= below) {
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `uniformSequences: there must be at most ${mostUniform} sequences and fewer than ${below} tokens, got ${batch} of ${length}`,
+    );
+  }
+  return packedSequences(new Array<number>(batch).fill(length), { device });
+}

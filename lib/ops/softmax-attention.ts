@@ -1,9 +1,10 @@
 // softmaxAttention: causal softmax attention over a paged cache of keys and values, of which it first writes the new ones.
+import { shown } from '../errors';
 import type { DType } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { type NdArray, nd } from './reference';
-import { type Sequences, sequenceFields } from './sequences';
+import { Sequences, sequenceFields } from './sequences';
 
 const op = defineOp('softmaxAttention', {
   q: 'in',
@@ -88,7 +89,7 @@ export interface SoftmaxAttentionOutput<D extends DType> {
  * more visible tokens than the table has pages for. On the CPU nothing is written then.
  */
 export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D>): SoftmaxAttentionOutput<D> {
-  const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, relativeBias } = input;
+  const { q, k, v, pages, pageTable, tableRows, sequences, sinks, alibiSlopes, relativeBias } = op.input(input);
   const { scale, window = 0, sinkTokens = 0 } = input;
   if ((input as { cachePositions?: unknown }).cachePositions !== undefined) {
     throw op.error(
@@ -112,7 +113,7 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
   const [, tablePages] = op.shape('pageTable', pageTable, ['rows', 'tablePages']);
   op.dtype('pageTable', pageTable, ['int32']);
   op.check(tablePages! > 0, 'pageTable must have at least one page a row');
-  op.expect('tableRows', tableRows, 'int32', { N: sequences.rows });
+  op.expect('tableRows', tableRows, 'int32', { N: op.instance('sequences', sequences, Sequences).rows });
   op.check(sequences.tokens === T, `sequences must have T = ${T} tokens, got ${sequences.tokens}`);
   if (sinks !== undefined) op.expect('sinks', sinks, 'float32', { Hq });
   if (alibiSlopes !== undefined) op.expect('alibiSlopes', alibiSlopes, 'float32', { Hq });
@@ -121,12 +122,12 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
     op.expect('relativeBias', relativeBias, 'float32', { Hq, R });
     op.check(R > 0, 'relativeBias must have at least one distance');
   }
-  op.check(Number.isFinite(scale), `scale must be a finite number, got ${scale}`);
+  op.check(Number.isFinite(scale), `scale must be a finite number, got ${shown(scale)}`);
   const whole = Number.isSafeInteger(window) && window >= 0 && window < 2 ** 31;
-  op.check(whole, `window must be a whole number from 0, got ${window}`);
+  op.check(whole, `window must be a whole number from 0, got ${shown(window)}`);
   op.check(
     Number.isSafeInteger(sinkTokens) && sinkTokens >= 0 && (sinkTokens === 0 || window > 0) && sinkTokens < 2 ** 31,
-    `sinkTokens must be a whole number from 0, and 0 without a window, got ${sinkTokens} with window ${window}`,
+    `sinkTokens must be a whole number from 0, and 0 without a window, got ${shown(sinkTokens)} with window ${shown(window)}`,
   );
   const sinkPages = Math.ceil(sinkTokens / pageTokens!);
   const fits = sinkPages < tablePages!;

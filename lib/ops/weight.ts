@@ -1,6 +1,6 @@
 // Weight: the matrix of a linear layer, packed for products. Ops take it whole, never its tensors, so that its layout and
 // new dtypes are nobody else's business.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { dtypeBytes, dtypeNumber } from '../tensor/dtype';
 import { own } from '../tensor/scope';
@@ -55,17 +55,22 @@ export class Weight implements Disposable {
   static zeros(
     shape: readonly [number, number],
     dtype: WeightDType,
-    { group = 0, device = defaultDevice() }: { group?: number; device?: DeviceName } = {},
+    options: { group?: number; device?: DeviceName } = {},
   ): Weight {
+    checkOptions('Weight', options);
+    const { group = 0, device = defaultDevice() } = options;
     if (!weightDTypes.includes(dtype)) {
-      throw linattnError('ERR_DTYPE', `Weight: dtype must be ${weightDTypes.join(' or ')}, got ${dtype}`);
+      throw linattnError('ERR_DTYPE', `Weight: dtype must be ${weightDTypes.join(' or ')}, got ${shown(dtype)}`);
     }
-    if (shape.length !== 2 || !shape.every((size) => whole(size, 1))) {
-      throw linattnError('ERR_SHAPE', `Weight: shape must be [N, K], both at least 1, got [${shape.join(', ')}]`);
+    if (!Array.isArray(shape) || shape.length !== 2 || !shape.every((size) => whole(size, 1))) {
+      throw linattnError(
+        'ERR_SHAPE',
+        `Weight: shape must be [N, K], both at least 1, got ${Array.isArray(shape) ? `[${shape.map(shown).join(', ')}]` : shown(shape)}`,
+      );
     }
     if (!whole(group, 0) || group % 32 !== 0 || (group > 0 && dtype !== 'int8')) {
       const allowed = dtype === 'int8' ? '0 or a multiple of 32' : `0 for ${dtype}`;
-      throw linattnError('ERR_ARGUMENT', `Weight: group must be ${allowed}, got ${group}`);
+      throw linattnError('ERR_ARGUMENT', `Weight: group must be ${allowed}, got ${shown(group)}`);
     }
     return new Weight(shape, dtype, group, device);
   }

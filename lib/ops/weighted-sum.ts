@@ -14,15 +14,12 @@ const op = defineOp('weightedSum', { x: 'in', weights: 'in', base: 'optional', o
  * @returns [T, C] as x
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE
  */
-export function weightedSum<D extends Float>({
-  x,
-  weights,
-  base,
-}: {
+export function weightedSum<D extends Float>(input: {
   x: Tensor<D>;
   weights: Tensor<'float32'>;
   base?: Tensor<D> | undefined;
 }): Tensor<D> {
+  const { x, weights, base } = op.input(input);
   op.dtype('x', x, floats);
   const C = op.shape('x', x, ['T k', 'C'])[1]!;
   const [T, k] = op.shape('weights', weights, ['T', 'k']) as [number, number];

@@ -180,7 +180,8 @@ function kept(value: Uint8Array, memory?: Uint8Array): Uint8Array {
 
 /** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
 export class ValuesSource implements ByteSource {
-  private first: Uint8Array | undefined;
+  /** The first value, once something was taken. */
+  first: Uint8Array | undefined;
   private at = 0;
   private index = 0;
 

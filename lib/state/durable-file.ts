@@ -12,10 +12,11 @@ export const partSuffix = '.part';
  * is a link, what it points to. ERR_FILE for a device, a pipe or a folder: none of these is replaced.
  */
 export async function writeDurably(
+  call: string,
   file: string,
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
-  const place = await placeOf(file);
+  const place = await placeOf(call, file);
   const random = randomBytes(6).toString('hex');
   const beside = path.join(path.dirname(place), `.${path.basename(place)}.${random}${partSuffix}`);
   let handle: FileHandle | undefined;
@@ -36,17 +37,20 @@ export async function writeDurably(
 }
 
 /** Where the bytes of a file lie, or would. */
-async function placeOf(file: string): Promise<string> {
+async function placeOf(call: string, file: string): Promise<string> {
   const place = await realpath(file).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
     throw error;
   });
   if (place === undefined) {
     const target = await readlink(file).catch(() => undefined); // of a link to what is not there yet
-    return target === undefined ? file : placeOf(path.resolve(await realpath(path.dirname(file)), target));
+    return target === undefined ? file : placeOf(call, path.resolve(await realpath(path.dirname(file)), target));
   }
   if ((await stat(place)).isFile()) return place;
-  throw linattnError('ERR_FILE', `${file}: is not a regular file, and is not replaced`);
+  throw linattnError(
+    'ERR_FILE',
+    `${call}: ${file} must be a regular file or not there, it is a folder, a device or a pipe`,
+  );
 }
 
 /** A rename is on the disk when its folder is. Where folders cannot be opened (Windows) the system sees to it. */

@@ -1,6 +1,6 @@
 // The devices of this process, and recorded command lists.
 import { addon, checked, openCuda, request } from '../binding/load';
-import { LinattnError } from '../errors';
+import { LinattnError, shown } from '../errors';
 
 export type DeviceName = 'cpu' | 'cuda' | `cuda:${number}`;
 
@@ -11,8 +11,8 @@ const indices = new Map<string, number>([['cpu', 0]]);
 export function deviceIndex(name: DeviceName): number {
   const known = indices.get(name);
   if (known !== undefined) return known;
-  const wrong = (why: string) => new LinattnError('ERR_DEVICE', `device: ${name} is not available: ${why}`);
-  if (!/^cuda(:\d+)?$/.test(name)) throw wrong("the names are 'cpu', 'cuda' and 'cuda:N'");
+  const wrong = (why: string) => new LinattnError('ERR_DEVICE', `device: ${shown(name)} is not available: ${why}`);
+  if (typeof name !== 'string' || !/^cuda(:\d+)?$/.test(name)) throw wrong("the names are 'cpu', 'cuda' and 'cuda:N'");
   const reason = openCuda();
   const wanted = name === 'cuda' ? 'cuda:0' : name;
   const found = addon.devices();
@@ -167,7 +167,7 @@ export function cpu(): { level: string; threads: number } {
 /** @internal threads of the cpu device, which the whole process shares: the last call wins */
 export function setThreads(threads: number): void {
   if (!Number.isSafeInteger(threads) || threads < 1 || threads > 1024) {
-    throw new LinattnError('ERR_ARGUMENT', `threads must be a whole number from 1 to 1024, got ${threads}`);
+    throw new LinattnError('ERR_ARGUMENT', `threads must be a whole number from 1 to 1024, got ${shown(threads)}`);
   }
   checked(addon.setThreads(threads));
 }

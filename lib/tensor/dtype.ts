@@ -33,17 +33,19 @@ export function newArray<D extends DType>(dtype: D, count: number): DTypes[D] {
 }
 
 /** A typed array of `dtype` with these values; numbers for 16-bit floats are rounded to nearest even. */
-export function arrayFrom<D extends DType>(dtype: D, values: readonly number[]): DTypes[D] {
+export function arrayFrom<D extends DType>(dtype: D, values: ArrayLike<number>): DTypes[D] {
   if (dtype === 'int64') return BigInt64Array.from(values, (value) => BigInt(Math.trunc(value))) as DTypes[D];
-  if (dtype === 'bfloat16') return Uint16Array.from(values, toBFloat16) as DTypes[D];
-  if (dtype === 'float16') return Uint16Array.from(values, toFloat16) as DTypes[D];
-  const array = newArray(dtype, values.length) as Float32Array;
-  array.set(values);
+  const array = newArray(dtype, values.length) as Uint16Array;
+  if (dtype === 'bfloat16') for (let i = 0; i < array.length; i++) array[i] = toBFloat16(values[i]!);
+  else if (dtype === 'float16') for (let i = 0; i < array.length; i++) array[i] = toFloat16(values[i]!);
+  else array.set(values);
   return array as DTypes[D];
 }
 
 const float = new Float32Array(1);
 const bits = new Uint32Array(float.buffer);
+/** From here on a float64 has no fraction: added to a number below 2^51, it rounds that to nearest, ties to even. */
+const wholeNumbers = 2 ** 52;
 
 /** The bits of the bfloat16 nearest to a number; ties go to even. */
 export function toBFloat16(value: number): number {
@@ -64,13 +66,11 @@ export function toFloat16(value: number): number {
   const size = Math.abs(value);
   if (Number.isNaN(value)) return 0x7e00;
   if (size >= 65520) return sign | 0x7c00;
-  const exponent = size < 2 ** -14 ? -14 : Math.floor(Math.log2(size));
-  const step = 2 ** (exponent - 10);
-  const steps = size / step;
-  const low = Math.floor(steps);
-  const rest = steps - low;
-  const rounded = rest > 0.5 || (rest === 0.5 && low % 2 === 1) ? low + 1 : low;
-  return sign | (exponent === -14 ? rounded : ((exponent + 14) << 10) + rounded);
+  float[0] = size;
+  const exponent = Math.max((bits[0]! >>> 23) - 127, -14);
+  bits[0] = (exponent - 10 + 127) << 23;
+  const steps = size / float[0]! + wholeNumbers - wholeNumbers;
+  return sign | (exponent === -14 ? steps : ((exponent + 14) << 10) + steps);
 }
 
 export function fromFloat16(half: number): number {

@@ -1,6 +1,6 @@
 // Typed tensors: a handle, a shape and a dtype; the memory lives on the device and is bound when a command first uses it.
 import { addon, checked, request } from '../binding/load';
-import { checkOptions, LinattnError } from '../errors';
+import { checkOptions, LinattnError, shown } from '../errors';
 import { type DeviceName, defaultDevice, deviceIndex } from './device';
 import { arrayFrom, type DType, type DTypes, dtypeBytes, dtypeNumber, dtypes, newArray } from './dtype';
 import { join, leave, owner } from './scope';
@@ -21,7 +21,7 @@ const elements = (shape: Shape): number => shape.reduce((product, size) => produ
 function checkMade(call: string, options: { readonly dtype: DType; readonly shape: Shape }): void {
   const { dtype, shape } = (options ?? {}) as Partial<typeof options>;
   if (!dtypes.includes(dtype!)) {
-    throw new LinattnError('ERR_DTYPE', `${call}: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
+    throw new LinattnError('ERR_DTYPE', `${call}: dtype must be ${dtypes.join(' or ')}, got ${shown(dtype)}`);
   }
   if (!Array.isArray(shape)) throw new LinattnError('ERR_SHAPE', `${call}: shape must be a list, got ${typeof shape}`);
   checkShape(shape);
@@ -31,7 +31,7 @@ function checkShape(shape: Shape): void {
   if (shape.length > 5 || !shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
     throw new LinattnError(
       'ERR_SHAPE',
-      `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.join(', ')}]`,
+      `Tensor: shape must be at most 5 whole numbers >= 0, got [${shape.map(shown).join(', ')}]`,
     );
   }
 }
@@ -185,7 +185,7 @@ export class Tensor<D extends DType = DType> implements Disposable {
     const dtype = (target.dtype ?? this.dtype) as E;
     this.live();
     if (!dtypes.includes(dtype)) {
-      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${String(dtype)}`);
+      throw new LinattnError('ERR_DTYPE', `Tensor.to: dtype must be ${dtypes.join(' or ')}, got ${shown(dtype)}`);
     }
     const staysHere = deviceIndex(device) === deviceIndex(this.device);
     if ((dtype as DType) === this.dtype) return this.copyTo(device) as Tensor as Tensor<E>;

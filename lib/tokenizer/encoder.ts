@@ -1,5 +1,6 @@
 // Text to ids, synchronously, whole or in pieces. The same class works on the main thread and in the worker.
 import { type Definition, HuggingFaceTokenizer } from './huggingface';
+import { LongWords } from './long-words';
 import { type Splitting, splittingOf } from './splitting';
 import type { Config } from './tokenizer-config';
 
@@ -13,6 +14,8 @@ export class Encoder {
   readonly #added: ReadonlyMap<string, number>;
   readonly #addedPattern: RegExp | undefined;
   readonly #longestAdded: number;
+  /** Made when there is one. */
+  #longWords: { readonly encoder: LongWords | undefined } | undefined;
   readonly #idsOfWord = new Map<string, readonly number[]>();
 
   /** Throws what @huggingface/tokenizers throws on a definition that it does not take. */
@@ -63,14 +66,24 @@ export class Encoder {
   }
 
   #encodeWord(word: string): readonly number[] {
-    const tokens = this.tokenizer.model.encode([this.#splitting!.symbols(word)]);
-    const ids = tokens.map((token) => this.tokenizer.token_to_id(token)!);
+    const symbols = this.#splitting!.symbols(word);
+    const ids = (word.length > maxCachedLength && this.#encodeLong(symbols)) || this.#encodeTokens(symbols);
     if (word.length <= maxCachedLength) {
       if (this.#idsOfWord.size >= maxCachedWords) this.#idsOfWord.clear();
       // A copy: a match of 13 characters or more is a view that would keep the whole text alive.
       this.#idsOfWord.set(Buffer.from(word, 'utf16le').toString('utf16le'), ids);
     }
     return ids;
+  }
+
+  #encodeTokens(symbols: string): readonly number[] {
+    return this.tokenizer.model.encode([symbols]).map((token) => this.tokenizer.token_to_id(token)!);
+  }
+
+  /** Undefined for what only @huggingface/tokenizers encodes; it may take a word that is a token as that. */
+  #encodeLong(symbols: string): readonly number[] | undefined {
+    this.#longWords ??= { encoder: LongWords.of(this.tokenizer) };
+    return this.tokenizer.token_to_id(symbols) === undefined ? this.#longWords.encoder?.encode(symbols) : undefined;
   }
 
   /** True when an added token spans p or ends there: text that follows one may be treated as a beginning. */

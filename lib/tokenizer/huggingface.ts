@@ -4,7 +4,10 @@
 export interface HuggingFaceTokenizer {
   readonly normalizer: unknown;
   readonly pre_tokenizer: PreTokenizer | null;
-  readonly model: { encode(words: readonly string[]): string[] };
+  readonly model: {
+    encode(words: readonly string[]): string[];
+    readonly merges: readonly (readonly [string, string])[];
+  };
   encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
   token_to_id(token: string): number | undefined;
   id_to_token(id: number): string | undefined;
@@ -38,8 +41,10 @@ export interface Definition {
   readonly model: {
     readonly type?: string;
     readonly vocab: Readonly<Record<string, number>>;
+    readonly merges?: readonly (string | readonly [string, string])[];
     readonly unk_token?: string | null;
     readonly fuse_unk?: boolean;
+    readonly ignore_merges?: boolean;
     readonly byte_fallback?: boolean;
     readonly dropout?: number | null;
     readonly continuing_subword_prefix?: string | null;

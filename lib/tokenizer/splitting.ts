@@ -117,6 +117,7 @@ function spaceMark(
 ): Splitting | undefined {
   const prefix = prefixOf(normalizers, pre_tokenizer);
   if (prefix === undefined || !model.byte_fallback || !hasAllBytes(model.vocab)) return undefined;
+  if (model.ignore_merges) return undefined; // a whole text may be one token, and a word in it then is not
   // No merge crosses a place that lies inside no token: the words between such places are independent.
   const tokens = Object.keys(model.vocab).filter((token) => token.length > 1);
   if (tokens.some((token) => token.includes(mark) && !/^\u2581*[^\u2581]*$/.test(token))) return undefined;

@@ -1,4 +1,5 @@
 // Text out of token ids that come one by one: what is certain is given out, the bytes of an unfinished character wait.
+import { linattnError, shown } from '../errors';
 import type { TokenText } from './token-text';
 
 export interface TextStreamOptions {
@@ -23,8 +24,14 @@ export class TextStream {
     this.#dropSpace = begins && tokens.dropsFirstSpace;
   }
 
-  /** The text that is certain now; '' while a character is incomplete, for a special token or an unknown id. */
+  /**
+   * The text that is certain now; '' while a character is incomplete, for a special token or an unknown id.
+   * @throws LinattnError ERR_ARGUMENT unless it is a whole number
+   */
   push(id: number): string {
+    if (!Number.isInteger(id)) {
+      throw linattnError('ERR_ARGUMENT', `decode: tokens must be whole numbers, got ${shown(id)}`);
+    }
     if (!this.#keepSpecial && this.#tokens.isSpecial(id)) return '';
     const whole = this.#tokens.text(id);
     if (whole !== undefined && !this.#unfinished) return this.#trim(whole);

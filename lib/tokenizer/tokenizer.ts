@@ -118,7 +118,7 @@ export class TextTokenizer implements Tokenizer {
 
   /** The text of ids; special tokens are left out (Hugging Face: skip_special_tokens=True, without clean-up of spaces). */
   decode(tokens: ArrayLike<number>, options: Pick<TextStreamOptions, 'specialTokens'> = {}): string {
-    if (typeof tokens !== 'object' || tokens === null || !Number.isSafeInteger(tokens.length)) {
+    if (typeof tokens !== 'object' || tokens === null || !(tokens.length >= 0 && tokens.length < 2 ** 32)) {
       throw linattnError('ERR_ARGUMENT', 'decode: tokens must be a list of token ids');
     }
     const stream = this.textStream({ ...options, begins: true });
@@ -128,7 +128,8 @@ export class TextTokenizer implements Tokenizer {
   }
 
   /** Decodes ids that come one by one. */
-  textStream(options?: TextStreamOptions): TextStream {
+  textStream(options: TextStreamOptions = {}): TextStream {
+    checkOptions('textStream', options);
     return new TextStream(this.#tokenText, options);
   }
 
@@ -138,6 +139,7 @@ export class TextTokenizer implements Tokenizer {
    * template or the template refuses the messages.
    */
   applyChatTemplate(messages: readonly Message[], variables: Record<string, unknown> = {}): string {
+    checkOptions('applyChatTemplate', variables);
     return this.#chatTemplate.render(messages, variables);
   }
 

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { languageModel } from '../../lib/ai-sdk';
+import { embeddingModel, languageModel } from '../../lib/ai-sdk';
 import { load } from '../../lib/generation/load';
 import { tinyModelFolder } from '../support/tiny-model';
 
@@ -36,5 +36,27 @@ test('a model without a chat template reads one message of the user, as a prompt
   const { text } = await model.generate({ prompt: 'The ship', temperature: 0, maxTokens: 8 }).result;
   expect((await ask([user])).content).toEqual([{ type: 'text', text }]);
   await expect(ask([{ role: 'system', content: 'Be brief.' }, user])).rejects.toMatchObject({ code: 'ERR_TOKENIZER' });
+  await model.dispose();
+});
+
+test('what is no model, call, message or list of texts is refused with a code', async () => {
+  const model = await load({ maxSequences: 1 });
+  const [language, embedding] = [languageModel(model), embeddingModel(model)];
+  const rejected = { code: 'ERR_ARGUMENT', message: expect.stringMatching(/^(ai-sdk|languageModel|embeddingModel): /) };
+  for (const stray of [undefined, null, 5, 'x', [], {}] as never[]) {
+    if (stray !== undefined && typeof stray !== 'object') {
+      expect(() => languageModel(model, stray)).toThrow(expect.objectContaining(rejected));
+      expect(() => embeddingModel(model, stray)).toThrow(expect.objectContaining(rejected));
+    }
+    expect(() => languageModel(stray)).toThrow(expect.objectContaining(rejected));
+    expect(() => embeddingModel(stray)).toThrow(expect.objectContaining(rejected));
+    await expect(language.doGenerate(stray)).rejects.toMatchObject(rejected);
+    await expect(language.doStream({ prompt: [stray] })).rejects.toMatchObject(rejected);
+    if (typeof stray === 'string') continue;
+    await expect(embedding.doEmbed(stray)).rejects.toMatchObject(rejected);
+    if (Array.isArray(stray)) continue;
+    await expect(language.doGenerate({ prompt: [{ role: 'user', content: stray }] })).rejects.toMatchObject(rejected);
+    await expect(embedding.doEmbed({ values: stray })).rejects.toMatchObject(rejected);
+  }
   await model.dispose();
 });

@@ -80,6 +80,74 @@ describeWithRedis('RedisStore', () => {
     expect(await store.get('a')).toEqual(bytes(4500, 1));
   });
 
+  /** A client whose method does something else `at` its nth call. */
+  const withFault = (
+    client: RedisClient,
+    method: keyof RedisClient,
+    at: number,
+    fault: (...args: string[]) => Promise<unknown>,
+  ) => {
+    let calls = 0;
+    return new Proxy(client, {
+      get(target, name: keyof RedisClient) {
+        const call = (...args: unknown[]) => (target[name] as (...all: unknown[]) => Promise<unknown>)(...args);
+        if (name !== method) return call;
+        return async (...args: unknown[]) => {
+          if (calls++ === at) await fault(...(args as string[]));
+          return call(...args);
+        };
+      },
+    });
+  };
+
+  test('a state that is written anew while it is read is read, and not deleted', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(2500, 1));
+    const meanwhile = withFault(client, 'getBuffer', 1, () => store.set('a', bytes(1500, 2)));
+    expect(await new RedisStore(meanwhile, options).get('a')).toEqual(bytes(1500, 2));
+    expect(await store.get('a')).toEqual(bytes(1500, 2));
+  });
+
+  test.each<[keyof RedisClient, number]>([
+    ['set', 2],
+    ['hget', 0],
+    ['hset', 0],
+  ])('a writing whose %s fails leaves nothing', async (method, at) => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const full = new Error('OOM command not allowed');
+    const failing = withFault(client, method, at, () => Promise.reject(full));
+    await expect(new RedisStore(failing, options).set('a', bytes(4500, 1))).rejects.toBe(full);
+    expect(await client.keys(`${options.prefix}*`)).toEqual([]);
+  });
+
+  test('a writing of which only the last answer is lost is a whole one', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(500, 1));
+    const late = withFault(client, 'hset', 0, async (index, key, entry) => {
+      await client.hset(index!, key!, entry!);
+      throw new Error('Command timed out');
+    });
+    await new RedisStore(late, options).set('a', bytes(1500, 2));
+    expect(await store.get('a')).toEqual(bytes(1500, 2));
+    expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(2);
+  });
+
+  test('a value that lacks a part takes nothing along that was written anew', async () => {
+    const client = server.client();
+    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const store = new RedisStore(client, options);
+    await store.set('a', bytes(2500, 1));
+    await client.del((await client.keys(`${options.prefix}a:*:1`))[0]!);
+    const meanwhile = withFault(client, 'del', 0, () => store.set('a', bytes(1500, 2)));
+    expect(await new RedisStore(meanwhile, options).get('a')).toBeUndefined();
+    expect(await store.get('a')).toEqual(bytes(1500, 2));
+  });
+
   test('a time to live begins anew with each use', async () => {
     const client = server.client();
     const options = { prefix: prefix(), ttlSeconds: 100 };

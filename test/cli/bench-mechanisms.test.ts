@@ -48,7 +48,8 @@ test('lengths are ascending multiples of 1024', () => {
 });
 
 test('a run: errors that mean something, a plot, one JSON object', () => {
-  const svg = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'linattn-')), 'plot.svg');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'linattn-'));
+  const svg = path.join(folder, 'plot.svg');
   const flags = ['--mechanisms', '--quick', '--lengths', '1024,2048', '--device', 'cpu', '--json', '--svg', svg];
   const { status, stdout, stderr } = spawnSync(process.execPath, [main, 'bench', ...flags], { encoding: 'utf8' });
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
@@ -67,6 +68,7 @@ test('a run: errors that mean something, a plot, one JSON object', () => {
   }
   const plot = fs.readFileSync(svg, 'utf8');
   expect(plot.match(/<polyline/g)!.length).toBe(9 + 9 + 6);
+  fs.rmSync(folder, { recursive: true });
 }, 120_000);
 
 test('a plot that cannot be written is told before anything is measured', () => {

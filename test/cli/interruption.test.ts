@@ -1,13 +1,13 @@
 // linattn generate, interrupted by signals and by an output that fails.
 import { Readable } from 'node:stream';
 import { Interrupts } from '../../lib/cli/signals';
-import { Collector, call, fakeModel, timed } from '../support/cli';
+import { Collector, call, fakeModel, graceMs, timed } from '../support/cli';
 
 describe('interruption', () => {
   const never = () => new Promise<void>(() => {});
   /** Interrupts once the model has been asked for `count` texts. */
   const interruptedAfter = (count: number, texts: readonly string[]) => {
-    const interrupts = new Interrupts(50);
+    const interrupts = new Interrupts(graceMs);
     const model = fakeModel(texts, (i) => {
       if (i < count) return undefined;
       setImmediate(() => interrupts.interrupt('SIGINT'));
@@ -35,7 +35,7 @@ describe('interruption', () => {
 
   test('while the model loads, and while standard input is read', async () => {
     for (const stdin of [undefined, new Readable({ read() {} })]) {
-      const interrupts = new Interrupts(50);
+      const interrupts = new Interrupts(graceMs);
       const load = ({ signal }: { signal?: AbortSignal }) =>
         new Promise((_, reject) => signal!.addEventListener('abort', () => reject(signal!.reason)));
       setTimeout(() => interrupts.interrupt('SIGTERM'), 20);
@@ -54,11 +54,9 @@ describe('interruption', () => {
     const model = Object.assign(fakeModel([]), { dispose: never });
     model.tokenizer.encode = () => never() as Promise<never>;
     setTimeout(() => interrupts.interrupt('SIGINT'), 10);
-    const started = performance.now();
     const { outcome, out } = await call(['generate', '-p', 'a', '--json'], { interrupts, model });
     expect(outcome).toEqual({ signal: 'SIGINT' });
     expect(JSON.parse(out).finishReason).toBe('cancelled');
-    expect(performance.now() - started).toBeLessThan(1000);
   });
 });
 

@@ -47,7 +47,7 @@ describeWithRedis('a batch', () => {
     for (const { file } of lost) {
       const answer = answers.find((one) => one.file === file)!;
       if (answer.worker === Number(id)) continue; // it was done before the kill
-      expect(startedBy().filter((start) => start.file === file)).toHaveLength(2);
+      expect(startedBy().filter((start) => start.file === file).length).toBeGreaterThan(1);
     }
     expect(answers.some(({ worker }) => worker !== Number(id))).toBe(true);
   });

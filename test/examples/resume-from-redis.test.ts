@@ -30,13 +30,19 @@ describeWithRedis('resume from Redis', () => {
 
   test('a turn that another process has overtaken is not written', async () => {
     const client = server.client();
-    const slow = startExample('resume-from-redis.mjs', ['race', 'The sea was'], { REDIS_URL: server.url });
-    await until(() => slow.printed.out !== '', startMs); // it watches the conversation, and writes
-    await client.set('conversation:race', 'of another');
-    const { code, err } = await slow.ended;
-    expect(err).toContain('race went on elsewhere');
-    expect(code).toBe(1);
-    expect(await client.get('conversation:race')).toBe('of another');
+    // On a busy machine it may have ended before this process writes: then once more, in another conversation.
+    for (let tries = 3; ; tries--) {
+      const id = `race-${tries}`;
+      const slow = startExample('resume-from-redis.mjs', [id, 'The sea was'], { REDIS_URL: server.url });
+      await until(() => slow.printed.out !== '', startMs); // it watches the conversation, and writes
+      await client.set(`conversation:${id}`, 'of another');
+      const { code, err } = await slow.ended;
+      if (code === 0 && tries > 1) continue;
+      expect(err).toContain(`${id} went on elsewhere`);
+      expect(code).toBe(1);
+      expect(await client.get(`conversation:${id}`)).toBe('of another');
+      break;
+    }
   });
 
   test('without a text it says how it is called', async () => {

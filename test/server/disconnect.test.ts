@@ -49,15 +49,40 @@ test('a client that goes away in the line, or while its prompt is read, is forgo
   expect((await served.post('/v1/completions', short)).status).toBe(200);
 });
 
+/** The next generation gives out no text until the function that is returned is called. */
+function heldBeforeItsText(): () => void {
+  const { model } = served;
+  const generate = model.generate.bind(model);
+  let goOn = () => {};
+  const told = new Promise<void>((resolve) => {
+    goOn = resolve;
+  });
+  jest.spyOn(model, 'generate').mockImplementationOnce((options) => {
+    const run = generate(options);
+    return {
+      result: run.result,
+      async *[Symbol.asyncIterator]() {
+        for await (const chunk of run) {
+          await told;
+          yield chunk;
+        }
+      },
+    };
+  });
+  return goOn;
+}
+
 describe('a drain', () => {
   test('lets what runs end, refuses what waits, and closes', async () => {
     await open();
+    const goOn = heldBeforeItsText();
     const running = await served.post('/v1/completions', { ...endless, max_tokens: 300, stream: true });
     const waiting = served.post('/v1/completions', short);
     await until(async () => (await served.metric('linattn_requests_waiting')) === 1);
     const drained = served.server.drain(30_000);
     expect((await waiting).status).toBe(503);
     expect(await (await waiting).json()).toMatchObject({ error: { code: 'draining', type: 'server_error' } });
+    goOn();
     const text = await running.text();
     expect(text).toContain('"finish_reason":"length"');
     expect(text.trimEnd()).toMatch(/data: \[DONE\]$/);

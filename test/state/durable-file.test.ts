@@ -11,7 +11,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(scratch, { recursive: true }));
 
-const write = (name: string, text: string) => writeDurably(path.join(scratch, name), [Buffer.from(text)]);
+const write = (name: string, text: string) => writeDurably('save', path.join(scratch, name), [Buffer.from(text)]);
 const read = (name: string) => readFileSync(path.join(scratch, name), 'utf8');
 
 test('a file is made, and replaced', async () => {

@@ -45,13 +45,17 @@ export function rounded(array: NdArray, dtype: DType): NdArray {
 }
 
 export function tensorOf<D extends DType>(array: NdArray, dtype: D): Tensor<D> {
-  return Tensor.from(arrayFrom(dtype, Array.from(array.data)), { dtype, shape: array.shape });
+  return Tensor.from(arrayFrom(dtype, array.data), { dtype, shape: array.shape });
 }
 
 export async function readNd(tensor: Tensor): Promise<NdArray> {
   const values = await tensor.read();
-  const number = { bfloat16: fromBFloat16, float16: fromFloat16 }[tensor.dtype as 'bfloat16'] ?? Number;
-  return { shape: tensor.shape, data: Float64Array.from(values as ArrayLike<number>, (x) => number(x)) };
+  if (tensor.dtype === 'float32') return { shape: tensor.shape, data: new Float64Array(values as Float32Array) };
+  const number: (x: number) => number =
+    { bfloat16: fromBFloat16, float16: fromFloat16 }[tensor.dtype as 'bfloat16'] ?? Number;
+  const data = new Float64Array(values.length);
+  for (let i = 0; i < data.length; i++) data[i] = number(values[i] as number);
+  return { shape: tensor.shape, data };
 }
 
 /** norm(actual - expected) / norm(expected); NaN anywhere counts as infinite, 0 / 0 as 0. */

@@ -6,6 +6,9 @@ import { Interrupts } from '../../lib/cli/signals';
 import { LinattnError } from '../../lib/errors';
 import type { Chunk, GenerateOptions, GenerateResult, Input, LoadOptions, Model, Usage } from '../../lib/index';
 
+/** What a command has time for after an interruption, where it is not to be given up, on the slowest machine. */
+export const graceMs = 30_000;
+
 export class Collector extends Writable {
   text = '';
   constructor(readonly isTTY = false) {
@@ -150,7 +153,7 @@ export async function call(args: readonly string[], options: CallOptions = {}): 
   } as unknown as Library;
   const context: Context = {
     ...{ stdin: Object.assign(stdin, { isTTY: terminals.includes('stdin') }), stdout, stderr, env: options.env ?? {} },
-    interrupts: options.interrupts ?? new Interrupts(50),
+    interrupts: options.interrupts ?? new Interrupts(graceMs),
     library: () => library,
   };
   const outcome = await run(args, context);

@@ -116,10 +116,13 @@ export class PagedCache {
     const join = (name: 'q' | 'k' | 'v') => {
       const parts = pieces.map(({ prompt }) => prompt[name]);
       const tokens = parts.reduce((sum, part) => sum + part.shape[0]!, 0);
-      return nd(
-        [tokens, ...parts[0]!.shape.slice(1)],
-        parts.flatMap((part) => [...part.data]),
-      );
+      const joined = nd([tokens, ...parts[0]!.shape.slice(1)]);
+      let at = 0;
+      for (const { data } of parts) {
+        joined.data.set(data, at);
+        at += data.length;
+      }
+      return joined;
     };
     return { q: join('q'), k: join('k'), v: join('v') };
   }

@@ -1,5 +1,5 @@
 // A Redis server of the tests' own, on a free port and on a socket in a temporary folder, where redis-server is installed.
-import { spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
@@ -33,18 +33,31 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-export async function startRedis(): Promise<RedisServer> {
-  const folder = mkdtempSync(path.join(tmpdir(), 'linattn-redis-'));
+/** A server that has its socket; none where another process has taken the port meanwhile. */
+async function listening(folder: string, port: number): Promise<ChildProcess | undefined> {
   const socket = path.join(folder, 'socket');
-  const port = await freePort();
   const where = ['--bind', '127.0.0.1', '--port', String(port), '--unixsocket', socket];
   const args = [...where, '--save', '', '--appendonly', 'no', '--dir', folder];
   const server = spawn('redis-server', args, { stdio: 'ignore' });
-  const exited = once(server, 'exit');
   while (!existsSync(socket)) {
-    if (server.exitCode !== null) throw new Error(`redis-server: exit code ${server.exitCode}`);
+    if (server.exitCode !== null) return undefined;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+  return server;
+}
+
+export async function startRedis(): Promise<RedisServer> {
+  const folder = mkdtempSync(path.join(tmpdir(), 'linattn-redis-'));
+  const socket = path.join(folder, 'socket');
+  let port = await freePort();
+  let server = await listening(folder, port);
+  for (let tries = 1; server === undefined; tries++) {
+    if (tries === 5) throw new Error('redis-server does not start');
+    port = await freePort();
+    server = await listening(folder, port);
+  }
+  const started = server;
+  const exited = once(started, 'exit');
   const clients: Redis[] = [];
   return {
     socket,
@@ -57,7 +70,7 @@ export async function startRedis(): Promise<RedisServer> {
     },
     async stop() {
       for (const client of clients) client.disconnect();
-      server.kill();
+      started.kill();
       await exited;
       rmSync(folder, { recursive: true });
     },

@@ -46,7 +46,7 @@ export async function serve(options: Partial<ServerOptions> = {}, folder?: strin
 }
 
 /** Resolves when `holds` does; fails after `limitMs`. */
-export async function until(holds: () => Promise<boolean> | boolean, limitMs = 5000): Promise<void> {
+export async function until(holds: () => Promise<boolean> | boolean, limitMs = 30_000): Promise<void> {
   for (const start = performance.now(); !(await holds()); ) {
     if (performance.now() - start > limitMs) throw new Error(`it did not come true within ${limitMs} ms`);
     await new Promise((resolve) => setTimeout(resolve, 5));

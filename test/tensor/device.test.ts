@@ -35,7 +35,8 @@ test('names of devices', async () => {
 
 test("time by the device's clock", async () => {
   const waits = () => new Promise<void>((resolve) => void setTimeout(resolve, 30));
+  const started = performance.now();
   const milliseconds = await timed('cpu', waits);
   expect(milliseconds).toBeGreaterThan(20);
-  expect(milliseconds).toBeLessThan(3000);
+  expect(milliseconds).toBeLessThan(performance.now() - started + 1);
 });

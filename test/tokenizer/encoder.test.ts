@@ -1,6 +1,7 @@
 // Encoding in pieces equals encoding the whole, for every kind of tokenizer that is known and every place of a cut.
 import fc from 'fast-check';
 import { Encoder, pieceEnds } from '../../lib/tokenizer/encoder';
+import type { Stage } from '../../lib/tokenizer/huggingface';
 import { kinds, prose, unknownKind } from '../support/tiny-tokenizers';
 
 const words = [
@@ -40,6 +41,24 @@ describe.each(Object.entries(kinds))('%s', (_, definition) => {
         expect(whole(text)).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
       }),
       { numRuns: 500 },
+    );
+  });
+
+  test('encodes long words as @huggingface/tokenizers does', () => {
+    const parts = ['th', 'e', 'in', 'g', 'a', 't', 'o', 'n', '\u00e9', '\u6f22', '\ud83d\ude00', 'zzz'];
+    const kindsOfWords = [
+      fc.constantFrom(...parts),
+      fc.constant(' '),
+      fc.constantFrom('\n', ' '),
+      fc.constantFrom('-', '='),
+    ];
+    const word = fc.oneof(...kindsOfWords.map((part) => fc.array(part, { minLength: 65, maxLength: 300 })));
+    fc.assert(
+      fc.property(word, (found) => {
+        const text = found.join('');
+        expect(whole(text)).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+      }),
+      { numRuns: 100 },
     );
   });
 
@@ -84,6 +103,60 @@ describe.each(Object.entries(kinds))('%s', (_, definition) => {
       }
     }
   });
+});
+
+test('a merge of what is no token leaves long words to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const merges = [['\u6f22', '\u5b57'], ...definition.model.merges!];
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, merges } as never }, {});
+  const text = '\u6f22\u5b57the'.repeat(40);
+  expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+});
+
+// @huggingface/tokenizers ignores `split`; the ids are those of the Python package tokenizers 0.23.3.
+test.each([
+  [true, [313, 261, 331, 261, 261, 327], [261, 123, 13, 13, 261, 596, 312]],
+  [undefined, [313, 261, 331, 261, 261, 327], [261, 123, 13, 13, 261, 596, 312]],
+  [false, [313, 322, 273, 322, 327], [261, 123, 13, 13, 322, 278, 312]],
+])('Metaspace with split %s', (split, spaced, lines) => {
+  const definition = kinds['llama 2 with a mark before the first section']!;
+  const pre_tokenizer = { ...definition.pre_tokenizer!, split } as Stage;
+  const encoder = new Encoder({ ...definition, pre_tokenizer }, {});
+  expect([...encoder.encode('a  b   c')]).toEqual(spaced);
+  expect([...encoder.encode('x\n\n  y the')]).toEqual(lines);
+});
+
+test('two tokens of one id leave long words to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const [[, right]] = definition.model.merges as unknown as [[string, string]];
+  const vocab = { ...definition.model.vocab, '@': definition.model.vocab[right]! };
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, vocab } }, {});
+  const text = `${'the'.repeat(20)}@${'@the'.repeat(20)}`;
+  expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+});
+
+test('words in a text that would be tokens alone are merged where a text is one word to @huggingface/tokenizers', () => {
+  const definition = kinds['llama 2']!;
+  const vocab = { ...definition.model.vocab, '\u2581whole': 9000, w: 9001 };
+  const encoder = new Encoder({ ...definition, model: { ...definition.model, vocab, ignore_merges: true } }, {});
+  for (const text of ['a whole thing', 'whole']) {
+    expect([...encoder.encode(text)]).toEqual(encoder.tokenizer.encode(text, { add_special_tokens: false }).ids);
+  }
+});
+
+test('a run of spaces takes a fraction of the time of @huggingface/tokenizers', () => {
+  const timeOf = (work: () => unknown): number => {
+    const start = performance.now();
+    work();
+    return performance.now() - start;
+  };
+  const encoder = new Encoder(kinds['qwen3.5']!, {});
+  encoder.encode(' '.repeat(1000));
+  const spaces = ' '.repeat(60_000);
+  const symbols = '\u0120'.repeat(60_000);
+  expect(3 * timeOf(() => encoder.encode(spaces))).toBeLessThan(
+    timeOf(() => encoder.tokenizer.model.encode([symbols])),
+  );
 });
 
 test('a text that can be cut nowhere is one piece', () => {

@@ -28,7 +28,7 @@ async function rounds(count) {
     await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
     during = held();
     await worker.terminate();
-    for (let wait = 0; wait < 100 && !same(held(), before); wait++) {
+    for (let wait = 0; wait < 1500 && !same(held(), before); wait++) {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     const after = held();

@@ -1,0 +1,291 @@
+// A store behind its guard: states in several values, and whatever a store does is at worst a miss.
+import { createHash } from 'node:crypto';
+import { GuardedStore } from '../../lib/cache/guarded-store';
+import { MemoryStore } from '../../lib/cache/memory-store';
+import type { PrefixStore } from '../../lib/cache/prefix-store';
+import type { ByteSource } from '../../lib/state/byte-source';
+import { formatVersion } from '../../lib/state/snapshot-format';
+
+const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+const signal = new AbortController().signal;
+const guard = (store: PrefixStore, model: object = {}) => new GuardedStore(store, model, () => {});
+
+/** Takes pieces of these sizes, copied. */
+const taking =
+  (...sizes: number[]) =>
+  async (state: ByteSource): Promise<Uint8Array[]> => {
+    const values: Uint8Array[] = [];
+    for (const size of sizes) values.push((await state.take(size)).slice());
+    return values;
+  };
+const wrong = async (state: ByteSource): Promise<'wrong'> => {
+  await state.take(1);
+  return 'wrong';
+};
+
+const tokens = Int32Array.from({ length: 50 }, (_, i) => (i * 7) % 11);
+
+test('finds the states that begin a text, of its model only', async () => {
+  const store = new MemoryStore();
+  const [mine, others] = [{ model: 'a' }, { model: 'b' }].map((model) => new GuardedStore(store, model, () => {}));
+  for (const length of [10, 30, 20]) await mine!.set(mine!.keyOf(tokens.subarray(0, length)), [bytes(9, length)]);
+  await mine!.set(mine!.keyOf(tokens.subarray(1, 26)), [bytes(9, 25)]);
+  await others!.set(others!.keyOf(tokens.subarray(0, 40)), [bytes(9, 40)]);
+  await store.set('not-a-state', bytes(1, 1));
+  const found = async (beyond: number) => {
+    const keys = await mine!.candidates(tokens, beyond, signal);
+    return Promise.all(keys.map(async (key) => (await mine!.read(key, taking(1), signal))![0]![0]));
+  };
+  expect(await found(0)).toEqual([30, 20, 10]);
+  expect(await found(20)).toEqual([30]);
+  expect(await found(30)).toEqual([]);
+  expect(await mine!.candidates(tokens.subarray(0, 29), 0, signal)).toHaveLength(2);
+  expect(mine!.keyOf(tokens)).toMatch(/^[a-z0-9-]{1,120}$/);
+});
+
+test('a state of several values is written with its first value last, and read as one', async () => {
+  const order: string[] = [];
+  class Watched extends MemoryStore {
+    override set(key: string, value: Uint8Array): Promise<void> {
+      order.push(key);
+      return super.set(key, value);
+    }
+  }
+  const store = new Watched();
+  const guarded = guard(store);
+  const key = guarded.keyOf(tokens);
+  const pieces = [bytes(40, 1), bytes(30, 2), bytes(20, 3)];
+  expect(await guarded.set(key, pieces)).toBe(true);
+  expect(order).toEqual([expect.stringMatching(/-1$/), expect.stringMatching(/-2$/), key]);
+  for (const name of order) expect(name).toMatch(/^[a-z0-9-]{1,120}$/);
+  expect(await guarded.candidates(tokens, 0, signal)).toEqual([key]);
+  const values = await guarded.read(key, taking(10, 30, 30, 20), signal);
+  expect(values).toEqual([bytes(10, 1), bytes(30, 1), bytes(30, 2), bytes(20, 3)]);
+  expect(guarded.counts).toMatchObject({ storeReadBytes: 90, storeWrittenBytes: 90 });
+  expect(await guarded.read(key, wrong, signal)).toBeUndefined();
+  expect([...(await store.keys())]).toEqual([]);
+});
+
+test('another writing of a state takes the place of the first, blocks of other names too', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+  await guarded.set('ab', [bytes(40, 1), bytes(30, 2)]);
+  expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true);
+  expect([...(await store.keys())].map((key) => key.split('-')[0]).sort()).toEqual(['a', 'a', 'ab', 'ab']);
+  expect(await guarded.read('a', taking(40, 30), signal)).toEqual([bytes(40, 9), bytes(30, 8)]);
+  expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true); // the same once more
+  expect([...(await store.keys())]).toHaveLength(4);
+});
+
+test('of two that write a state at once one stays whole', async () => {
+  for (let round = 0; round < 25; round++) {
+    const kept = new MemoryStore();
+    let turns = round;
+    const inTurns = async <T>(work: () => Promise<T>): Promise<T> => {
+      const wait = (turns++ * 7) % 5;
+      for (let i = 0; i < wait; i++) await new Promise((resolve) => setImmediate(resolve));
+      return work();
+    };
+    const store: PrefixStore = {
+      get: (key) => inTurns(() => kept.get(key)),
+      set: (key, value) => inTurns(() => kept.set(key, value)),
+      delete: (key) => inTurns(() => kept.delete(key)),
+      keys: () => inTurns(() => kept.keys()),
+    };
+    const writing = (fill: number) =>
+      guard(store).set(
+        'a',
+        [1, 2, 3].map((i) => bytes(40, fill + i)),
+      );
+    expect(await Promise.all([writing(10), writing(20)])).toEqual([true, true]);
+    const values = (await guard(store).read('a', taking(40, 40, 40), signal))!;
+    const first = values[0]![0]!;
+    expect(values).toEqual([0, 1, 2].map((i) => bytes(40, first + i)));
+  }
+});
+
+test('a state whose reading from the device failed leaves no blocks', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  const lost = new Error('device lost');
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    for (const fill of [1, 2, 3]) yield bytes(40, fill);
+    throw lost;
+  }
+  await expect(guarded.set('a', pieces())).rejects.toBe(lost);
+  expect([...(await store.keys())]).toEqual([]);
+});
+
+test('one that fails leaves the blocks of the same writing that another process has ended', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  const same = [1, 2, 3].map((fill) => bytes(40, fill));
+  await guarded.set('a', same);
+  async function* pieces(): AsyncGenerator<Uint8Array> {
+    yield* same.slice(0, 2);
+    throw new Error('gave way');
+  }
+  await expect(guarded.set('a', pieces())).rejects.toThrow('gave way');
+  expect(await guarded.read('a', taking(40, 40, 40), signal)).toEqual(same);
+});
+
+test('states in another format have other keys', () => {
+  const kind = JSON.stringify({ format: formatVersion, model: 'a' });
+  const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
+  const key = new GuardedStore(new MemoryStore(), { model: 'a' }, () => {}).keyOf(tokens);
+  expect(key.startsWith(`${mark}-50-`)).toBe(true);
+});
+
+test('a state that lost its first value leaves none of the others', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+  await guarded.set('b', [bytes(40, 1), bytes(30, 2)]);
+  await store.delete('a');
+  expect(await guarded.read('a', wrong, signal)).toBeUndefined();
+  expect([...(await store.keys())].map((key) => key[0])).toEqual(['b', 'b']);
+});
+
+test('a state that lacks a value ends early; a store that fails between two is no end', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  await guarded.set('a', [bytes(40, 1), bytes(30, 2)]);
+  await store.delete([...(await store.keys())].find((key) => key !== 'a')!);
+  expect(await guarded.read('a', taking(40, 30), signal)).toEqual([bytes(40, 1), bytes(0, 0)]);
+  const get = async (key: string) => {
+    if (key === 'a') return bytes(40, 1);
+    throw new Error('lost');
+  };
+  const failing = new GuardedStore({ get, set: store.set, delete: store.delete, keys: store.keys }, {}, () => {});
+  await expect(failing.read('a', taking(40, 30), signal)).rejects.toThrow('the store failed');
+});
+
+test('a failure is told, is a miss, and gives the store a rest', async () => {
+  const errors: unknown[] = [];
+  const lost = new Error('lost');
+  let calls = 0;
+  const fail = () => {
+    calls++;
+    throw lost;
+  };
+  const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) => errors.push(error));
+  expect(await store.read('a', wrong, signal)).toBeUndefined();
+  expect(await store.set('a', [bytes(1, 1)])).toBe(false);
+  expect(await store.candidates(tokens, 0, signal)).toEqual([]);
+  expect(errors).toEqual([lost]);
+  expect(calls).toBe(1);
+});
+
+test('a store that is silent holds up nobody whose signal comes', async () => {
+  const silent = () => new Promise<never>(() => undefined);
+  const store = new GuardedStore({ get: silent, set: silent, delete: silent, keys: silent }, {}, () => {});
+  const reason = new Error('enough');
+  const ended = new AbortController();
+  setTimeout(() => ended.abort(reason), 10);
+  await expect(store.candidates(tokens, 0, ended.signal)).rejects.toBe(reason);
+});
+
+describe('a state that proves wrong while another process writes it anew', () => {
+  const [old, anew] = [10, 20].map((fill) => [0, 1, 2].map((i) => bytes(40, fill + i)));
+
+  test('is not deleted: what was written is read', async () => {
+    const store = new MemoryStore();
+    const [reader, writer] = [guard(store), guard(store)];
+    await writer.set('a', old!);
+    let reads = 0;
+    const values = await reader.read(
+      'a',
+      async (state) => {
+        const taken = [await state.take(40)];
+        if (reads++ === 0) await writer.set('a', anew!);
+        for (let i = 0; i < 2; i++) taken.push(await state.take(40));
+        return taken.some(({ length }) => length < 40) ? 'wrong' : taken.map((value) => value.slice());
+      },
+      signal,
+    );
+    expect(values).toEqual(anew);
+    expect([...(await store.keys())]).toHaveLength(3);
+  });
+
+  test('and is wrong again, is left alone after the second reading', async () => {
+    const store = new MemoryStore();
+    let reads = 0;
+    const spoiling = async (state: ByteSource) => {
+      await state.take(1);
+      await guard(store).set('a', [bytes(40, 50 + reads++), bytes(40, 1)]);
+      return 'wrong' as const;
+    };
+    await guard(store).set('a', old!);
+    expect(await guard(store).read('a', spoiling, signal)).toBeUndefined();
+    expect(reads).toBe(2);
+    expect([...(await store.keys())]).toHaveLength(2);
+  });
+});
+
+describe('a store that does not take every value of a state', () => {
+  const state = [1, 2, 3, 4].map((fill) => bytes(40, fill));
+  class Full extends MemoryStore {
+    sets = 0;
+    deletesFail = false;
+
+    constructor(private readonly last: number) {
+      super();
+    }
+
+    override async set(key: string, value: Uint8Array): Promise<void> {
+      if (this.sets++ === this.last) throw new Error('no space left');
+      await super.set(key, value);
+    }
+
+    override async delete(key: string): Promise<void> {
+      if (this.deletesFail) throw new Error('lost');
+      await super.delete(key);
+    }
+  }
+
+  test.each([0, 1, 2, 3])('keeps none of them: value %i', async (last) => {
+    const store = new Full(last);
+    expect(await guard(store).set('a', state)).toBe(false);
+    expect([...(await store.keys())]).toEqual([]);
+  });
+
+  test('keeps an earlier state, of the same bytes or others', async () => {
+    for (const earlier of [state, [5, 6].map((fill) => bytes(40, fill))]) {
+      const store = new Full(earlier.length + 2);
+      await guard(store).set('a', earlier);
+      expect(await guard(store).set('a', state)).toBe(false);
+      expect(await guard(store).read('a', taking(...earlier.map(() => 40)), signal)).toEqual(earlier);
+      expect([...(await store.keys())]).toHaveLength(earlier.length);
+    }
+  });
+
+  test('nor deletes them then: the next writing does', async () => {
+    jest.useFakeTimers();
+    try {
+      const store = new Full(2);
+      store.deletesFail = true;
+      const guarded = guard(store);
+      expect(await guarded.set('a', state)).toBe(false);
+      expect([...(await store.keys())]).toHaveLength(2);
+      jest.advanceTimersByTime(11_000);
+      const begun = jest.fn();
+      async function* pieces(): AsyncGenerator<Uint8Array> {
+        begun();
+        yield bytes(40, 1);
+      }
+      const writing = guarded.set('b', pieces());
+      expect(begun).toHaveBeenCalled(); // before anything is waited for: the source holds what it reads
+      expect(await writing).toBe(false); // while the first ones cannot be deleted
+      const { storeErrors } = guarded.counts;
+      expect(await guarded.set('b', [bytes(40, 1)])).toBe(false); // while the store rests
+      expect(guarded.counts.storeErrors).toBe(storeErrors);
+      store.deletesFail = false;
+      jest.advanceTimersByTime(11_000);
+      expect(await guarded.set('b', [bytes(40, 1)])).toBe(true);
+      expect([...(await store.keys())]).toEqual(['b']);
+    } finally {
+      jest.useRealTimers();
+    }
+  });
+});
