@@ -225,6 +225,23 @@ describe('heads of 64 state rows with the same queries and keys', () => {
     }
   });
 
+  // Also where the emulator has few processors: one block for a row.
+  test.each(['none', 'token'] as const)('a row in segments, decay %s', async (decay) => {
+    const x = makeCase({
+      ...base,
+      rule: 'additive',
+      decay,
+      K: 128,
+      heads: [1, 1, 2],
+      lengths: [1100],
+      slots: 24,
+      seed: 16,
+    });
+    x.call.positions = [40];
+    x.call.checkpoints = { every: 256, slots: [20, 21, 22, 23] };
+    await expectClose(x);
+  });
+
   test('an odd number of them', async () => {
     await expectClose(
       makeCase({ ...base, rule: 'additive', decay: 'token', K: 128, heads: [1, 1, 3], lengths: [200] }),

@@ -51,6 +51,7 @@ __device__ __forceinline__ void run_scan(Block& block) {
   const Segment segment = segment_of(call, first, end_chunk, block.segment);
   if (segment.first >= segment.end && !(empty && block.segment == 0)) return;
   if (Traits::kEnds && (segment.last || (block.segment == 0 && block.of_transition()))) return;
+  if constexpr (Traits::kFused) block.init_barriers();
   if constexpr (Traits::kWarpgroup) {
     if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) {
       if constexpr (Traits::kFeedRegisters > 0) set_registers<Traits::kFeedRegisters, false>();
@@ -73,13 +74,14 @@ __device__ __forceinline__ void run_scan(Block& block) {
 
 template <class Traits>
 __host__ __device__ __forceinline__ int slices_of(const LinearSizes& x) {
-  const bool transitions = Traits::kEnds && Traits::rule != LinearRule::kAdditive;
-  return (x.V * Traits::kHeads + (transitions ? Traits::K : 0)) / Traits::kWidth;
+  return (x.V * Traits::kHeads + (Traits::kTransitions ? Traits::K : 0)) / Traits::kWidth;
 }
 
 // Blocks: rows x segments x heads (of ends: state heads; of kHeads a block) x slices, slices first.
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call) {
+__global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call,
+                                                                                       const __grid_constant__
+                                                                                       typename Traits::Boxes boxes) {
   wait_for_inputs();
   const int slices = slices_of<Traits>(call.sizes);
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
@@ -102,26 +104,28 @@ __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_
               warp / Traits::kSplit,
               warp % Traits::kSplit,
               {}};
+  if constexpr (Traits::kFused) block.boxes = &boxes;
   run_scan<Traits>(block);
 }
 
 template <class Traits>
-void launch_scan(const Call& call, Cuda& cuda) {
+void launch_scan(const Call& call, Cuda& cuda, const typename Traits::Boxes& boxes = {}) {
   const LinearSizes& x = call.sizes;
   const int heads = (Traits::kEnds ? x.H : x.Ho) / Traits::kHeads, segments = call.segments;
   const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));
-  launch_early(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call);
+  launch_early(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call, boxes);
 }
 
 // Without records, by warpgroups. How many blocks there are does not choose: the bits are the same in any company.
 template <int K, int rows, int heads>
 void scan_fused(const Call& call, Cuda& cuda) {
   constexpr LinearRule rule = LinearRule::kAdditive;
+  const ChunkBoxes boxes = make_chunk_boxes(call, rows);
   if (call.segments > 1) {
-    launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFusedEnds, heads>>(call, cuda);
+    launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFusedEnds, heads>>(call, cuda, boxes);
     join_segments<K, rule, false>(call, cuda);
   }
-  launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFused, heads>>(call, cuda);
+  launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFused, heads>>(call, cuda, boxes);
 }
 
 // The widest slices whose blocks fill the GPU: they read the chunks least often. Where that leaves few warps a

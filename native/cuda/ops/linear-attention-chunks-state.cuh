@@ -1,5 +1,6 @@
 // A block of the scan: what it fetches of each chunk, and where its state and outputs lie in registers and memory.
 #pragma once
+#include "cuda/ops/linear-attention-chunks-boxes.cuh"
 #include "cuda/ops/linear-attention-chunks.cuh"
 
 namespace linattn::cuda::chunks {
@@ -37,6 +38,9 @@ struct ScanTraits {
   static constexpr bool kEnds = kKind == ScanKind::kEnds || kKind == ScanKind::kFusedEnds;
   static constexpr bool kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds || kFused;
   static constexpr int kHeads = kHeads_;
+  // Whether some blocks have the rows of a segment's transition.
+  static constexpr bool kTransitions = kEnds && rule != LinearRule::kAdditive;
+  using Boxes = std::conditional_t<kFused, ChunkBoxes, NoBoxes>;
   static constexpr int kWorkers = kGroups * kSplit * kWarp;
   static constexpr int kFetchers = kWarpgroup ? 4 * kWarp : kWorkers;
   static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
@@ -46,8 +50,10 @@ struct ScanTraits {
   static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth, kHeads};
   static constexpr int kFitting = (226 << 10) / stage.bytes();
   static constexpr int kStages = !kWarpgroup || kFitting < 3 ? 2 : kFused && kThreads > 256 && kFitting > 3 ? 4 : 3;
-  static constexpr int kSums = kFused ? kHeads * kTokens * 4 : 0;  // bytes: of log decays
-  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() + kSums : stage.shared(kSplit == 1 ? 0 : kGroups);
+  // Bytes: of log decays, and of a barrier for each stage.
+  static constexpr int kSums = kFused ? kHeads * kTokens * 4 : 0, kBarriers = kFused ? kStages * 8 : 0;
+  static constexpr int kShared =
+      kWarpgroup ? kStages * stage.bytes() + kSums + kBarriers : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
@@ -74,7 +80,7 @@ struct ScanBlock {
 
   // Whether the rows of this block are those of a transition.
   __device__ __forceinline__ bool of_transition() const {
-    return Traits::kEnds && slice >= call.sizes.V / Traits::kWidth;
+    return Traits::kTransitions && slice >= call.sizes.V / Traits::kWidth;
   }
   // Of the state rows in `ends` or, from its own slice on, in `transitions`.
   __device__ __forceinline__ float* segment_rows(int of_segment) const {

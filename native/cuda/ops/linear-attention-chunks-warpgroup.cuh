@@ -25,6 +25,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 
   static constexpr bool kNormalizes = !Traits::kFused;  // which has no key sums
 
+  const ChunkBoxes* boxes = nullptr;  // of kFused
   PendingOut pending{};
   float transition = 1.0f;
 
@@ -132,32 +133,80 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   __device__ __forceinline__ void feed(int first, int end_chunk) {
     constexpr int kAhead = Traits::kStages - 1;
     const int thread = static_cast<int>(threadIdx.x) - Traits::kWorkers;
+    if constexpr (Traits::kFused) return feed_and_make(first, end_chunk, thread);
     const auto fetch_or_nothing = [&](int c) {
       if (c < end_chunk) this->fetch(c, stage_of(c - first), thread);
       copy_async_commit();
     };
     for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
-    if constexpr (Traits::kFused) {
-      auto* sums = reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
-      const RecordMaker<Traits> maker{*this, sums, thread / kWarp, lane};
-      float2 logs = maker.log_decays(first, end_chunk);
-      for (int c = first; c < end_chunk; c++) {
-        const float2 ahead = maker.log_decays(c + 1, end_chunk);
-        copy_async_wait<kAhead - 1>();
-        maker.make(logs, stage_of(c - first));
-        logs = ahead;
-        publish_to_products();
-        __syncthreads();
-        fetch_or_nothing(c + kAhead);
-      }
-    } else {
-      for (int c = first; c < end_chunk; c++) {
-        copy_async_wait<kAhead - 1>();
-        publish_to_products();
-        __syncthreads();
-        fetch_or_nothing(c + kAhead);
-      }
+    for (int c = first; c < end_chunk; c++) {
+      copy_async_wait<kAhead - 1>();
+      publish_to_products();
+      __syncthreads();
+      fetch_or_nothing(c + kAhead);
     }
+  }
+
+  // The same, with the records of the chunks. Whole chunks come by the copy engine where it has boxes.
+  __device__ __forceinline__ void feed_and_make(int first, int end_chunk, int thread) {
+    constexpr int kAhead = Traits::kStages - 1;
+    const auto in_boxes = [&](int c) { return boxes->made && chunk_of(row, c).count == kTokens; };
+    const auto fetch_or_nothing = [&](int c) {
+      if (c >= end_chunk) return;
+      if (!in_boxes(c)) {
+        this->fetch(c, stage_of(c - first), thread);
+        copy_async_commit();
+        if (thread == 0) arrived(c - first).expect(0);
+      } else if (thread == 0) {
+        copy_boxes(chunk_of(row, c).first, stage_of(c - first), arrived(c - first));
+      }
+    };
+    for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
+    const RecordMaker<Traits> maker{*this, log_sums(), thread / kWarp, lane};
+    float2 logs = maker.log_decays(first, end_chunk);
+    for (int c = first; c < end_chunk; c++) {
+      const float2 ahead = maker.log_decays(c + 1, end_chunk);
+      if (!in_boxes(c)) {
+        copy_async_wait<0>();
+        publish_to_products();
+        named_barrier<kFetchBarrier, Traits::kFetchers>();
+      }
+      wait_for_boxes(c - first);
+      maker.make(logs, stage_of(c - first));
+      logs = ahead;
+      __syncthreads();
+      fetch_or_nothing(c + kAhead);
+    }
+  }
+
+  __device__ __forceinline__ float* log_sums() const {
+    return reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
+  }
+  // The barrier of the stage of a segment's chunk i.
+  __device__ __forceinline__ ByteBarrier& arrived(int i) const {
+    return reinterpret_cast<ByteBarrier*>(log_sums() + Traits::kHeads * kTokens)[i % Traits::kStages];
+  }
+  __device__ __forceinline__ void wait_for_boxes(int i) const { arrived(i).wait(i / Traits::kStages % 2); }
+  __device__ __forceinline__ void init_barriers() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < Traits::kStages; i++) arrived(i).init();
+    }
+    __syncthreads();
+  }
+  // By one thread.
+  __device__ __forceinline__ void copy_boxes([[maybe_unused]] int first_token, [[maybe_unused]] char* stage,
+                                             [[maybe_unused]] ByteBarrier& barrier) const {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    const LinearSizes& x = call.sizes;
+    constexpr int kPanels = K / 64;
+    barrier.expect((Traits::kEnds ? 1 : 2) * K * 128 + Traits::kWidth * 128);
+    if constexpr (!Traits::kEnds) {
+      copy_box(stage, boxes->q, {0, first_token, shared_head(head, x.q_share) * kPanels, 0, 0}, barrier);
+    }
+    copy_box(stage + Base::kKeys, boxes->k, {0, first_token, k_head(x, Base::state_head) * kPanels, 0, 0}, barrier);
+    const int panel = (v_head(x, Base::state_head) * x.V + slice * Traits::kWidth) / 64;
+    copy_box(stage + Traits::stage.values(), boxes->v, {0, first_token, panel, 0, 0}, barrier);
+#endif
   }
 
   // Takes chunk after chunk from there.
@@ -165,6 +214,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
     this->enter(first);
     for (int c = first; c < end_chunk; c++) {
       __syncthreads();
+      if constexpr (Traits::kFused) wait_for_boxes(c - first);
       const char* stage = stage_of(c - first);
       // No branch while products are under way: the compiler would have each of them wait for the one before it.
       if (has_rest(stage)) {

@@ -59,11 +59,9 @@ struct StageLayout {
   int rows;
   int heads = 1;
   __host__ __device__ constexpr int given() const { return channels ? 0 : (outputs ? 2 : 1) * record.K * 128; }
-  __host__ __device__ constexpr int values() const { return given() + heads * record.rest(); }
+  __host__ __device__ constexpr int values() const { return (given() + heads * record.rest() + 1023) / 1024 * 1024; }
   // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
-  __host__ __device__ constexpr int bytes() const {
-    return (values() + (rows + 63) / 64 * kPanelBytes + 1023) / 1024 * 1024;
-  }
+  __host__ __device__ constexpr int bytes() const { return values() + (rows + 63) / 64 * kPanelBytes; }
   // Of a block with two stages, whose groups of warps exchange 16 state rows and v'; or two sums of log decays.
   __host__ __device__ constexpr int shared(int groups) const {
     return 2 * bytes() + (groups > 0 ? groups * (record.K / kBlock + kBlocks) * 512 : 2 * kTokens * 4);
@@ -353,18 +351,18 @@ __device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from
       at += kStep * stride;
       to += kStep * 128;
     }
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
-    const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+    for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
+      const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
 #pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const int t = first + i;
-      if (kStep > kTokens && t >= kTokens) break;
-      const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
-      copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
-      at += kStep * stride;
+      for (int i = 0; i < kTokens; i += kStep) {
+        const int t = first + i;
+        if (kStep > kTokens && t >= kTokens) break;
+        const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
+        copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
+        at += kStep * stride;
+      }
     }
   }
 }
