@@ -21,7 +21,7 @@ struct RecordMaker {
   __device__ __forceinline__ float2 log_decays(int c, int end_chunk) const {
     if (warp >= Traits::kHeads || c >= end_chunk) return make_float2(0.0f, 0.0f);
     const Call& call = block.call;
-    return two_log_decays(call, chunk_of(block.row, c), block.state_head + warp, c == 0 && call.fresh(block.n));
+    return two_given_log_decays(call, chunk_of(block.row, c), block.state_head + warp, c == 0 && call.fresh(block.n));
   }
 
   // Of a chunk whose tiles are seen.
@@ -30,7 +30,7 @@ struct RecordMaker {
     if constexpr (!Traits::kEnds) multiply_queries(scores, stage);
     if (warp < Traits::kHeads) {
       float* own = sums + warp * kTokens;
-      sum_of_lanes(make_float2(log_decays.x * kLog2E, log_decays.y * kLog2E), own);
+      sum_of_lanes(make_float2(clamped(log_decays.x) * kLog2E, clamped(log_decays.y) * kLog2E), own);
       __syncwarp();
       auto* gates = reinterpret_cast<float*>(record_of(stage, warp) + record.gate());
       const float end = own[kTokens - 1];

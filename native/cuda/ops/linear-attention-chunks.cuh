@@ -206,16 +206,20 @@ __device__ __forceinline__ float clamped(float g) {
 }
 
 // The log decays of a chunk's tokens 2l and 2l + 1 in lane l, where they are numbers of a head: 0 where no token is,
-// and at the first one of a row that starts from zero.
-__device__ __forceinline__ float2 two_log_decays(const Call& call, const Chunk& chunk, int state_head, bool reset) {
+// and at the first one of a row that starts from zero. As they are given: nothing waits for the loads.
+__device__ __forceinline__ float2 two_given_log_decays(const Call& call, const Chunk& chunk, int state_head,
+                                                       bool reset) {
   const auto* g = static_cast<const float*>(call.log_decay);
   const int token = 2 * static_cast<int>(threadIdx.x % kWarp) - chunk.skip;
   const auto of = [&](int token) {
     if (call.decay == LinearDecay::kNone || token < 0 || token >= chunk.count || (token == 0 && reset)) return 0.0f;
-    return clamped(
-        g[call.decay == LinearDecay::kHead ? state_head : (chunk.first + token) * call.decay_stride + state_head]);
+    return g[call.decay == LinearDecay::kHead ? state_head : (chunk.first + token) * call.decay_stride + state_head];
   };
   return make_float2(of(token), of(token + 1));
+}
+__device__ __forceinline__ float2 two_log_decays(const Call& call, const Chunk& chunk, int state_head, bool reset) {
+  const float2 given = two_given_log_decays(call, chunk, state_head, reset);
+  return make_float2(clamped(given.x), clamped(given.y));
 }
 
 // Their sums up to each token, by one warp.
