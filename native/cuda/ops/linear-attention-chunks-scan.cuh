@@ -82,7 +82,6 @@ template <class Traits>
 __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call,
                                                                                        const __grid_constant__
                                                                                        typename Traits::Boxes boxes) {
-  wait_for_inputs();
   const int slices = slices_of<Traits>(call.sizes);
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
   const int heads = (Traits::kEnds ? call.sizes.H : call.sizes.Ho) / Traits::kHeads, segments = call.segments;
@@ -113,7 +112,7 @@ void launch_scan(const Call& call, Cuda& cuda, const typename Traits::Boxes& box
   const LinearSizes& x = call.sizes;
   const int heads = (Traits::kEnds ? x.H : x.Ho) / Traits::kHeads, segments = call.segments;
   const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));
-  launch_early(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call, boxes);
+  launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call, boxes);
 }
 
 // Without records, by warpgroups. How many blocks there are does not choose: the bits are the same in any company.

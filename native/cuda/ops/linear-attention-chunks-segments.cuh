@@ -29,7 +29,6 @@ __device__ __forceinline__ float decay_of_segment(const Call& call, const Row& r
 // Each thread multiplies with a part of the transition's rows and then has the sums of some state rows.
 template <int K, LinearRule rule, bool channels>
 __global__ __launch_bounds__(K* kJoinParts) void join_segments_kernel(Call call) {
-  wait_for_inputs();
   __shared__ float before[kJoinedRows][K];
   __shared__ float sums[rule == LinearRule::kAdditive ? 1 : kJoinParts][kJoinedRows][K];
   const LinearSizes& x = call.sizes;
@@ -119,7 +118,7 @@ void join_segments(const Call& call, Cuda& cuda) {
   const LinearSizes& x = call.sizes;
   const dim3 grid(static_cast<unsigned>(x.V / kJoinedRows), static_cast<unsigned>(x.H),
                   static_cast<unsigned>(x.rows - x.single_rows));
-  launch_early(cuda, join_segments_kernel<K, rule, channels>, grid, dim3(K * kJoinParts), 0, call);
+  launch(cuda, join_segments_kernel<K, rule, channels>, grid, dim3(K * kJoinParts), 0, call);
 }
 
 }  // namespace linattn::cuda::chunks
