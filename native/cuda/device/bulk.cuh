@@ -53,4 +53,21 @@ __device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t b
 #endif
 }
 
+// The same of what is read once, as weights are: the second cache gives it up before anything else, so that states,
+// keys and instructions stay there while weights pass (PTX: createpolicy).
+__device__ __forceinline__ void copy_bulk_once(void* to, const void* from, uint32_t bytes,
+                                               [[maybe_unused]] ByteBarrier& barrier) {
+#ifdef LINATTN_CUDA_EMULATOR
+  std::memcpy(to, from, bytes);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{.reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], policy;}"
+      "\n" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(&barrier.word))
+      : "memory");
+#endif
+}
+
 }  // namespace linattn::cuda

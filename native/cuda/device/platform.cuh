@@ -43,6 +43,13 @@ __device__ __forceinline__ void wait_for_inputs() {
 #endif
 }
 
+// Of a function that is code once, not once a call: what runs once takes as long as its code takes to come.
+#ifdef LINATTN_CUDA_EMULATOR
+#define LINATTN_NO_INLINE
+#else
+#define LINATTN_NO_INLINE __noinline__
+#endif
+
 constexpr unsigned kFullMask = 0xffffffffu;
 constexpr int kWarp = 32;
 

@@ -68,7 +68,7 @@ struct ConvLane {
       total[c] = bias[c];
 #pragma unroll
       for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
-      if (conv.silu) total[c] = silu(total[c]);
+      if (conv.silu) total[c] = silu_as<T>(total[c]);
     }
   }
   __device__ __forceinline__ void store_window(float* after) const {
@@ -93,7 +93,7 @@ __device__ __forceinline__ void norm_head(const Conv<T>& conv, float (&values)[k
   for (int c = 0; c < kConvWidth; c++) squares = fmaf(values[c], values[c], squares);
 #pragma unroll
   for (int apart = kWarp / 2; apart > 0; apart /= 2) squares += __shfl_xor_sync(kFullMask, squares, apart);
-  const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
+  const float factor = unit_scale<T>(squares, conv.norm_eps);
 #pragma unroll
   for (int c = 0; c < kConvWidth; c++) values[c] *= factor;
 }
@@ -118,11 +118,32 @@ __device__ __forceinline__ void deal(const Four<T>& own, int place, Four<T> (&to
   }
 }
 
+// What fit() has made sure of stands in the code, which is the shorter for it: it comes from memory in every layer.
+__device__ __forceinline__ Recurrence known(Recurrence x) {
+  x.sizes.K = x.sizes.V = kHeadWidth;
+  x.sizes.G = 1;
+  x.decay = LinearDecay::kToken;
+  x.sums = nullptr;
+  x.divisor = nullptr;
+  return x;
+}
+
+static __device__ LINATTN_NO_INLINE void complain(Fault* fault, FaultKind kind, FaultName name, int n, int slot,
+                                                  int slots) {
+  report(fault, kind, name, n, slot, slots > 0 ? -1 : 0, slots);
+}
+
+__device__ __forceinline__ int slot_of(Fault* fault, FaultName name, int slot, int n, int slots) {
+  if (slot >= -1 && slot < slots) return slot;
+  complain(fault, FaultKind::kRange, name, n, slot, slots);
+  return -1;
+}
+
 template <class T>
 __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __grid_constant__ DeltaStep<T> a) {
   using Rows = WarpRows<T, LinearRule::kDelta, false, kLanes, kParts, true>;
   const Conv<T>& conv = a.conv;
-  const Recurrence& x = a.attention;
+  const Recurrence x = known(a.attention);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const int key_head = static_cast<int>(blockIdx.y), n = static_cast<int>(blockIdx.z);
   const int of_cluster = static_cast<int>(blockIdx.x) * warps + warp;
@@ -138,13 +159,14 @@ __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __g
   wait_for_inputs();
 
   const int offset = x.sequences.offsets[n], end = x.sequences.offsets[n + 1];
-  const int conv_read = checked_slot(conv.fault, FaultName::kReadSlots, x.sequences.read_slots, n, conv.slots);
-  const int read = slot_in(x.sequences.read_slots[n], FaultName::kReadSlots, n, x);
+  const int read_slot = x.sequences.read_slots[n], write_slot = x.sequences.write_slots[n];
+  const int conv_read = slot_of(conv.fault, FaultName::kReadSlots, read_slot, n, conv.slots);
+  const int read = slot_of(x.fault, FaultName::kReadSlots, read_slot, n, x.sizes.slots);
   q.load_inputs(conv, n);
   k.load_inputs(conv, n);
   v.load_inputs(conv, n);
   if (offset != n || end != n + 1) {
-    report(x.fault, FaultKind::kOffsets, FaultName::kRows);
+    complain(x.fault, FaultKind::kOffsets, FaultName::kRows, 0, 0, 0);
     return;
   }
   State<kParts> s;
@@ -174,12 +196,12 @@ __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __g
     token.v[r] = T{static_cast<uint16_t>((e < 2 ? low : high) >> (e % 2 * 16))};
   }
   rows.update(s, token, read < 0);
-  rows.outputs(s, token, n);
-  rows.store_state(s, slot_in(x.sequences.write_slots[n], FaultName::kWriteSlots, n, x));
+  rows.output(s, token.q, 1.0f, n, 0);
+  rows.store_state(s, slot_of(x.fault, FaultName::kWriteSlots, write_slot, n, x.sizes.slots));
 
   cluster_wait();
   const bool writes_keys = of_cluster + 1 == kCluster * warps;
-  const int write = checked_slot(conv.fault, FaultName::kWriteSlots, x.sequences.write_slots, n, conv.slots);
+  const int write = slot_of(conv.fault, FaultName::kWriteSlots, write_slot, n, conv.slots);
   float* const after = write < 0 ? nullptr : conv.state + write * conv.slot_stride;
   const auto finish = [&](const ConvLane<T>& one, const float (&total)[kConvWidth]) {
     store(conv.out.at(n, one.channel), total);
@@ -209,7 +231,7 @@ bool fit(const CausalConv& conv, const DeltaGates& gates, const LinearAttention&
   const int64_t keys = int64_t{sizes.Hk} * kHeadWidth, channels = 2 * keys + int64_t{sizes.Hv} * kHeadWidth;
   return s.rows > 0 && s.rows <= kMostRows && s.rows == s.tokens && s.single_rows == s.rows &&
          same_sequences(s, conv.sequences) && dtype_bytes(sizes.dtype) == 2 && sizes.K == kHeadWidth &&
-         sizes.V == kHeadWidth && sizes.Hq == sizes.Hk && sizes.Hv % sizes.Hk == 0 &&
+         sizes.V == kHeadWidth && sizes.G == 1 && sizes.Hq == sizes.Hk && sizes.Hv % sizes.Hk == 0 &&
          sizes.Hv <= kMostSharers * sizes.Hk && conv.weight.shape[1] == kTaps && conv.weight.shape[0] == channels &&
          conv.x.shape[1] == channels && conv.state && conv_aligned(conv) && conv.norm_channels == 2 * keys &&
          conv.norm_width == kHeadWidth && begins_at(op.q, conv.out, 0) && begins_at(op.k, conv.out, keys) &&

@@ -12,6 +12,8 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
+// As if blocks had so many: threads take 48 registers then, which leaves room for a small kernel beside two blocks.
+constexpr int kMadeWarps = 20;
 constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
 constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
 constexpr int kLeastInputs = 128;         // of a split
@@ -23,6 +25,8 @@ struct Plan {
   int warps, blocks;
   int inputs, piece;  // of a split, and of these at a time
   int pitch;          // bytes between rows in shared memory
+  int slots;          // tiles of a block at a time
+  unsigned share;     // warp * share >> 16 is warp / splits
   bool whole;         // pieces are all of the same size, a multiple of kLeastInputs
 
   Plan(const Product& p, const Cuda& cuda) {
@@ -38,14 +42,15 @@ struct Plan {
     piece = std::min(inputs, cuda.properties.shared_memory < kLeastShared ? kBuffer / 2 : kBuffer);
     while (whole && inputs % piece != 0) piece -= kLeastInputs;
     const int by_block = kMostWarps / splits, rounds = ceil_of(tiles, int64_t{processors} * by_block);
-    const int slots = ceil_of(tiles, int64_t{processors} * rounds);
+    slots = ceil_of(tiles, int64_t{processors} * rounds);
+    share = static_cast<unsigned>(ceil_of(1 << 16, splits));
     warps = slots * splits;
     blocks = std::min(processors, ceil_of(tiles, slots));
     pitch = piece * 2;
     pitch += pitch % 128 == 64 ? 0 : 64;  // neighbouring rows lie in different halves of the banks
   }
   // Whether a warp has one piece of one tile.
-  bool once() const { return whole && piece == inputs && tiles <= blocks * (warps / splits); }
+  bool once() const { return whole && piece == inputs && tiles <= blocks * slots; }
   __host__ __device__ int weight_bytes() const { return warps * kTileOutputs * pitch; }
 };
 
@@ -58,7 +63,7 @@ constexpr int kHeldSteps = 8 / ((full ? 2 : 1) * static_cast<int>(sizeof(X) / 2)
 // there already is how many instructions it takes, and how many there are. `Inputs`: what makes them
 // (product-inputs.cuh); where they are made, a warp has one piece.
 template <class O, bool full, int kWholeSteps, class Inputs>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+__global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kWarp, 2)
     stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
            const __grid_constant__ Inputs made_inputs) {
   using W = typename O::W;
@@ -69,9 +74,10 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   __shared__ ByteBarrier barriers[kMostWarps];
   __shared__ float parts[2][kMostWarps][2 * kHalves][kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = lane / 4, place = lane % 4;
-  const int split = warp % plan.splits, first = split * plan.inputs;
+  const int slot = static_cast<int>(static_cast<unsigned>(warp) * plan.share >> 16);
+  const int split = warp - slot * plan.splits, first = split * plan.inputs;
   const int end = min(first + plan.inputs, static_cast<int>(p.depth));
-  const int apart = plan.warps / plan.splits * static_cast<int>(gridDim.x);  // tiles of a round
+  const int apart = plan.slots * static_cast<int>(gridDim.x);  // tiles of a round
   char* const buffer = dynamic_shared<char>() + warp * kTileOutputs * plan.pitch;
   ByteBarrier& barrier = barriers[warp];
   const auto fetch = [&](int tile, int k) {
@@ -81,9 +87,9 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     __syncwarp();
     if (lane >= kTileOutputs) return;
     const W* const from = static_cast<const W*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + k;
-    copy_bulk(buffer + lane * plan.pitch, from, bytes, barrier);
+    copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
   };
-  int tile = static_cast<int>(blockIdx.x) + warp / plan.splits * static_cast<int>(gridDim.x);
+  int tile = static_cast<int>(blockIdx.x) + slot * static_cast<int>(gridDim.x);
   let_next_begin();
   if (lane == 0) barrier.init();
   __syncwarp();
@@ -152,11 +158,14 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
       __syncthreads();
     }
     if (present && split == 0) {
+#pragma unroll 4
+      for (int other = 1; other < plan.splits; other++) {
+#pragma unroll
+        for (int i = 0; i < 2 * kHalves; i++) sums[i] += parts[round % 2][warp + other][i][lane];
+      }
 #pragma unroll
       for (int i = 0; i < 2 * kHalves; i++) {
-        float sum = sums[i];
-        for (int other = 1; other < plan.splits; other++) sum += parts[round % 2][warp + other][i][lane];
-        store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sum);
+        store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sums[i]);
       }
     }
     if constexpr (Inputs::kMade) break;

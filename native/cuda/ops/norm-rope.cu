@@ -27,27 +27,30 @@ struct HeadTurns {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kMostHeads* kWarp) norm_and_turn_heads(const __grid_constant__ HeadTurns<T> a) {
+__global__ void __launch_bounds__(kMostHeads* kWarp, 1) norm_and_turn_heads(const __grid_constant__ HeadTurns<T> a) {
   constexpr int N = kPiece<T>;
   __shared__ float cosine[kMostWidth / 2], sine[kMostWidth / 2], sums[kWarp];
   const int token = static_cast<int>(blockIdx.x), lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const bool of_query = warp < a.query_heads;
   const HeadTurn<T>& turn = of_query ? a.queries : a.keys;
+  RmsNormGroups<T> norm = turn.norm;
+  norm.groups.team = kWarp;  // lanes without a piece add nothing
   OwnGroup own;
   own.row = token;
   own.in_row = of_query ? warp : warp - a.query_heads;
   own.column = static_cast<int64_t>(own.in_row) * a.width;
   own.place = lane;
   own.pieces = a.width / N;
-  prefetch_weights<T, 1>(turn.norm, own);
+  prefetch_weights<T, 1>(norm, own);
   wait_for_inputs();
   if (token == 0) check_offsets(a.sequences, a.fault);
   const int position = position_of(a.sequences, token);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < a.pairs; i += static_cast<int>(blockDim.x)) {
     turn_of(position, a.frequencies[i], cosine[i], sine[i]);
   }
   Pack<T, N> normed{};
-  normalise<1, true, NormParts::kNone>(turn.norm, own, sums, [&](int, const Pack<T, N>& out, int) { normed = out; });
+  normalise<1, true, NormParts::kNone>(norm, own, sums, [&](int, const Pack<T, N>& out, int) { normed = out; });
   __syncthreads();
 
   const int first = lane * N, lanes = a.pairs / N;  // of one half
@@ -63,13 +66,14 @@ __global__ void __launch_bounds__(kMostHeads* kWarp) norm_and_turn_heads(const _
     const int pair = low ? first : first - a.pairs;
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      float one = as_float((low ? normed : other).value[i]), two = as_float((low ? other : normed).value[i]);
+      const T own_value = normed.value[i], other_value = other.value[i];
+      float one = as_float(low ? own_value : other_value), two = as_float(low ? other_value : own_value);
       turn_pair(one, two, cosine[pair + i], sine[pair + i]);
       out.value[i] = from_float<T>(low ? one : two);
     }
   }
   if (first >= a.width) return;
-  *reinterpret_cast<Pack<T, N>*>(turn.norm.out.at(token, own.column) + first) = normed;
+  *reinterpret_cast<Pack<T, N>*>(norm.out.at(token, own.column) + first) = normed;
   *reinterpret_cast<Pack<T, N>*>(turn.out.at(token, own.column) + first) = out;
 }
 

@@ -31,8 +31,9 @@ struct NormedInputs {
     const NormGroups& groups = norm.groups;
     const int thread = static_cast<int>(threadIdx.x);
     OwnGroup own;
-    own.in_row = groups.team > kWarp ? 0 : thread / groups.team;
-    own.place = groups.team > kWarp ? thread : thread % groups.team;
+    // Of several teams each has 2^n threads.
+    own.in_row = groups.team > kWarp ? 0 : thread >> (31 - __clz(groups.team));
+    own.place = groups.team > kWarp ? thread : thread & (groups.team - 1);
     own.column = static_cast<int64_t>(own.in_row) * groups.size;
     own.pieces = own.in_row < groups.per_row ? groups.pieces : 0;
     return own;
@@ -88,7 +89,7 @@ struct GatedInputs {
       load(x.at(0, at), values);
       load(gate.at(0, at), gates);
 #pragma unroll
-      for (int i = 0; i < N; i++) values[i] = fmaf(gate_of(kind, gates[i]), values[i], 0.0f);
+      for (int i = 0; i < N; i++) values[i] = fmaf(gate_of<T>(kind, gates[i]), values[i], 0.0f);
       store(row + at, values);
       if (blockIdx.x == 0) store(out.at(0, at), values);
     }

@@ -1,7 +1,7 @@
-// sample on CUDA, the same launches whatever the settings: (1) statistics of the tiles of logits; (2) greedy rows and
-// rows without top-k and top-p are done, of the others a histogram of scores tells in which bins the filters end; (3)
-// the few scores in those bins are looked at one by one. Of few rows the last block of a row ends (2) and (3), of many
-// a launch of its own does, as its shared memory would keep the others from the GPU.
+// sample on CUDA, the same launches whatever the settings: (1) statistics of the tiles of logits; (2) greedy rows are
+// done, of rows with top-k or top-p a histogram of scores tells in which bins these end; (3) the few scores in those
+// bins are looked at one by one, and a token is drawn. Of few rows the last block of a row ends (2) and (3), of many a
+// launch of its own does, as its shared memory would keep the others from the GPU.
 #include <algorithm>
 #include <bit>
 
@@ -28,9 +28,10 @@ __global__ void __launch_bounds__(kSampleThreads) scan_tiles(SampleView x) {
   if (r.slot < 0) return;
   if (!r.greedy() && r.filtered()) {
     const int threads = static_cast<int>(blockDim.x), block = r.first_tile / x.block_tiles;
-    for (int bin = block * threads + static_cast<int>(threadIdx.x); bin < kBins; bin += x.blocks * threads) {
-      x.counts[static_cast<int64_t>(r.row) * kBins + bin] = 0;
-      x.weights[static_cast<int64_t>(r.row) * kBins + bin] = 0;
+#pragma unroll 1
+    for (int bin = block * threads + static_cast<int>(threadIdx.x); bin < kBinPlaces; bin += x.blocks * threads) {
+      x.counts[static_cast<int64_t>(r.row) * kBinPlaces + bin] = 0;
+      x.weights[static_cast<int64_t>(r.row) * kBinPlaces + bin] = 0;
     }
   }
   for (int tile = r.first_tile; tile < r.end_tile; tile++) {
@@ -70,7 +71,8 @@ void run(const Sample& op, Cuda& cuda) {
   SampleView x{};
   x.logits = op.logits.as<const float>();
   x.stride = op.logits.stride0;
-  x.by_fours = reinterpret_cast<uintptr_t>(op.logits.data) % 16 == 0 && (x.stride % 4 == 0 || rows == 1);
+  x.by_fours =
+      reinterpret_cast<uintptr_t>(op.logits.data) % 16 == 0 && vocab % 4 == 0 && (x.stride % 4 == 0 || rows == 1);
   x.vocab = static_cast<int>(vocab);
   x.tiles = static_cast<int>(std::max<int64_t>(ceil_div(vocab, int64_t{threads} * kLogits), 1));
   x.slots = static_cast<int>(op.params.shape[0]);
@@ -91,10 +93,10 @@ void run(const Sample& op, Cuda& cuda) {
   x.unit = std::bit_cast<float>((127 + std::min(44, 62 - bits)) << 23);
   const auto row_count = static_cast<size_t>(rows), tile_count = row_count * static_cast<size_t>(x.tiles);
   x.stats = cuda.scratch_of<TileStats>(tile_count);
-  x.sums = cuda.scratch_of<Sum>(tile_count);
-  x.ties = cuda.scratch_of<Sum>(tile_count);
-  x.counts = cuda.scratch_of<unsigned>(row_count * kBins);
-  x.weights = cuda.scratch_of<Sum>(row_count * kBins);
+  x.sum_places = sum_place(x.tiles - 1) + 1;
+  x.sums = cuda.scratch_of<Sum>(row_count * static_cast<size_t>(x.sum_places));
+  x.counts = cuda.scratch_of<Sum>(row_count * kBinPlaces);
+  x.weights = cuda.scratch_of<Sum>(row_count * kBinPlaces);
   x.states = cuda.scratch_of<SampleState>(row_count);
   x.list = cuda.scratch_of<Listed>(row_count * kListed);
   x.fault = cuda.fault();

@@ -12,13 +12,21 @@
 namespace linattn::cuda {
 
 constexpr int kSampleThreads = 256;  // at most
-constexpr int kLogits = 16;          // of a thread
+constexpr int kLogits = 4;           // of a thread
 constexpr int kBins = 2048;          // of a row's histogram of scores
 constexpr int kListed = 7168;        // logits at the edges that a row has room for; with the rest within 99 KB
 constexpr int kBlocksOfMany = 8;     // of a multiprocessor, before a block takes several tiles
-constexpr int kBlockTiles = 64;      // at most
+constexpr int kBlockTiles = 128;     // at most
 
 using Sum = unsigned long long;
+
+// Where value i of an array of sums lies: those of a thread, which lie next to one another, are a place apart from the
+// next thread's, so that all banks of shared memory serve.
+constexpr int kSumsOfThread = 8;
+__host__ __device__ constexpr int sum_place(int i) { return i + i / kSumsOfThread; }
+constexpr int kRoom = kSampleThreads * kLogits;  // sums that a block has room for, and no fewer than a tile has logits
+constexpr int kRoomPlaces = sum_place(kRoom);
+constexpr int kBinPlaces = sum_place(kBins - 1) + 1;
 
 struct TileStats {
   float greatest, sum;  // of the logits as they are: NaN where one is NaN or +inf; sum of e^(logit - greatest)
@@ -29,25 +37,28 @@ struct TileStats {
 struct SampleState {
   unsigned arrived[2];  // blocks that have come through the second and the third kernel
   unsigned listed;
-  int open;                   // 0 once the token is written
+  int open;                   // whether the third kernel draws
   float greatest;             // score
-  int first_edge, last_edge;  // bins among which top-p ends; without it the bin where top-k does
+  int first_edge, last_edge;  // bins among which top-p ends; without it the bin where top-k does; kBins: none does
   int k_bin, k_left;          // where top-k ends (-1: it takes nothing away), and how many of that bin it keeps
   Sum below_edge, below_k;    // weights of the bins before first_edge and before k_bin
   Sum total;                  // of all weights
   double log_total;           // logprob = logit - log_total
 };
 
-// A logit at the edge of a filter: its order above, its id below.
+// A logit at the edge of a filter. The greater one goes before: that of the greater score, of equal ones the lower id.
 using Listed = Sum;
+constexpr int kIdBits = 31;
 __device__ __forceinline__ Listed listed(uint32_t order, int id) {
-  return Sum{order} << 32 | static_cast<uint32_t>(id);
+  return Sum{order} << kIdBits | static_cast<uint32_t>(INT32_MAX - id);
 }
+__device__ __forceinline__ uint32_t order_in(Listed one) { return static_cast<uint32_t>(one >> kIdBits); }
+__device__ __forceinline__ int id_in(Listed one) { return INT32_MAX - static_cast<int>(one & INT32_MAX); }
 
 struct SampleView {
   const float* logits;
   int64_t stride;
-  bool by_fours;  // every row is aligned to 16 bytes
+  bool by_fours;  // rows are whole pieces of 16 bytes, and aligned to them
   int vocab, tiles, slots;
   int block_tiles, blocks;  // tiles of a block, blocks of a row
   const int32_t *rows, *positions;
@@ -61,9 +72,9 @@ struct SampleView {
   float* logprob;
   float unit;  // of the fixed point, a power of two
   TileStats* stats;
-  Sum *sums, *ties;  // by tile: weights that a draw may fall on; scores that equal the last one kept
-  unsigned* counts;  // by bin
-  Sum* weights;      // by bin
+  Sum* sums;              // by tile, see sum_place: weights that a draw may fall on
+  int sum_places;         // of a row
+  Sum *counts, *weights;  // by bin, see sum_place
   SampleState* states;
   Listed* list;
   Fault* fault;
@@ -146,15 +157,20 @@ struct SampleRow {
     const int threads = static_cast<int>(blockDim.x);
     const int first = tile * threads * kLogits + static_cast<int>(threadIdx.x) * 4;
     TileLogits held;
+    if (x.by_fours) {
+#pragma unroll
+      for (int u = 0; u < kLogits / 4; u++) {
+        const int id = first + u * threads * 4;
+        held.fours[u] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+        if (id < vocab) held.fours[u] = *reinterpret_cast<const float4*>(logits + id);
+      }
+      return held;
+    }
+    const auto at = [&](int i) { return i < vocab ? logits[i] : -INFINITY; };
 #pragma unroll
     for (int u = 0; u < kLogits / 4; u++) {
       const int id = first + u * threads * 4;
-      if (x.by_fours && id + 3 < vocab) {
-        held.fours[u] = *reinterpret_cast<const float4*>(logits + id);
-      } else {
-        const auto at = [&](int i) { return i < vocab ? logits[i] : -INFINITY; };
-        held.fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
-      }
+      held.fours[u] = {at(id), at(id + 1), at(id + 2), at(id + 3)};
     }
     return held;
   }
@@ -221,7 +237,7 @@ struct TileSums {
       if (threadIdx.x % kWarp == 0) atomicAdd(&shared[tile - r.first_tile], own);
     } else {
       own = block_total(own, shared);
-      if (threadIdx.x == 0) sums[tile] = own;
+      if (threadIdx.x == 0) sums[sum_place(tile)] = own;
     }
   }
   __device__ void put(const SampleRow& r, Sum* sums) {
@@ -229,135 +245,20 @@ struct TileSums {
       __syncthreads();
       const int count = r.end_tile - r.first_tile;
       for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) {
-        sums[r.first_tile + i] = shared[i];
+        sums[sum_place(r.first_tile + i)] = shared[i];
       }
     }
   }
 };
 
-// The weight at which top-p is satisfied, of a whole.
-__device__ __forceinline__ Sum top_p_target(float top_p, Sum total) {
-  return static_cast<Sum>(ceil(static_cast<double>(top_p) * static_cast<double>(total)));
-}
-
-// Shared memory of a block that looks for something.
-struct Finder {
-  Sum shared[kWarp];
-  Sum rest;
-  int found, last;
-};
-
-// The first of `count` values at which their running sum, begun with `before`, reaches `target`, leaving out zeros; if
-// none does, the last that is not zero. `before` becomes the sum before it. For all threads of the block.
-template <class Value>
-__device__ int find_reaching(Finder& finder, int count, Sum target, Sum& before, Value value) {
-  const int threads = static_cast<int>(blockDim.x), by_thread = (count + threads - 1) / threads;
-  const int first = static_cast<int>(threadIdx.x) * by_thread, end = min(first + by_thread, count);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    finder.found = INT32_MAX;
-    finder.last = 0;
-  }
-  Sum own = 0;
-  int last = -1;
-  for (int i = first; i < end; i++) {
-    const Sum here = value(i);
-    own += here;
-    if (here != 0) last = i;
-  }
-  const Sum start = before + block_running(own, finder.shared).before;
-  const auto first_reaching = [&](Sum goal, Sum& sum) {
-    sum = start;
-    for (int i = first; i < end; i++) {
-      const Sum here = value(i);
-      if (here != 0 && sum + here >= goal) return i;
-      sum += here;
-    }
-    return INT32_MAX;
-  };
-  Sum sum = 0;
-  if (own != 0) {
-    if (start + own >= target) atomicMin(&finder.found, first_reaching(target, sum));
-    atomicMax(&finder.last, last);
-  }
-  __syncthreads();
-  const bool reached = finder.found != INT32_MAX;
-  const int found = reached ? finder.found : finder.last;
-  if (found >= first && found < end) {
-    sum = start;
-    for (int i = first; i < found; i++) sum += value(i);
-    finder.rest = sum;
-  }
-  __syncthreads();
-  before = finder.rest;
-  return found;
-}
-
-// Shared memory for the weights of a tile: a thread's kLogits neighbours lie a place apart from the next one's, so that
-// all banks serve.
-constexpr int kTilePlaces = kSampleThreads * (kLogits + 1);
-__device__ __forceinline__ int tile_place(int i) { return i + i / kLogits; }
-
-// The lowest id at which the running sum of weight_of(id, logit), in the order of ids, passes `target`, which is below
-// their whole sum; `by_tile` has the sums of the tiles. `room`: kTilePlaces.
-template <class WeightOf>
-__device__ int find_id(Finder& finder, const SampleView& x, const SampleRow& r, const volatile Sum* by_tile, Sum target,
-                       Sum* room, WeightOf weight_of) {
-  Sum before = 0;
-  const int tile = find_reaching(finder, x.tiles, target + 1, before, [&](int t) { return by_tile[t]; });
-  const int first = tile * static_cast<int>(blockDim.x) * kLogits;
-  r.for_logits<false>(r.load(x, tile), tile,
-                      [&](int id, float logit) { room[tile_place(id - first)] = weight_of(id, logit); });
-  return first + find_reaching(finder, min(static_cast<int>(blockDim.x) * kLogits, x.vocab - first), target + 1, before,
-                               [&](int i) { return room[tile_place(i)]; });
-}
-
-// Writes the token of the row: the share that the position's random number takes of the weights in x.sums.
-template <class WeightOf>
-__device__ void draw(Finder& finder, const SampleView& x, const SampleRow& r, double log_total, Sum* room,
-                     WeightOf weight_of) {
-  const volatile Sum* by_tile = x.sums + static_cast<int64_t>(r.row) * x.tiles;
-  Sum total = 0;
-  for (int t = static_cast<int>(threadIdx.x); t < x.tiles; t += static_cast<int>(blockDim.x)) total += by_tile[t];
-  total = block_total(total, finder.shared);
-  const auto position = static_cast<uint32_t>(x.positions[r.row]);
-  const auto random = philox({position, 0, 0, 0}, {r.int_params.seed_low, r.int_params.seed_high});
-  const Sum share = Sum{random[0] >> 5} << 26 | random[1] >> 6;  // of 2^53
-  const Sum target = __umul64hi(share, total) << 11 | (share * total) >> 53;
-  const int token = find_id(finder, x, r, by_tile, target, room, weight_of);
-  if (threadIdx.x != 0) return;
-  x.token[r.row] = token;
-  x.logprob[r.row] = static_cast<float>(static_cast<double>(r.logits[token]) - log_total);
-}
-
-// What other blocks wrote to [0, count), which put(i, value) takes to where this one reads it again and again. For all
-// threads of the block; several reads are under way at once.
-template <class T, class Put>
-__device__ __forceinline__ void gather(const T* from, int count, Put put) {
-  constexpr int kAtOnce = 8;
-  const volatile T* const values = from;
-  const int threads = static_cast<int>(blockDim.x);
-  for (int first = static_cast<int>(threadIdx.x); first < count; first += kAtOnce * threads) {
-    T held[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; i++) {
-      if (first + i * threads < count) held[i] = values[first + i * threads];
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; i++) {
-      if (first + i * threads < count) put(first + i * threads, held[i]);
-    }
-  }
-  __syncthreads();
-}
-
 // Whether this block is the last of its row to come here: what the others wrote before is seen then.
-__device__ __forceinline__ bool last_of_row(Finder& finder, unsigned* arrived, int blocks) {
+__device__ __forceinline__ bool last_of_row(unsigned* arrived, int blocks) {
+  __shared__ int before;
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) finder.found = static_cast<int>(atomicAdd(arrived, 1u));
+  if (threadIdx.x == 0) before = static_cast<int>(atomicAdd(arrived, 1u));
   __syncthreads();
-  const bool last = finder.found == blocks - 1;
+  const bool last = before == blocks - 1;
   __threadfence();
   return last;
 }

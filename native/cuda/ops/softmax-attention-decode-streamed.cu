@@ -65,6 +65,14 @@ __device__ __forceinline__ uint4* piece_of(void* values, int64_t i) {
   return reinterpret_cast<uint4*>(static_cast<bfloat16*>(values) + i);
 }
 
+// Keys and values of another dtype than the pages, or not aligned: one value at a time.
+static __device__ LINATTN_NO_INLINE void stream_values(const AttentionView& x, int64_t key, int64_t k, int64_t v) {
+  for (int d = static_cast<int>(threadIdx.x % kWarp); d < x.width; d += kWarp) {
+    store_element(x.pages, x.page_type, key + d, load_element(x.k, x.k_type, k + d));
+    store_element(x.pages, x.page_type, key + values_apart(x) + d, load_element(x.v, x.v_type, v + d));
+  }
+}
+
 // The new keys and values of a row and head whose positions are in [begin, end) go to their pages; then the copy engine
 // may read them there. By a warp.
 __device__ __forceinline__ void stream_new(const AttentionView& x, const AttentionRow& row, int kv_head, int begin,
@@ -73,28 +81,23 @@ __device__ __forceinline__ void stream_new(const AttentionView& x, const Attenti
   end = min(end, row.end_key());
   if (begin >= end) return;
   const int lane = threadIdx.x % kWarp;
+  const bool has_piece = x.pieces && lane < x.width / kPiece;
+#pragma unroll 1
   for (int position = begin; position < end; position++) {
     const int64_t token = row.first + position - row.position, head = static_cast<int64_t>(kv_head) * x.width;
     const int64_t k = token * x.k_stride + head, v = token * x.v_stride + head;
-    if (x.pieces) {
-      const bool has_piece = lane < x.width / kPiece;
-      uint4 new_k, new_v;
-      if (has_piece) {
-        new_k = *piece_of(x.k, k + lane * kPiece);
-        new_v = *piece_of(x.v, v + lane * kPiece);
-      }
-      const int64_t key = key_offset(x, row, position);
-      if (key < 0 || !has_piece) continue;
-      *piece_of(x.pages, key + head + lane * kPiece) = new_k;
-      *piece_of(x.pages, key + head + values_apart(x) + lane * kPiece) = new_v;
-      continue;
+    uint4 new_k, new_v;
+    if (has_piece) {
+      new_k = *piece_of(x.k, k + lane * kPiece);
+      new_v = *piece_of(x.v, v + lane * kPiece);
     }
     const int64_t key = key_offset(x, row, position);
     if (key < 0) continue;
-    for (int d = lane; d < x.width; d += kWarp) {
-      store_element(x.pages, x.page_type, key + head + d, load_element(x.k, x.k_type, k + d));
-      store_element(x.pages, x.page_type, key + head + values_apart(x) + d, load_element(x.v, x.v_type, v + d));
+    if (has_piece) {
+      *piece_of(x.pages, key + head + lane * kPiece) = new_k;
+      *piece_of(x.pages, key + head + values_apart(x) + lane * kPiece) = new_v;
     }
+    if (!x.pieces) stream_values(x, key + head, k, v);
   }
   __threadfence();
   asm volatile("fence.proxy.async;\n" ::: "memory");
@@ -107,11 +110,11 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
                                         StreamBarriers<Shape>& barriers) {
   constexpr uint32_t kStageBytes = 2 * Shape::kTileValues * sizeof(T);
   const int lane = threadIdx.x % kWarp;
-  const int64_t step = gridDim.x;
+  const int step = static_cast<int>(gridDim.x);
   int count = 0, splits = 0;  // of tiles, of splits so far
   StreamTile tile;
-  for (int64_t i = next_item(x, plan, row_tiles, Shape::kRows, blockIdx.x, step); i >= 0;
-       i = next_item(x, plan, row_tiles, Shape::kRows, i + step, step)) {
+  for (int i = static_cast<int>(blockIdx.x); (i = next_item(x, plan, row_tiles, Shape::kRows, i, step)) >= 0;
+       i += step) {
     tile.item = decode_item(x, plan, row_tiles, i);
     tile.row = attention_row(x, tile.item.n);
     const KeyRange keys = split_keys(x, plan, tile.row, tile.item.split);
@@ -175,7 +178,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
       first_row = tile.item.tile * Shape::kRows;
       rows = min(Shape::kRows, tile.row.count * x.group - first_row);
       const int query_row = first_row + min(rows - 1, shared_row);
-      position = tile.row.position + query_row / x.group;
+      position = tile.row.position + quotient(query_row, x.group);
       slope = x.slopes ? x.slopes[output_row(x, tile.row, tile.item.kv_head, query_row).head] : 0.0f;
       if (thread < Shape::kRows) {
         shared.rows.max[thread] = -INFINITY;

@@ -29,10 +29,9 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kKeys = Shared::kKeys, kRows = Shared::kRows;
   Shared& shared = *dynamic_shared<Shared>();
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t step = gridDim.x;
+  const int step = static_cast<int>(gridDim.x);
   wait_for_inputs();
-  for (int64_t i = next_item(x, plan, tiles, kRows, blockIdx.x, step); i >= 0;
-       i = next_item(x, plan, tiles, kRows, i + step, step)) {
+  for (int i = static_cast<int>(blockIdx.x); (i = next_item(x, plan, tiles, kRows, i, step)) >= 0; i += step) {
     const DecodeItem item = decode_item(x, plan, tiles, i);
     const AttentionRow row = attention_row(x, item.n);
     const KeyRange keys = split_keys(x, plan, row, item.split);
@@ -71,7 +70,7 @@ __global__ void __launch_bounds__(kThreads)
     constexpr int kSharers = decltype(shared.rows)::kSharers;
     const bool present = thread / kSharers < rows;
     const int query_row = first_row + min(rows - 1, thread / kSharers);
-    const int position = row.position + query_row / x.group;
+    const int position = row.position + quotient(query_row, x.group);
     const int head = output_row(x, row, item.kv_head, query_row).head;
     const float slope = x.slopes ? x.slopes[head] : 0.0f;
     const float* const bias = x.bias + head * x.bias_stride;

@@ -91,7 +91,7 @@ __device__ __forceinline__ GenericResult<kLanes> attend(GenericShared<kLanes>& s
     for (int i = 0; i < kLanes; i++) result.out[r][i] = 0;
     const int query_row = task.first_row + warp * kWarpRows + r;
     const bool present = warp * kWarpRows + r < task.rows;
-    positions[r] = present ? task.row.position + query_row / x.group : -1;
+    positions[r] = present ? task.row.position + quotient(query_row, x.group) : -1;
     const int head = present ? output_row(x, task.row, task.kv_head, query_row).head : 0;
     slopes[r] = x.slopes ? x.slopes[head] : 0.0f;
     biases[r] = x.bias + head * x.bias_stride;
@@ -193,9 +193,8 @@ __global__ void __launch_bounds__(kThreads)
   auto& shared = *dynamic_shared<GenericShared<kLanes>>();
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int first_column = static_cast<int>(blockIdx.y) * kWarp * kLanes;
-  const int64_t step = gridDim.x;
-  for (int64_t i = next_item(x, plan, tiles, kRows, blockIdx.x, step); i >= 0;
-       i = next_item(x, plan, tiles, kRows, i + step, step)) {
+  const int step = static_cast<int>(gridDim.x);
+  for (int i = static_cast<int>(blockIdx.x); (i = next_item(x, plan, tiles, kRows, i, step)) >= 0; i += step) {
     const DecodeItem item = decode_item(x, plan, tiles, i);
     GenericTask task;
     task.row = attention_row(x, item.n);

@@ -55,9 +55,16 @@ struct DecodePlan {
   float *out, *max, *sum;
 };
 
+// a / b of counts, and rounded up: without signs and in 32 bits these are short code, where the code of a decode step
+// is what takes time.
+__host__ __device__ inline int quotient(int a, int b) {
+  return static_cast<int>(static_cast<unsigned>(a) / static_cast<unsigned>(b));
+}
+__host__ __device__ inline int quotient_up(int a, int b) { return quotient(a + b - 1, b); }
+
 // Most splits of a row. With more query rows they are fewer: so many rows fill the GPU, and partial results stay small.
 __host__ __device__ inline int most_splits(int max_splits, int query_rows) {
-  return max(1, max_splits / static_cast<int>(ceil_div(query_rows, 16)));
+  return max(1, quotient(max_splits, quotient_up(query_rows, 16)));
 }
 
 void run_prefill(const AttentionView& x, Cuda& cuda);
@@ -279,7 +286,7 @@ struct KeySplits {
   int first_span, spans, each;  // spans of all, of one split
   int most;                     // splits that the row has slots for
 
-  __device__ int count() const { return static_cast<int>(ceil_div(spans, each)); }
+  __device__ int count() const { return quotient_up(spans, each); }
 };
 
 __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const DecodePlan& plan,
@@ -288,7 +295,7 @@ __device__ __forceinline__ KeySplits key_splits(const AttentionView& x, const De
   const int first = row.begin_key(x.window) / kSpanKeys;
   const int spans = (row.end_key() - 1) / kSpanKeys + 1 - first;
   const int most = most_splits(plan.max_splits, row.count * x.group);
-  const int each = max(static_cast<int>(ceil_div(spans, most)), max(plan.least_spans, spans > kFewSpans ? 2 : 1));
+  const int each = max(quotient_up(spans, most), max(plan.least_spans, spans > kFewSpans ? 2 : 1));
   return {first, spans, each, min(most, plan.splits)};
 }
 
@@ -315,13 +322,10 @@ struct DecodeItem {
   int n, kv_head, tile, split;
 };
 
-__device__ __forceinline__ DecodeItem decode_item(const AttentionView& x, const DecodePlan& plan, int tiles,
-                                                  int64_t i) {
-  const int64_t across = static_cast<int64_t>(plan.rows) * x.kv_heads * tiles;
-  const int split = static_cast<int>(i / across);
-  const int rest = static_cast<int>(i - split * across);
-  const int row_head = rest / tiles;
-  return {row_head / x.kv_heads, row_head % x.kv_heads, rest % tiles, split};
+__device__ __forceinline__ DecodeItem decode_item(const AttentionView& x, const DecodePlan& plan, int tiles, int i) {
+  const int across = plan.rows * x.kv_heads * tiles, split = quotient(i, across), rest = i - split * across;
+  const int row_head = quotient(rest, tiles), n = quotient(row_head, x.kv_heads);
+  return {n, row_head - n * x.kv_heads, rest - row_head * tiles, split};
 }
 
 // Where the part of a query row goes.
@@ -332,11 +336,12 @@ __device__ __forceinline__ int64_t item_slot(const AttentionView& x, const Decod
 
 // The first item from `i` on, in steps of `step`, that there is; -1 for none. A row has `tiles` tiles of `tile_rows`
 // query rows at most. Splits are the slow index: items that there are not come last. Every warp of the block finds it.
-__device__ __forceinline__ int64_t next_item(const AttentionView& x, const DecodePlan& plan, int tiles, int tile_rows,
-                                             int64_t i, int64_t step) {
-  const int64_t items = static_cast<int64_t>(plan.rows) * x.kv_heads * tiles * plan.splits;
+// There are no more items than parts, for which there is memory: 32 bits count them.
+__device__ __forceinline__ int next_item(const AttentionView& x, const DecodePlan& plan, int tiles, int tile_rows,
+                                         int i, int step) {
+  const int items = plan.rows * x.kv_heads * tiles * plan.splits;
   for (; i < items; i += kWarp * step) {
-    const int64_t mine = i + threadIdx.x % kWarp * step;
+    const int mine = i + static_cast<int>(threadIdx.x % kWarp) * step;
     bool there = false;
     if (mine < items) {
       const DecodeItem item = decode_item(x, plan, tiles, mine);
