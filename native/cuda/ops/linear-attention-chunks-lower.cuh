@@ -2,7 +2,7 @@
 // as they do a power series. The 16 x 16 blocks on the diagonal first, then a warp for each row of blocks, with
 // products of bfloat16 pairs whose rests are kept (16 bits of fraction).
 #pragma once
-#include "cuda/ops/linear-attention-chunks.cuh"
+#include "cuda/ops/linear-attention-chunks-tiles.cuh"
 
 namespace linattn::cuda::chunks {
 

@@ -2,7 +2,7 @@
 // which works in the background until finish_products(), and elsewhere by the matrix instructions of each warp.
 #pragma once
 #include "cuda/device/wgmma.cuh"
-#include "cuda/ops/linear-attention-chunks.cuh"
+#include "cuda/ops/linear-attention-chunks-tiles.cuh"
 
 namespace linattn::cuda::chunks {
 

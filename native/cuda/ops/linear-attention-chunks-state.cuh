@@ -1,7 +1,7 @@
 // A block of the scan: what it fetches of each chunk, and where its state and outputs lie in registers and memory.
 #pragma once
 #include "cuda/ops/linear-attention-chunks-boxes.cuh"
-#include "cuda/ops/linear-attention-chunks.cuh"
+#include "cuda/ops/linear-attention-chunks-tiles.cuh"
 
 namespace linattn::cuda::chunks {
 

@@ -1,7 +1,7 @@
 // Key sums z and z'q of the additive rule, from the records: z' of a chunk's end is linear in z of its start, so only a
 // sum of K floats a chunk is taken one after the other.
 #include "cuda/device/warp.cuh"
-#include "cuda/ops/linear-attention-chunks.cuh"
+#include "cuda/ops/linear-attention-chunks-tiles.cuh"
 
 namespace linattn::cuda::chunks {
 namespace {
