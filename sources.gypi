@@ -6,6 +6,7 @@
       "native/binding/addon.cc",
       "native/binding/checksums.cc",
       "native/binding/completions.cc",
+      "native/binding/pin.cc",
       "native/binding/runtime.cc",
       "native/binding/tasks.cc",
       "native/core/graph.cc",
@@ -126,6 +127,7 @@
       "native/cuda/ops/softmax-attention-prefill.cu",
       "native/cuda/ops/softmax-attention.cu",
       "native/cuda/ops/weighted-sum.cu",
+      "native/cuda/pins.cu",
       "native/cuda/plugin.cu",
       "native/cuda/staging.cu"
     ]

@@ -14,6 +14,8 @@ export interface Addon {
   release(count: number): number;
   write(id: number, byteOffset: number, data: ArrayBufferView): number;
   writeHeld(id: number, byteOffset: number, data: ArrayBufferView, request: number): number;
+  pin(device: number, view: Uint8Array): number;
+  unpin(pin: number): number;
   makeChecksum(block: Uint8Array, seed: number, request: number): number;
   checkChecksum(block: Uint8Array, seed: number, request: number): number;
   copy(from: number, to: number): number;

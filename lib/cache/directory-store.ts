@@ -1,5 +1,5 @@
 // A prefix store in a folder, one file a value. Several processes may share it, and one that is killed leaves whole files.
-import { mkdir, open, readdir, stat, unlink, utimes } from 'node:fs/promises';
+import { mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { checkOptions, linattnError, shown } from '../errors';
 import { readAt } from '../state/byte-source';
@@ -16,14 +16,18 @@ const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
     throw error;
   });
 
-/** What a file holds, in one read: fs.readFile makes thousands of it. */
-async function wholeOf(file: string, memory: Uint8Array | undefined): Promise<Uint8Array> {
+/** What a file holds, in one read: fs.readFile makes thousands of it. Its last change becomes now. */
+async function usedValue(file: string, memory: Uint8Array | undefined): Promise<Uint8Array> {
   const handle = await open(file, 'r');
+  // The time of the last change is the time of the last use: access times are not kept on every file system.
+  const now = new Date();
+  const used = handle.utimes(now, now).catch(() => undefined);
   try {
     const { size } = await handle.stat();
     const isRoomy = memory !== undefined && memory.length >= size;
     return await readAt(handle, isRoomy ? memory.subarray(0, size) : Buffer.allocUnsafeSlow(size), 0);
   } finally {
+    await used;
     await handle.close();
   }
 }
@@ -58,11 +62,7 @@ export class DirectoryStore implements PrefixStore {
   }
 
   async get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined> {
-    const file = this.fileOf(key);
-    const value = await ifThere(wholeOf(file, memory));
-    // The time of the last change is the time of the last use: access times are not kept on every file system.
-    if (value !== undefined) await utimes(file, new Date(), new Date()).catch(() => undefined);
-    return value;
+    return ifThere(usedValue(this.fileOf(key), memory));
   }
 
   set(key: string, value: Uint8Array): Promise<void> {

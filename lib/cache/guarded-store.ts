@@ -1,5 +1,6 @@
 // A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
 import { createHash } from 'node:crypto';
+import { BlockMemory, blocksAtOnce } from '../state/block-memory';
 import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
 import { checksumBytes, formatVersion } from '../state/snapshot-format';
 import type { PrefixStore } from './prefix-store';
@@ -24,6 +25,14 @@ const bytesOrNone = (value: Uint8Array): Uint8Array =>
 const littleEndian = (tokens: Int32Array): Uint8Array =>
   new Uint8Array(tokens.buffer, tokens.byteOffset, tokens.byteLength);
 
+/** A state that the store lists. */
+export interface Candidate {
+  readonly key: string;
+  /** How the listed keys of its blocks begin, where those are of one writing, and how many there are. */
+  readonly prefix?: string | undefined;
+  readonly blocks?: number;
+}
+
 export interface StoreCounts {
   readonly storeReadBytes: number;
   readonly storeWrittenBytes: number;
@@ -46,11 +55,15 @@ export class GuardedStore {
   /** Writings that did not end, some of whose blocks the store may still have. */
   private unfinished: Writing[] = [];
 
-  /** @param model what the states must agree with: those of other models, or in another format, have other keys */
+  /**
+   * @param model what the states must agree with: those of other models, or in another format, have other keys
+   * @param memory for what is read
+   */
   constructor(
     private readonly store: PrefixStore,
     model: object,
     private readonly onError: (error: unknown) => void,
+    readonly memory = new BlockMemory(),
   ) {
     const kind = JSON.stringify({ format: formatVersion, ...model });
     const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
@@ -76,65 +89,89 @@ export class GuardedStore {
     return `${this.prefix}${length}-${sha256}`;
   }
 
-  /** Keys of states that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
-  async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<string[]> {
+  /** States that by their hashes begin `tokens` and have more than `beyond` of them, the longest first. */
+  async candidates(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Candidate[]> {
     const list = async () => new Set(Array.from(await this.store.keys(), String));
     const known = (await this.guarded(shortMs, list, signal)) ?? new Set<string>();
     const lengths = new Set<number>();
-    for (const key of known) {
-      if (!key.startsWith(this.prefix)) continue;
-      const [, digits] = /^(\d+)-[0-9a-f]{64}$/.exec(key.slice(this.prefix.length)) ?? [];
-      const length = Number(digits ?? 0);
-      if (length > beyond && length <= tokens.length) lengths.add(length);
+    const blocks = new Map<string, Candidate>();
+    for (const name of known) {
+      if (!name.startsWith(this.prefix)) continue;
+      const parts = /^((\d+)-[0-9a-f]{64})(?:(-[0-9a-f]{16}-)\d+)?$/.exec(name.slice(this.prefix.length));
+      const length = Number(parts?.[2] ?? 0);
+      if (!(length > beyond && length <= tokens.length)) continue;
+      lengths.add(length);
+      if (parts![3] === undefined) continue;
+      const key = this.prefix + parts![1];
+      const prefix = key + parts![3];
+      const others = blocks.get(key);
+      const isOne = others === undefined || others.prefix === prefix;
+      blocks.set(key, { key, prefix: isOne ? prefix : undefined, blocks: (others?.blocks ?? 0) + 1 });
     }
     const hash = createHash('sha256');
-    const found: string[] = [];
+    const found: Candidate[] = [];
     let hashed = 0;
     for (const length of [...lengths].sort((a, b) => a - b)) {
       hash.update(littleEndian(tokens.subarray(hashed, length)));
       hashed = length;
       const key = this.key(length, hash.copy().digest('hex'));
-      if (known.has(key)) found.unshift(key);
+      if (known.has(key)) found.unshift(blocks.get(key) ?? { key });
     }
     return found;
   }
 
   /**
-   * What `use` makes of the state under a key, whose blocks come from the store as they are asked for; undefined when it is
-   * not there, or is wrong, and is deleted then. What was written in its place in the meantime is not deleted, but read.
+   * What `use` makes of a state, whose blocks come from the store as they are asked for; undefined when it is not there, or
+   * is wrong, and is deleted then. What was written in its place in the meantime is not deleted, but read.
    */
   async read<T>(
-    key: string,
+    candidate: Candidate,
     use: (state: ByteSource) => Promise<T | 'wrong'>,
     signal: AbortSignal,
   ): Promise<T | undefined> {
-    const first = await this.get(key, signal);
-    if (first === undefined) {
-      if (!this.rests) await this.dropAll(`${key}-`, signal); // nobody would ask for its other values again
-      return undefined;
+    const { key } = candidate;
+    const state = this.stateOf(candidate, signal);
+    try {
+      if ((await state.start()).length === 0) {
+        if (!this.rests) await this.drop(key, `${key}-`, signal); // nobody would ask for its other values again
+        return undefined;
+      }
+      const made = await use(state);
+      if (made !== 'wrong') return made;
+      const next = await this.get(key, signal);
+      if (next === undefined) return undefined;
+      if (Buffer.compare(next, state.first!) === 0) {
+        await this.drop(key, blockPrefix(key, next), signal);
+        return undefined;
+      }
+    } finally {
+      state.release();
     }
-    const state = this.stateOf(key, first, signal);
-    const made = await use(state);
-    if (made !== 'wrong') return made;
-    const next = await this.get(key, signal);
-    if (next === undefined) return undefined;
-    if (Buffer.compare(next, state.first ?? first) === 0) {
-      await this.guarded(shortMs, () => this.store.delete(key), signal);
-      await this.dropAll(blockPrefix(key, next), signal);
-      return undefined;
+    const written = this.stateOf({ key }, signal);
+    try {
+      const made = await use(written);
+      return made === 'wrong' ? undefined : made;
+    } finally {
+      written.release();
     }
-    const madeNext = await use(this.stateOf(key, next, signal));
-    return madeNext === 'wrong' ? undefined : madeNext;
   }
 
-  private stateOf(key: string, first: Uint8Array, signal: AbortSignal): ValuesSource {
-    const prefix = blockPrefix(key, first);
-    return new ValuesSource(async (index, memory) => {
-      if (index === 0) return first;
-      const block = await this.get(prefix + index, signal, memory);
-      if (block === undefined && this.rests) throw new Error('the store failed while a state was read');
-      return block ?? new Uint8Array(0);
-    });
+  /** The blocks that are listed are asked for together with the first value, which tells whether they are its own. */
+  private stateOf({ key, prefix, blocks = 0 }: Candidate, signal: AbortSignal): ValuesSource {
+    const block = async (name: string, memory: Uint8Array | undefined) => {
+      const value = await this.get(name, signal, memory);
+      if (value === undefined && this.rests) throw new Error('the store failed while a state was read');
+      return value ?? new Uint8Array(0);
+    };
+    const value = async (index: number, memory: Uint8Array | undefined) => {
+      if (index === 0) return (await this.get(key, signal, memory)) ?? new Uint8Array(0);
+      const listed = prefix === undefined ? undefined : await block(prefix + index, memory);
+      const own = blockPrefix(key, await state.start());
+      return listed !== undefined && own === prefix ? listed : block(own + index, memory);
+    };
+    const ahead = prefix === undefined ? 0 : Math.min(blocks, blocksAtOnce - 1);
+    const state = new ValuesSource(value, this.memory, ahead);
+    return state;
   }
 
   private async get(key: string, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
@@ -207,6 +244,12 @@ export class GuardedStore {
     const isTaken = (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
     if (isTaken) this.counts.storeWrittenBytes += value.byteLength;
     return isTaken;
+  }
+
+  /** A value, and those whose keys begin so. */
+  private async drop(key: string, prefix: string, signal: AbortSignal): Promise<void> {
+    await this.guarded(shortMs, () => this.store.delete(key), signal);
+    await this.dropAll(prefix, signal);
   }
 
   /** All values whose keys begin so. */

@@ -207,6 +207,7 @@ async function assemble(parts: {
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
     if (cache !== undefined) core.prefixCache = new PrefixCache(core, cache);
+    if (cache?.store !== undefined) await fence(device); // no call waits until the memory for its states is pinned
     const release = async () => {
       scheduler.dispose();
       store.dispose();

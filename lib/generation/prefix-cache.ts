@@ -7,6 +7,7 @@ import { PrefixTree } from '../cache/prefix-tree';
 import { Ranking } from '../cache/ranking';
 import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
+import { BlockMemory } from '../state/block-memory';
 import { type ByteSource, ValuesSource } from '../state/byte-source';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
 import { Departures } from './departures';
@@ -54,7 +55,8 @@ export class PrefixCache {
     this.departures = new Departures(core);
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
-    this.outside = store && new GuardedStore(store, core.identity, onStoreError);
+    this.outside =
+      store && new GuardedStore(store, core.identity, onStoreError, new BlockMemory(core.scheduler.store.device));
   }
 
   /** What it did since the model was loaded, and what it holds. */
@@ -102,7 +104,8 @@ export class PrefixCache {
         return this.store.hold(entry.checkpoint);
       }
       const { pieces } = entry.saved!;
-      const loaded = await this.load(new ValuesSource(async (i) => pieces[i]!), tokens, signal);
+      const state = new ValuesSource(async (i) => pieces[i]!, this.outside?.memory);
+      const loaded = await this.load(state, tokens, signal).finally(() => state.release());
       if (loaded === 'no room') return undefined;
       if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
       this.dropSaved(entry);
@@ -112,8 +115,8 @@ export class PrefixCache {
   private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
-    for (const key of await outside.candidates(tokens, beyond, signal)) {
-      const loaded = await outside.read(key, (state) => this.load(state, tokens, signal, key), signal);
+    for (const candidate of await outside.candidates(tokens, beyond, signal)) {
+      const loaded = await outside.read(candidate, (state) => this.load(state, tokens, signal, candidate.key), signal);
       if (loaded === 'no room') return undefined;
       if (loaded === undefined) continue;
       const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
@@ -288,6 +291,7 @@ export class PrefixCache {
     late.abort();
     this.ended.abort();
     await this.demoting;
+    this.outside?.memory.dispose();
     for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
     this.onDevice.clear();
     this.onHost.clear();

@@ -16,7 +16,7 @@ import { StepCommands } from './step-commands';
  * Most tokens of a prefill step: enough to keep the device busy, few enough that an abort is soon seen. Slices end on
  * multiples of 64 of the absolute position except at the prompt's end.
  */
-export const sliceTokensOf = (device: DeviceName): number => (device === 'cpu' ? 512 : 8192);
+export const sliceTokensOf = (device: DeviceName): number => (device === 'cpu' ? 512 : 16_384);
 
 export interface DecodeJob {
   readonly sequence: SequenceState;

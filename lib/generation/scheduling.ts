@@ -5,7 +5,7 @@ import type { DeviceName } from '../tensor/device';
 import { sliceTokensOf } from './scheduler';
 
 export interface SchedulingOptions {
-  /** Most prompt tokens of one step, of all prompts that it reads together. A multiple of 64. Default 512, on CUDA 8192. */
+  /** Most prompt tokens of one step, of all prompts that it reads together. A multiple of 64. Default 512, on CUDA 16384. */
   stepTokens?: number;
   /** Milliseconds that reading prompts may hold up the sequences that decode, as nearly as 64 tokens allow. Default 50. */
   targetStepMs?: number;

@@ -1,6 +1,7 @@
 // Where the bytes of a saved state come from: memory, a file, a stream, or values that each hold a piece.
 import { type FileHandle, open } from 'node:fs/promises';
 import { linattnError } from '../errors';
+import { BlockMemory } from './block-memory';
 
 /** Bytes of a typed array, not copied. */
 export const bytesOf = (array: ArrayBufferView): Uint8Array =>
@@ -8,11 +9,10 @@ export const bytesOf = (array: ArrayBufferView): Uint8Array =>
 
 /** Bytes in their order. Each take() may be called before the one before has answered. */
 export interface ByteSource {
-  /**
-   * The next bytes, fewer where the source ends. They stay as they are, in memory of the source or in `memory`, which holds
-   * as many and is free to be used.
-   */
-  take(bytes: number, memory?: Uint8Array): Promise<Uint8Array>;
+  /** The next bytes, fewer where the source ends. They stay as they are. */
+  take(bytes: number): Promise<Uint8Array>;
+  /** What take() gave is not used any more. */
+  give(taken: Uint8Array): void;
   /** Whether nothing follows what was taken. */
   isAtEnd(): Promise<boolean>;
   close(): Promise<void>;
@@ -25,17 +25,22 @@ export interface ByteSource {
 export class MemorySource implements ByteSource {
   private at = 0;
   private readonly bytes: Uint8Array;
+  private readonly memory = new BlockMemory();
 
   constructor(array: ArrayBufferView) {
     this.bytes = array.byteLength > 0 ? bytesOf(array) : new Uint8Array(0);
   }
 
-  async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
+  async take(bytes: number): Promise<Uint8Array> {
     const count = Math.max(0, Math.min(bytes, this.bytes.length - this.at)); // none when their memory has gone
-    const taken = (memory ?? Buffer.allocUnsafeSlow(count)).subarray(0, count);
+    const taken = this.memory.take(count);
     if (count > 0) taken.set(this.bytes.subarray(this.at, this.at + count));
     this.at += count;
-    return bytesOf(taken);
+    return taken;
+  }
+
+  give(taken: Uint8Array): void {
+    this.memory.give(taken);
   }
 
   async isAtEnd(): Promise<boolean> {
@@ -77,13 +82,18 @@ export class FileSource implements ByteSource {
   private at = 0;
   private file: Promise<OpenedFile> | undefined;
   private readonly line = new Line();
+  private readonly memory = new BlockMemory();
 
   constructor(private readonly path: string) {}
 
-  take(bytes: number, memory = Buffer.allocUnsafeSlow(bytes) as Uint8Array): Promise<Uint8Array> {
+  take(bytes: number): Promise<Uint8Array> {
     const position = this.at;
     this.at += bytes;
-    return this.read(memory.subarray(0, bytes), position);
+    return this.read(this.memory.take(bytes), position);
+  }
+
+  give(taken: Uint8Array): void {
+    this.memory.give(taken);
   }
 
   async isAtEnd(): Promise<boolean> {
@@ -134,6 +144,8 @@ export class StreamSource implements ByteSource {
     return this.line.inTurn(() => this.read(bytes));
   }
 
+  give(): void {}
+
   isAtEnd(): Promise<boolean> {
     return this.line.inTurn(async () => !(await this.fetch()));
   }
@@ -169,31 +181,54 @@ export class StreamSource implements ByteSource {
   }
 }
 
-/** Bytes that nobody else changes, or takes to another thread, while they are checked and written: in `memory`, or copied. */
-function kept(value: Uint8Array, memory?: Uint8Array): Uint8Array {
-  if (value.buffer === memory?.buffer) return value;
-  const isRoomy = memory !== undefined && memory.length >= value.length;
-  const copy = isRoomy ? memory.subarray(0, value.length) : Buffer.allocUnsafeSlow(value.length);
-  copy.set(value);
-  return bytesOf(copy);
-}
-
 /** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
 export class ValuesSource implements ByteSource {
-  /** The first value, once something was taken. */
+  /** The first value, once it is there. */
   first: Uint8Array | undefined;
+  private started: Promise<Uint8Array> | undefined;
   private at = 0;
   private index = 0;
+  /** Values that were asked for and not taken. */
+  private readonly coming: Promise<Uint8Array>[] = [];
 
-  /** @param value the one of an index, or nothing where there is none */
-  constructor(private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>) {}
+  /**
+   * @param value the one of an index, or nothing where there is none: a part of the given memory, which is free to be used,
+   * or else copied
+   * @param ahead values after the first that are asked for together with it
+   */
+  constructor(
+    private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>,
+    private readonly memory = new BlockMemory(),
+    private readonly ahead = 0,
+  ) {}
 
-  async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
-    this.first ??= kept(await this.value(0)); // the header is taken before anything else is asked
-    if (this.at === this.first.length) return kept(await this.value(++this.index, memory), memory);
-    const taken = this.first.subarray(this.at, this.at + bytes);
+  /** The first value. */
+  start(): Promise<Uint8Array> {
+    this.started ??= this.begin();
+    return this.started;
+  }
+
+  private async begin(): Promise<Uint8Array> {
+    const first = this.fetch(0, this.memory.whole());
+    while (this.index < this.ahead) {
+      const value = this.fetch(++this.index, this.memory.whole());
+      value.catch(() => undefined); // told when it is taken
+      this.coming.push(value);
+    }
+    this.first = await first;
+    return this.first;
+  }
+
+  async take(bytes: number): Promise<Uint8Array> {
+    const first = this.first ?? (await this.start()); // the header is taken before anything else is asked
+    if (this.at === first.length) return this.coming.shift() ?? this.fetch(++this.index, this.memory.take(bytes));
+    const taken = first.subarray(this.at, this.at + bytes);
     this.at += taken.length;
     return taken;
+  }
+
+  give(taken: Uint8Array): void {
+    if (taken.buffer !== this.first?.buffer) this.memory.give(taken);
   }
 
   async isAtEnd(): Promise<boolean> {
@@ -201,4 +236,22 @@ export class ValuesSource implements ByteSource {
   }
 
   async close(): Promise<void> {}
+
+  /** Gives back the first value and what was not taken, once they are there. */
+  release(): void {
+    for (const value of [this.started, ...this.coming.splice(0)]) {
+      value?.then((one) => this.memory.give(one)).catch(() => undefined);
+    }
+  }
+
+  /** Bytes that nobody else changes, or takes to another thread, while they are checked and written. */
+  private async fetch(index: number, memory?: Uint8Array): Promise<Uint8Array> {
+    const value = await this.value(index, memory);
+    if (value.buffer === memory?.buffer) return bytesOf(value);
+    const isRoomy = memory !== undefined && memory.length >= value.length;
+    const copy = isRoomy ? memory.subarray(0, value.length) : this.memory.take(value.length);
+    copy.set(value);
+    if (memory !== undefined && !isRoomy) this.memory.give(memory);
+    return copy;
+  }
 }

@@ -104,6 +104,22 @@ function* spans(
   }
 }
 
+/** Spans that follow each other in the pool too, as one. */
+function* joined(parts: Iterable<Span>): Generator<Omit<Span, 'tokens'>> {
+  let last: Omit<Span, 'tokens'> | undefined;
+  for (const span of parts) {
+    const { pool, page, offset, start, end } = span;
+    const place = last && last.page * pool.pageBytes + last.offset + last.end - last.start;
+    if (last?.pool === pool && last.end === start && place === page * pool.pageBytes + offset) {
+      last = { ...last, end };
+    } else {
+      if (last !== undefined) yield last;
+      last = span;
+    }
+  }
+  if (last !== undefined) yield last;
+}
+
 /** What the bytes [from, to) of the content hold of the parts of a float32 state that begins at `base`. */
 function* stateSpans(
   layout: { readonly parts: readonly StatePart[] },
@@ -203,16 +219,21 @@ export async function readContent(
       for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, at, to) : []) {
         writes.push(store.states.writePart(checkpoint.slot, offset, block.subarray(start, end)));
       }
-      for (const { pool, page, offset, start, end } of spans(store, checkpoint, beforePages, at, to)) {
+      for (const { pool, page, offset, start, end } of joined(spans(store, checkpoint, beforePages, at, to))) {
         writes.push(pool.writePage(page, offset, block.subarray(start, end)));
       }
-      await Promise.all(writes);
+      await allSettled(writes);
     });
     return { checkpoint, tokens };
   } catch (error) {
     store.release(checkpoint);
     throw error;
   }
+}
+
+/** As Promise.all, but rejects only when nothing reads the block any more. */
+async function allSettled(writes: readonly Promise<void>[]): Promise<void> {
+  for (const result of await Promise.allSettled(writes)) if (result.status === 'rejected') throw result.reason;
 }
 
 /** The front as it arrives, in any order. Memory is taken as bytes arrive, whatever a header promises. */

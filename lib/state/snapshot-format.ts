@@ -11,6 +11,7 @@
 import { createHash } from 'node:crypto';
 import { addon, request } from '../binding/load';
 import { type LinattnError, linattnError } from '../errors';
+import { blocksAtOnce } from './block-memory';
 import type { ByteSource } from './byte-source';
 
 const magic = Buffer.from('LINATTN\0', 'latin1');
@@ -22,8 +23,6 @@ const maxHeaderBytes = 2 ** 24;
 /** Of the content; a block has its checksum besides. */
 const blockBytes = 2 ** 24;
 export const checksumBytes = 8;
-/** Blocks in memory while a state is read. */
-const blocksAtOnce = 6;
 
 const sha256 = (...parts: Uint8Array[]): Buffer =>
   parts.reduce((hash, part) => hash.update(part), createHash('sha256')).digest();
@@ -111,19 +110,21 @@ export class FramedReader {
 
   /**
    * Gives each block of the content, which has `bytes` bytes, to `place`, once it has proved to be as it was written: in
-   * any order, `at` bytes from the start. Resolves when all of them are placed and nothing follows them.
+   * any order, `at` bytes from the start, not used any more once `place` has settled. Resolves when all of them are placed and nothing follows them.
    */
   async content(bytes: number, place: (block: Uint8Array, at: number) => Promise<void>): Promise<void> {
     let next = 0;
     const lane = async () => {
-      let memory: Uint8Array | undefined; // used again and again: new memory costs as much as the reading
       while (next * blockBytes < bytes && !this.stopped) {
         const i = next++;
         const size = Math.min(blockBytes, bytes - i * blockBytes) + checksumBytes;
-        if (i > 0) memory ??= Buffer.allocUnsafeSlow(size);
-        const block = await this.take(size, memory);
-        await this.check(block, i);
-        if (!this.stopped) await place(block.subarray(0, -checksumBytes), i * blockBytes);
+        const block = await this.take(size);
+        try {
+          await this.check(block, i);
+          if (!this.stopped) await place(block.subarray(0, -checksumBytes), i * blockBytes);
+        } finally {
+          this.source.give(block);
+        }
       }
     };
     const lanes = async () => {
@@ -154,11 +155,12 @@ export class FramedReader {
     else await closed;
   }
 
-  private async take(bytes: number, memory?: Uint8Array): Promise<Uint8Array> {
-    const taken = await this.source.take(bytes, memory);
+  private async take(bytes: number): Promise<Uint8Array> {
+    const taken = await this.source.take(bytes);
+    if (taken.length === bytes) return taken;
+    this.source.give(taken);
     if (taken.length < bytes) throw this.corrupt(`it ends ${bytes - taken.length} bytes too early`);
-    if (taken.length > bytes) throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
-    return taken;
+    throw this.corrupt(`${taken.length} bytes stand where ${bytes} were written`);
   }
 
   private async orAborted<T>(work: () => Promise<T>): Promise<T> {

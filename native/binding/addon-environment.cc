@@ -30,6 +30,8 @@ AddonEnvironment::AddonEnvironment(Napi::Env env, Napi::Object exports)
   add_function(env, exports, "release", &Self::release);
   add_function(env, exports, "write", &Self::write);
   add_function(env, exports, "writeHeld", &Self::write_held);
+  add_function(env, exports, "pin", &Self::pin);
+  add_function(env, exports, "unpin", &Self::unpin);
   add_function(env, exports, "makeChecksum", &Self::make_checksum);
   add_function(env, exports, "checkChecksum", &Self::check_checksum);
   add_function(env, exports, "copy", &Self::copy);
@@ -65,6 +67,8 @@ void AddonEnvironment::close() {
   graphs_.clear();
   for (const auto& [device, bytes] : charged_) runtime_->device(static_cast<size_t>(device))->charge(-bytes);
   runtime_->leave(environment_);
+  for (auto& [handle, pinned] : pins_) pinned.pin->end();
+  pins_.clear();
   if (completions_) completions_->forget();
   runtime_.reset();
 }
@@ -234,14 +238,14 @@ AddonEnvironment::Writing AddonEnvironment::writing_of(const Info& info) {
   const size_t offset = static_cast<size_t>(info[1].As<Napi::Number>().Int64Value());
   if (offset > entry.bytes() || view.ByteLength() > entry.bytes() - offset)
     throw Error("ERR_SHAPE", "write: reaches beyond the tensor");
-  return {id, entry.device->queue, offset, view, memory_of(view)};
+  return {id, entry.device, offset, view, memory_of(view)};
 }
 
 // write(id, byteOffset, view)
 Napi::Value AddonEnvironment::write(const Info& info) {
   return guard(info, [&] {
     const Writing to = writing_of(info);
-    to.queue->task(environment_, write_task(to.id, to.offset, to.data, to.view.ByteLength()));
+    to.device->queue->task(environment_, write_task(to.id, to.offset, to.data, to.view.ByteLength()));
     return 0.0;
   });
 }
@@ -253,8 +257,9 @@ Napi::Value AddonEnvironment::write_held(const Info& info) {
     const Writing to = writing_of(info);
     const double request = info[3].As<Napi::Number>();
     completions_->expect(info.Env(), request, to.view);
-    to.queue->task(environment_, held_write_task(to.id, to.offset, to.data, to.view.ByteLength(), request, environment_,
-                                                 completions_));
+    const bool pinned = is_pinned(*to.device, to.view.ArrayBuffer().Data());
+    to.device->queue->task(environment_, held_write_task(to.id, to.offset, to.data, to.view.ByteLength(), pinned,
+                                                         request, environment_, completions_));
     return 0.0;
   });
 }

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "binding/checksums.h"
+#include "binding/pin.h"
 #include "binding/runtime.h"
 #include "binding/tasks.h"
 
@@ -44,6 +45,8 @@ class AddonEnvironment {
   Napi::Value release(const Info& info);
   Napi::Value write(const Info& info);
   Napi::Value write_held(const Info& info);
+  Napi::Value pin(const Info& info);
+  Napi::Value unpin(const Info& info);
   Napi::Value make_checksum(const Info& info);
   Napi::Value check_checksum(const Info& info);
   Napi::Value copy(const Info& info);
@@ -70,12 +73,18 @@ class AddonEnvironment {
 
   struct Writing {
     double id;
-    Queue* queue;
+    Device* device;
     size_t offset;
     Napi::TypedArray view;
     const char* data;  // view's
   };
   Writing writing_of(const Info& info);
+  struct PinnedBuffer {
+    std::shared_ptr<Pin> pin;
+    Napi::Reference<Napi::ArrayBuffer> buffer;
+  };
+  // Whether the data of a buffer is that of one in pins_, which has not gone to another thread.
+  bool is_pinned(const Device& device, const void* data) const;
   Napi::Value checksum(const Info& info, Checksums::What what);
   Device& device_at(double index);
   TensorSpec spec_at(const double* at) const;  // dtype, rank, dims...
@@ -97,6 +106,7 @@ class AddonEnvironment {
   std::vector<double> late_releases_;  // of tensors made before the recording, disposed during it
   std::unordered_map<uint32_t, std::pair<Device*, std::shared_ptr<Graph>>> graphs_;
   std::unordered_map<uint32_t, std::shared_ptr<File>> files_;
+  std::unordered_map<uint32_t, PinnedBuffer> pins_;
   uint32_t next_handle_ = 1;
   std::unordered_map<int, int64_t> charged_;  // by device; taken back at the environment's end
   int64_t unaccounted_ = 0;                   // bytes not yet told to V8

@@ -14,6 +14,37 @@ auto& find(Map& map, uint32_t handle, const char* message) {
 
 }  // namespace
 
+// pin(device, view): a handle. Keeps the view's buffer, which writeHeld() may copy from without a copy on the way.
+Napi::Value AddonEnvironment::pin(const Info& info) {
+  return guard(info, [&] {
+    Device& device = device_at(info[0].As<Napi::Number>());
+    Napi::ArrayBuffer buffer = info[1].As<Napi::TypedArray>().ArrayBuffer();
+    auto pin = std::make_shared<Pin>(device, static_cast<const char*>(buffer.Data()), buffer.ByteLength());
+    device.queue->task(environment_, pin_task(pin));
+    const uint32_t handle = next_handle_++;
+    pins_[handle] = {std::move(pin), Napi::Reference<Napi::ArrayBuffer>::New(buffer, 1)};
+    return static_cast<double>(handle);
+  });
+}
+
+// unpin(handle): waits for copies on their way.
+Napi::Value AddonEnvironment::unpin(const Info& info) {
+  return guard(info, [&] {
+    const uint32_t handle = info[0].As<Napi::Number>();
+    find(pins_, handle, "memory is unpinned twice").pin->end();
+    pins_.erase(handle);
+    return 0.0;
+  });
+}
+
+bool AddonEnvironment::is_pinned(const Device& device, const void* data) const {
+  for (const auto& [handle, pinned] : pins_) {
+    if (pinned.pin->data() != data || &pinned.pin->device() != &device) continue;
+    return pinned.buffer.Value().Data() == data;
+  }
+  return false;
+}
+
 // captureBegin(device)
 Napi::Value AddonEnvironment::capture_begin(const Info& info) {
   return guard(info, [&] {

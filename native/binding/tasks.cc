@@ -64,23 +64,33 @@ struct HeldWrite final : Task {
   double id = 0, request = 0;
   size_t offset = 0, bytes = 0;
   const void* data = nullptr;
+  bool pinned = false;
   std::shared_ptr<Environment> environment;
   std::shared_ptr<Completions> completions;
   void run(Device& device, TensorTable& table) override {
-    Completion completion;
-    completion.request = request;
     TensorEntry& entry = table.entry(id);
-    // As one command: an environment that ends waits for it, as `data` ends with it.
+    const auto finish = [completions = completions, request = request](std::shared_ptr<const Error> error) {
+      Completion completion;
+      completion.request = request;
+      completion.error = std::move(error);
+      completions->finish(std::move(completion));
+    };
+    // As one command: an environment that ends waits for it, and for what is pinned, as `data` ends with it.
     device.queue->once(*environment, [&] {
       try {
         bind(entry, device);
-        device.copy_in(static_cast<char*>(resolve(entry).data) + offset, data, bytes);
+        char* to = static_cast<char*>(resolve(entry).data) + offset;
+        if (pinned) {
+          device.copy_in_pinned(to, data, bytes, finish);
+        } else {
+          device.copy_in(to, data, bytes);
+          finish(nullptr);
+        }
       } catch (const Error& error) {
-        completion.error = as_error(error);
-        if (!entry.storage->transactional) entry.storage->taint = completion.error;
+        if (!entry.storage->transactional) entry.storage->taint = as_error(error);
+        finish(as_error(error));
       }
     });
-    completions->finish(std::move(completion));
   }
 };
 
@@ -294,14 +304,15 @@ std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data
   return task;
 }
 
-std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, double request,
-                                      std::shared_ptr<Environment> environment,
+std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, bool pinned,
+                                      double request, std::shared_ptr<Environment> environment,
                                       std::shared_ptr<Completions> completions) {
   auto task = std::make_unique<HeldWrite>();
   task->id = id;
   task->offset = byte_offset;
   task->bytes = bytes;
   task->data = data;
+  task->pinned = pinned;
   task->request = request;
   task->environment = std::move(environment);
   task->completions = std::move(completions);

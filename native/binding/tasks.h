@@ -28,9 +28,9 @@ class File {
 };
 
 std::unique_ptr<Task> write_task(double id, size_t byte_offset, const void* data, size_t bytes);
-// The same from memory that stays as it is until `request` completes.
-std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, double request,
-                                      std::shared_ptr<Environment> environment,
+// The same from memory that stays as it is until `request` completes. `pinned`: by the device of the tensor.
+std::unique_ptr<Task> held_write_task(double id, size_t byte_offset, const void* data, size_t bytes, bool pinned,
+                                      double request, std::shared_ptr<Environment> environment,
                                       std::shared_ptr<Completions> completions);
 // Completes `request` with the tensor's data, packed, or without data when `with_data` is false (a wait).
 std::unique_ptr<Task> read_task(double id, double request, bool with_data, std::shared_ptr<Completions> completions);

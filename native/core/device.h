@@ -1,5 +1,5 @@
 // What a backend gives the core: memory and op implementations. All but the constructor runs on its queue's thread,
-// except memory(), which any thread may ask.
+// except memory() and unpin(), which any thread may call.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -35,11 +35,22 @@ class Device {
   virtual bool host_memory() const = 0;
   // `host` is free again when it returns.
   virtual void copy_in(void* device, const void* host, size_t bytes) = 0;
+  using Done = std::function<void(std::shared_ptr<const Error>)>;
+  // Memory of the host that copy_in_pinned() takes from without a copy on the way, until unpin(). Throws when the
+  // system does not pin it; it is copied as any other then.
+  virtual void pin(const void*, size_t) {}
+  // Waits for the copies out of it that are on their way; nothing for memory that is not pinned.
+  virtual void unpin(const void*) {}
+  // copy_in() out of pinned memory: calls `done`, once and from any thread, when `host` is free again; not when it
+  // throws.
+  virtual void copy_in_pinned(void* device, const void* host, size_t bytes, Done done) {
+    copy_in(device, host, bytes);
+    done(nullptr);
+  }
   // `host` is filled once a later after() is done.
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;
   // Calls `done`, once and from any thread, when everything before has happened; with the error that only shows then,
   // if there is one. Where commands run as they are called: at once.
-  using Done = std::function<void(std::shared_ptr<const Error>)>;
   virtual void after(Done done) = 0;
   // A stretch of time as the device sees it, one at a time: `*milliseconds` is filled once a later after() is done.
   virtual void time_begin() = 0;

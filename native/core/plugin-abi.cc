@@ -4,7 +4,7 @@
 namespace linattn {
 namespace {
 
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = 2;
 
 // FNV-1a over what the op structs look like from outside.
 struct Hash {

@@ -13,6 +13,12 @@ void check(LinattnStatus status) {
   if (status.code) throw Error(status.code, status.message);
 }
 
+// What the library calls with a Done of new as its context, which goes then.
+void call_done(void* context, LinattnStatus status) {
+  const std::unique_ptr<Device::Done> held(static_cast<Device::Done*>(context));
+  (*held)(status.code ? std::make_shared<const Error>(status.code, status.message) : nullptr);
+}
+
 class PluginDevice final : public Device {
  public:
   PluginDevice(const LinattnPlugin& plugin, int number, std::string name)
@@ -35,16 +41,17 @@ class PluginDevice final : public Device {
   void charge(int64_t bytes) override { plugin_.charge(number_, bytes); }
   bool host_memory() const override { return false; }
   void copy_in(void* to, const void* host, size_t bytes) override { check(plugin_.copy_in(number_, to, host, bytes)); }
+  void pin(const void* host, size_t bytes) override { check(plugin_.pin(number_, host, bytes)); }
+  void unpin(const void* host) override { plugin_.unpin(number_, host); }
+  void copy_in_pinned(void* to, const void* host, size_t bytes, Done done) override {
+    auto context = std::make_unique<Done>(std::move(done));
+    check(plugin_.copy_in_pinned(number_, to, host, bytes, call_done, context.get()));
+    context.release();
+  }
   void copy_out(void* host, const void* from, size_t bytes) override {
     check(plugin_.copy_out(number_, host, from, bytes));
   }
-  void after(Done done) override {
-    const auto call = [](void* context, LinattnStatus status) {
-      const std::unique_ptr<Done> held(static_cast<Done*>(context));
-      (*held)(status.code ? std::make_shared<const Error>(status.code, status.message) : nullptr);
-    };
-    plugin_.after(number_, call, new Done(std::move(done)));
-  }
+  void after(Done done) override { plugin_.after(number_, call_done, new Done(std::move(done))); }
   void time_begin() override { check(plugin_.time_begin(number_)); }
   void time_end(double* milliseconds) override { check(plugin_.time_end(number_, milliseconds)); }
   void run(int op, const void* fields) override { check(plugin_.run(number_, op, fields)); }

@@ -19,7 +19,7 @@ struct LinattnPlugin {
   int devices;
   const char* reason;  // why there is no device; valid for ever
 
-  // `device` is 0 to devices - 1. All but memory() and after()'s callback on the device's queue thread.
+  // `device` is 0 to devices - 1. All but memory(), unpin() and callbacks on the device's queue thread.
   LinattnStatus (*open)(int device);
   void (*close)(int device);  // after its queue's end
   const char* (*description)(int device);
@@ -28,6 +28,11 @@ struct LinattnPlugin {
   void (*memory)(int device, linattn::MemoryUse* use);
   void (*charge)(int device, int64_t bytes);
   LinattnStatus (*copy_in)(int device, void* to, const void* host, size_t bytes);
+  LinattnStatus (*pin)(int device, const void* host, size_t bytes);
+  void (*unpin)(int device, const void* host);
+  // Calls done(context, status) once, from any thread, when `host` is free again, unless it returns an error.
+  LinattnStatus (*copy_in_pinned)(int device, void* to, const void* host, size_t bytes,
+                                  void (*done)(void* context, LinattnStatus status), void* context);
   LinattnStatus (*copy_out)(int device, void* host, const void* from, size_t bytes);
   // Calls done(context, status) once, from any thread, when everything before has happened.
   void (*after)(int device, void (*done)(void* context, LinattnStatus status), void* context);

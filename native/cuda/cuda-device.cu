@@ -61,7 +61,7 @@ int device_count(std::string& reason) {
   return 0;
 }
 
-CudaDevice::CudaDevice(int index) : index_(index) {
+CudaDevice::CudaDevice(int index) : index_(index), pins_(index) {
   cudaDeviceProp found{};
   check(cudaGetDeviceProperties(&found, index));
   properties_.index = index;
@@ -147,6 +147,24 @@ void CudaDevice::copy_in(void* to, const void* host, size_t bytes) {
       std::memcpy(staged, static_cast<const char*>(host) + at, count);
       check(cudaMemcpyAsync(static_cast<char*>(to) + at, staged, count, cudaMemcpyHostToDevice, cuda_->stream));
     }
+  });
+}
+
+void CudaDevice::pin(const void* host, size_t bytes) {
+  guarded([&] { pins_.add(host, bytes); });
+}
+
+// Without tell(): what kernels before it found is for who reads what they made.
+void CudaDevice::copy_in_pinned(void* to, const void* host, size_t bytes, Done done) {
+  guarded([&] {
+    if (!pins_.copy(to, host, bytes, cuda_->stream)) copy_in(to, host, bytes);
+    const Mark mark = take_mark();
+    check(cudaEventRecord(mark.event, cuda_->stream));
+    {
+      std::lock_guard lock(mutex_);
+      waiting_.push_back({mark, {}, {}, std::move(done)});
+    }
+    wake_.notify_one();
   });
 }
 

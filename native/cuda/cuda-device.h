@@ -15,25 +15,30 @@
 #include "cuda/cuda.h"
 #include "cuda/findings.h"
 #include "cuda/fusions.h"
+#include "cuda/pins.h"
 #include "cuda/staging.h"
 
 namespace linattn::cuda {
 
 class CudaDevice {
  public:
+  using Done = std::function<void(std::shared_ptr<const Error>)>;
   explicit CudaDevice(int index);
   ~CudaDevice();
 
   const std::string& description() const { return description_; }
   MemoryUse memory() const;
   void charge(int64_t bytes) { allocator_.charge(bytes); }
+  void unpin(const void* host) { pins_.remove(host); }  // any thread
 
   // Queue thread.
   void* allocate(size_t bytes, bool zeroed, bool counted);
   void free(void* data, size_t bytes, bool counted);
   void copy_in(void* to, const void* host, size_t bytes);
   void copy_out(void* host, const void* from, size_t bytes);
-  using Done = std::function<void(std::shared_ptr<const Error>)>;
+  void pin(const void* host, size_t bytes);
+  // From memory that is not pinned any more as from pinned memory.
+  void copy_in_pinned(void* to, const void* host, size_t bytes, Done done);
   void after(Done done);
   void time_begin();
   void time_end(double* milliseconds);
@@ -85,6 +90,7 @@ class CudaDevice {
   std::unique_ptr<Cuda> cuda_;
   Allocator allocator_;
   std::unique_ptr<Staging> staging_;
+  Pins pins_;
   std::vector<Landing> landings_;    // of the next after()
   std::vector<Interval> intervals_;  // of the next after()
   WordCopy word_copy_;               // of the next after()

@@ -34,10 +34,12 @@ LinattnStatus guard(Body body) {
   return {kept.code.c_str(), kept.what()};
 }
 
-void after(int device, void (*done)(void*, LinattnStatus), void* context) {
-  at(device).after([done, context](std::shared_ptr<const Error> error) {
+using Callback = void (*)(void* context, LinattnStatus status);
+
+CudaDevice::Done calling(Callback done, void* context) {
+  return [done, context](std::shared_ptr<const Error> error) {
     done(context, error ? LinattnStatus{error->code.c_str(), error->what()} : LinattnStatus{nullptr, nullptr});
-  });
+  };
 }
 
 const LinattnPlugin& plugin() {
@@ -56,10 +58,15 @@ const LinattnPlugin& plugin() {
       [](int i, MemoryUse* use) { *use = at(i).memory(); },
       [](int i, int64_t bytes) { at(i).charge(bytes); },
       [](int i, void* to, const void* host, size_t bytes) { return guard([&] { at(i).copy_in(to, host, bytes); }); },
+      [](int i, const void* host, size_t bytes) { return guard([&] { at(i).pin(host, bytes); }); },
+      [](int i, const void* host) { at(i).unpin(host); },
+      [](int i, void* to, const void* host, size_t bytes, Callback done, void* context) {
+        return guard([&] { at(i).copy_in_pinned(to, host, bytes, calling(done, context)); });
+      },
       [](int i, void* host, const void* from, size_t bytes) {
         return guard([&] { at(i).copy_out(host, from, bytes); });
       },
-      &after,
+      [](int i, Callback done, void* context) { at(i).after(calling(done, context)); },
       [](int i) { return guard([&] { at(i).time_begin(); }); },
       [](int i, double* milliseconds) { return guard([&] { at(i).time_end(milliseconds); }); },
       [](int i, int op, const void* fields) { return guard([&] { at(i).run(op, fields); }); },

@@ -4,6 +4,7 @@ import { GuardedStore } from '../../lib/cache/guarded-store';
 import { MemoryStore } from '../../lib/cache/memory-store';
 import type { PrefixStore } from '../../lib/cache/prefix-store';
 import type { ByteSource } from '../../lib/state/byte-source';
+import { BlockMemory, reservedBlocks } from '../../lib/state/block-memory';
 import { formatVersion } from '../../lib/state/snapshot-format';
 
 const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
@@ -34,7 +35,7 @@ test('finds the states that begin a text, of its model only', async () => {
   await store.set('not-a-state', bytes(1, 1));
   const found = async (beyond: number) => {
     const keys = await mine!.candidates(tokens, beyond, signal);
-    return Promise.all(keys.map(async (key) => (await mine!.read(key, taking(1), signal))![0]![0]));
+    return Promise.all(keys.map(async (one) => (await mine!.read(one, taking(1), signal))![0]![0]));
   };
   expect(await found(0)).toEqual([30, 20, 10]);
   expect(await found(20)).toEqual([30]);
@@ -58,12 +59,74 @@ test('a state of several values is written with its first value last, and read a
   expect(await guarded.set(key, pieces)).toBe(true);
   expect(order).toEqual([expect.stringMatching(/-1$/), expect.stringMatching(/-2$/), key]);
   for (const name of order) expect(name).toMatch(/^[a-z0-9-]{1,120}$/);
-  expect(await guarded.candidates(tokens, 0, signal)).toEqual([key]);
-  const values = await guarded.read(key, taking(10, 30, 30, 20), signal);
+  const prefix = order[0]!.slice(0, -1);
+  expect(await guarded.candidates(tokens, 0, signal)).toEqual([{ key, prefix, blocks: 2 }]);
+  const values = await guarded.read({ key }, taking(10, 30, 30, 20), signal);
   expect(values).toEqual([bytes(10, 1), bytes(30, 1), bytes(30, 2), bytes(20, 3)]);
   expect(guarded.counts).toMatchObject({ storeReadBytes: 90, storeWrittenBytes: 90 });
-  expect(await guarded.read(key, wrong, signal)).toBeUndefined();
+  expect(await guarded.read({ key }, wrong, signal)).toBeUndefined();
   expect([...(await store.keys())]).toEqual([]);
+});
+
+test('listed blocks are asked for together with the first value, and only those of its writing are used', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  const key = guarded.keyOf(tokens);
+  await guarded.set(key, [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
+  const [listed] = await guarded.candidates(tokens, 0, signal);
+  const asked: string[] = [];
+  let answer = () => {};
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  const late: PrefixStore = {
+    get: async (name) => {
+      asked.push(name);
+      if (name === key) await answered;
+      return store.get(name);
+    },
+    set: async () => undefined,
+    delete: (name) => store.delete(name),
+    keys: () => store.keys(),
+  };
+  const reading = guard(late).read(listed!, taking(40, 30, 20), signal);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(asked).toEqual([key, `${listed!.prefix}1`, `${listed!.prefix}2`]);
+  await guarded.set(key, [bytes(40, 9), bytes(30, 8), bytes(20, 7)]); // another writing, while it is read
+  answer();
+  expect(await reading).toEqual([bytes(40, 9), bytes(30, 8), bytes(20, 7)]);
+  const [both] = await guarded.candidates(tokens, 0, signal);
+  await store.set(`${key}-${'0'.repeat(16)}-1`, bytes(1, 1));
+  const [mixed] = await guarded.candidates(tokens, 0, signal);
+  expect([both!.blocks, both!.prefix === undefined, mixed!.prefix]).toEqual([2, false, undefined]);
+});
+
+test('all memory of a reading comes back, also when the state is wrong or the blocks are of another writing', async () => {
+  const memory = new BlockMemory('cpu');
+  const store = new MemoryStore();
+  const guarded = new GuardedStore(store, {}, () => {}, memory);
+  const key = guarded.keyOf(tokens);
+  const piece = 2 ** 20;
+  await guarded.set(key, [bytes(40, 1), bytes(piece, 2), bytes(piece, 3)]);
+  const [listed] = await guarded.candidates(tokens, 0, signal);
+  const reserved = () => {
+    const blocks = Array.from({ length: reservedBlocks }, () => memory.whole()!);
+    for (const block of blocks) memory.give(block);
+    return new Set(blocks.map(({ buffer }) => buffer));
+  };
+  const before = reserved();
+  const all = async (state: ByteSource) => {
+    const taken = [await state.take(40), await state.take(piece), await state.take(piece)];
+    const fills = taken.map((value) => value[0]);
+    for (const value of taken) state.give(value);
+    return fills;
+  };
+  expect(await guarded.read(listed!, all, signal)).toEqual([1, 2, 3]);
+  await guarded.set(key, [bytes(40, 9), bytes(piece, 8), bytes(piece, 7)]);
+  await expect(guarded.read(listed!, all, signal)).resolves.toEqual([9, 8, 7]);
+  expect(await guarded.read({ key }, wrong, signal)).toBeUndefined();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(reserved()).toEqual(before);
 });
 
 test('another writing of a state takes the place of the first, blocks of other names too', async () => {
@@ -73,7 +136,7 @@ test('another writing of a state takes the place of the first, blocks of other n
   await guarded.set('ab', [bytes(40, 1), bytes(30, 2)]);
   expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true);
   expect([...(await store.keys())].map((key) => key.split('-')[0]).sort()).toEqual(['a', 'a', 'ab', 'ab']);
-  expect(await guarded.read('a', taking(40, 30), signal)).toEqual([bytes(40, 9), bytes(30, 8)]);
+  expect(await guarded.read({ key: 'a' }, taking(40, 30), signal)).toEqual([bytes(40, 9), bytes(30, 8)]);
   expect(await guarded.set('a', [bytes(40, 9), bytes(30, 8)])).toBe(true); // the same once more
   expect([...(await store.keys())]).toHaveLength(4);
 });
@@ -99,7 +162,7 @@ test('of two that write a state at once one stays whole', async () => {
         [1, 2, 3].map((i) => bytes(40, fill + i)),
       );
     expect(await Promise.all([writing(10), writing(20)])).toEqual([true, true]);
-    const values = (await guard(store).read('a', taking(40, 40, 40), signal))!;
+    const values = (await guard(store).read({ key: 'a' }, taking(40, 40, 40), signal))!;
     const first = values[0]![0]!;
     expect(values).toEqual([0, 1, 2].map((i) => bytes(40, first + i)));
   }
@@ -127,7 +190,7 @@ test('one that fails leaves the blocks of the same writing that another process 
     throw new Error('gave way');
   }
   await expect(guarded.set('a', pieces())).rejects.toThrow('gave way');
-  expect(await guarded.read('a', taking(40, 40, 40), signal)).toEqual(same);
+  expect(await guarded.read({ key: 'a' }, taking(40, 40, 40), signal)).toEqual(same);
 });
 
 test('states in another format have other keys', () => {
@@ -143,7 +206,7 @@ test('a state that lost its first value leaves none of the others', async () => 
   await guarded.set('a', [bytes(40, 1), bytes(30, 2), bytes(20, 3)]);
   await guarded.set('b', [bytes(40, 1), bytes(30, 2)]);
   await store.delete('a');
-  expect(await guarded.read('a', wrong, signal)).toBeUndefined();
+  expect(await guarded.read({ key: 'a' }, wrong, signal)).toBeUndefined();
   expect([...(await store.keys())].map((key) => key[0])).toEqual(['b', 'b']);
 });
 
@@ -152,13 +215,13 @@ test('a state that lacks a value ends early; a store that fails between two is n
   const guarded = guard(store);
   await guarded.set('a', [bytes(40, 1), bytes(30, 2)]);
   await store.delete([...(await store.keys())].find((key) => key !== 'a')!);
-  expect(await guarded.read('a', taking(40, 30), signal)).toEqual([bytes(40, 1), bytes(0, 0)]);
+  expect(await guarded.read({ key: 'a' }, taking(40, 30), signal)).toEqual([bytes(40, 1), bytes(0, 0)]);
   const get = async (key: string) => {
     if (key === 'a') return bytes(40, 1);
     throw new Error('lost');
   };
   const failing = new GuardedStore({ get, set: store.set, delete: store.delete, keys: store.keys }, {}, () => {});
-  await expect(failing.read('a', taking(40, 30), signal)).rejects.toThrow('the store failed');
+  await expect(failing.read({ key: 'a' }, taking(40, 30), signal)).rejects.toThrow('the store failed');
 });
 
 test('a failure is told, is a miss, and gives the store a rest', async () => {
@@ -170,7 +233,7 @@ test('a failure is told, is a miss, and gives the store a rest', async () => {
     throw lost;
   };
   const store = new GuardedStore({ get: fail, set: fail, delete: fail, keys: fail }, {}, (error) => errors.push(error));
-  expect(await store.read('a', wrong, signal)).toBeUndefined();
+  expect(await store.read({ key: 'a' }, wrong, signal)).toBeUndefined();
   expect(await store.set('a', [bytes(1, 1)])).toBe(false);
   expect(await store.candidates(tokens, 0, signal)).toEqual([]);
   expect(errors).toEqual([lost]);
@@ -195,7 +258,7 @@ describe('a state that proves wrong while another process writes it anew', () =>
     await writer.set('a', old!);
     let reads = 0;
     const values = await reader.read(
-      'a',
+      { key: 'a' },
       async (state) => {
         const taken = [await state.take(40)];
         if (reads++ === 0) await writer.set('a', anew!);
@@ -217,7 +280,7 @@ describe('a state that proves wrong while another process writes it anew', () =>
       return 'wrong' as const;
     };
     await guard(store).set('a', old!);
-    expect(await guard(store).read('a', spoiling, signal)).toBeUndefined();
+    expect(await guard(store).read({ key: 'a' }, spoiling, signal)).toBeUndefined();
     expect(reads).toBe(2);
     expect([...(await store.keys())]).toHaveLength(2);
   });
@@ -255,7 +318,7 @@ describe('a store that does not take every value of a state', () => {
       const store = new Full(earlier.length + 2);
       await guard(store).set('a', earlier);
       expect(await guard(store).set('a', state)).toBe(false);
-      expect(await guard(store).read('a', taking(...earlier.map(() => 40)), signal)).toEqual(earlier);
+      expect(await guard(store).read({ key: 'a' }, taking(...earlier.map(() => 40)), signal)).toEqual(earlier);
       expect([...(await store.keys())]).toHaveLength(earlier.length);
     }
   });

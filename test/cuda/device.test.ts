@@ -120,8 +120,9 @@ const emulated = cuda.description.startsWith('emulator');
 test(`after an asynchronous fault the device is lost, the process is not${emulated ? '' : ' (emulator only)'}`, async () => {
   if (!emulated) return; // a real fault cannot be asked for
   const env = { LINATTN_EMULATOR_LOSE: '5' }; // each read is a kernel beside the op's
-  const { printed } = await runProgram<{ codes: string[]; cpu: number }>('cuda-lost', [], [], env);
+  const { printed } = await runProgram<{ codes: string[]; writes: string[]; cpu: number }>('cuda-lost', [], [], env);
   expect(printed.codes.slice(0, 2)).toEqual(['', '']);
   expect(printed.codes.slice(3).every((code) => code === 'ERR_DEVICE_LOST')).toBe(true);
+  expect(printed.writes).toEqual(['', 'ERR_DEVICE_LOST']);
   expect(printed.cpu).toBe(4);
 });

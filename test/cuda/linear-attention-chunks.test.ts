@@ -210,6 +210,59 @@ describe('long rows', () => {
   });
 });
 
+// Mamba-2's: two of them share a block on Hopper.
+describe('heads of 64 state rows with the same queries and keys', () => {
+  test.each(['none', 'head', 'token'] as const)('decay %s', async (decay) => {
+    for (const [heads, K] of [
+      [[1, 1, 4], 128],
+      [[2, 2, 8], 64],
+      [[1, 2, 4], 128],
+    ] as const) {
+      const x = makeCase({ ...base, rule: 'additive', decay, K, heads, lengths: [1, 90, 1030], slots: 24, seed: 15 });
+      x.call.positions = [0, 10, 40];
+      x.call.checkpoints = { every: 256, slots: [20, 21, 22, 23] };
+      await expectClose(x);
+    }
+  });
+
+  // Also where the emulator has few processors: one block for a row.
+  test.each(['none', 'token'] as const)('a row in segments, decay %s', async (decay) => {
+    const x = makeCase({
+      ...base,
+      rule: 'additive',
+      decay,
+      K: 128,
+      heads: [1, 1, 2],
+      lengths: [1100],
+      slots: 24,
+      seed: 16,
+    });
+    x.call.positions = [40];
+    x.call.checkpoints = { every: 256, slots: [20, 21, 22, 23] };
+    await expectClose(x);
+  });
+
+  test('an odd number of them', async () => {
+    await expectClose(
+      makeCase({ ...base, rule: 'additive', decay: 'token', K: 128, heads: [1, 1, 3], lengths: [200] }),
+    );
+  });
+
+  test('the same bits as in any company', async () => {
+    const company = new Array<number>(onCuda ? 80 : 2);
+    const lengths = [512, ...company.fill(2)];
+    const x = makeCase({ ...base, rule: 'additive', decay: 'token', K: 128, heads: [1, 1, 4], lengths, slots: 2 });
+    x.call.readSlots = [0, ...company.fill(-1)];
+    x.call.writeSlots = [1, ...company];
+    const alone = part(x, 0, 512);
+    alone.call.readSlots = [0];
+    alone.call.writeSlots = [1];
+    const bits = async ({ out, state }: ReturnType<typeof runCase>) =>
+      bitsOf([out!.view([512, 4 * 64], 0, 4 * 64), state]);
+    expect((await bits(runCase(x))).equals(await bits(runCase(alone)))).toBe(true);
+  });
+});
+
 describe('key sums', () => {
   const additive: CaseOptions = { ...base, rule: 'additive', normalize: { eps: 1e-6 }, V: 32 };
 

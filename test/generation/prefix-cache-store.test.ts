@@ -140,6 +140,33 @@ test('another load of the model goes on from it; a spoilt or foreign state is dr
   for (const model of [plain, foreign]) await model.dispose();
 });
 
+test('a model that is disposed while a state comes from the store ends, and so does who waits for it', async () => {
+  const store = new MemoryStore();
+  await savedTo(store);
+  for (const ticks of [0, 1, 2, 5, 20]) {
+    let disposed: Promise<void> | undefined;
+    class Leaving extends MemoryStore {
+      override keys = () => store.keys();
+      override async get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+        const value = (await store.get(key))!;
+        memory!.set(value);
+        const wait = async () => {
+          for (let i = 0; i < ticks; i++) await new Promise((resolve) => setImmediate(resolve));
+        };
+        disposed ??= wait().then(() => model.dispose());
+        return memory!.subarray(0, value.length);
+      }
+    }
+    const model = await load({ ...small, prefixCache: { store: new Leaving() } });
+    const [read] = await Promise.allSettled([model.createSession().prefill({ tokens: text })]);
+    await disposed;
+    if (read.status === 'rejected') expect(read.reason).toMatchObject({ code: 'ERR_DISPOSED' });
+  }
+  const model = await load({ ...small, prefixCache: { store } });
+  expect((await reading(model, text)).cached).toBeGreaterThan(200);
+  await model.dispose();
+});
+
 test('a state that is larger than the store is not written, and what is there stays', async () => {
   const store = new MemoryStore({ maxBytes: 1000 });
   await store.set('another', new Uint8Array(900));

@@ -77,3 +77,20 @@ test('errors', () => {
   expect(errorOf(() => gatedActivation({ x, gate: half, activation }))).toMatchObject({ code: 'ERR_DTYPE' });
   expect(errorOf(() => gatedActivation({ x, activation: 'x' as never }))).toMatchObject({ code: 'ERR_ARGUMENT' });
 });
+
+// So many that a GPU takes several rows at a time, which it does not with few.
+test.each(['float32', 'bfloat16'] as const)('%s: a row is the same among many', async (dtype) => {
+  const [rows, width] = [1101, 2056];
+  const fused = seeded(9).normal([rows, 2 * width]);
+  const run = async (begin: number, end: number) =>
+    readNd(gatedActivation({ x: spread(rowsOf(fused, begin, end), dtype, 8), activation: 'silu' }));
+  const all = await run(0, rows);
+  expectClose(all, gatedActivationReference(rounded(fused, dtype), undefined, 'silu'), dtype);
+  for (const [begin, end] of [
+    [0, 1],
+    [600, 603],
+    [1100, 1101],
+  ] as const) {
+    expect(await run(begin, end)).toEqual(rowsOf(all, begin, end));
+  }
+});

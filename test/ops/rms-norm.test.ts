@@ -77,6 +77,32 @@ test('a row is the same whatever its company, and twice the same', async () => {
   }
 });
 
+// So many that a GPU takes several groups at a time, which it does not with an eighth of them, or with two rows.
+const manySizes: [shape: number[], others: 'residual' | 'gate' | 'none'][] = [
+  [[1061, 1024], 'residual'],
+  [[2117, 296], 'none'],
+  [[531, 16, 128], 'gate'],
+];
+test.each(manySizes)('%j: a group is the same among many, with %s', async (shape, others) => {
+  const { x, weight, gate: other } = random(shape, shape.at(-1)!);
+  for (const dtype of ['float32', 'bfloat16'] as const) {
+    const run = async (begin: number, end: number): Promise<NdArray[]> => {
+      const input = { x: spread(rowsOf(x, begin, end), dtype, 8), weight: tensorOf(weight, 'float32'), eps: 1e-6 };
+      if (others === 'none') return [await readNd(rmsNorm(input))];
+      const second = spread(rowsOf(other, begin, end), dtype, 16);
+      if (others === 'gate') return [await readNd(rmsNorm({ ...input, gate: second }))];
+      const { out, sum } = addRmsNorm({ ...input, residual: second });
+      return [await readNd(out), await readNd(sum)];
+    };
+    const rows = shape[0]!;
+    const all = await run(0, rows);
+    const ends = Array.from({ length: 9 }, (_, i) => Math.floor((i * rows) / 8));
+    for (const [begin, end] of [...ends.slice(1).map((end, i) => [ends[i]!, end] as const), [1, 3] as const]) {
+      expect(await run(begin, end)).toEqual(all.map((one) => rowsOf(one, begin, end)));
+    }
+  }
+});
+
 describe('errors', () => {
   const zeros = (shape: number[]) => Tensor.zeros({ dtype: 'float32', shape });
   const x = zeros([2, 8]);

@@ -55,7 +55,9 @@ test.each(['float32', 'int8'] as const)('state in %s', async (stateDtype) => {
   expect(pieces).toHaveLength(2); // 40 pages of 512 KiB, and a front that no page's size divides
   const reader = new FramedReader('test', new MemorySource(Buffer.concat(pieces)));
   await reader.header();
+  const writes = store.pagePools.map((pool) => jest.spyOn(pool, 'writePage'));
   const back = await readContent(store, reader, { length, stateDtype, hasTokens: true });
+  expect(writes.map(({ mock }) => mock.calls.length)).toEqual([2, 1]); // pages side by side, of each block at once
   expect(back.tokens).toEqual(tokens);
   expect(await back.checkpoint.logits.read()).toEqual(logits);
   expect(await store.states.read(back.checkpoint.slot)).toEqual(new Float32Array(elements).fill(127));

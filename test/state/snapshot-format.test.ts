@@ -155,10 +155,10 @@ test('values are asked for several at a time, and no more of them while those ha
     await new Promise((resolve) => setTimeout(resolve, 50));
     return asked;
   };
-  const most = await waiting(6);
-  expect(most).toBe(6);
+  const most = await waiting(8);
+  expect(most).toBe(8);
   for (const place of open.splice(0)) place();
-  expect(await waiting(6)).toBe(12);
+  expect(await waiting(8)).toBe(16);
   const timer = setInterval(() => {
     for (const place of open.splice(0)) place();
   }, 1);

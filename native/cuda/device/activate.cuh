@@ -12,6 +12,18 @@ __device__ __forceinline__ float sigmoid(float x) {
 
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
+// As exact as what T keeps of them: with 16 bits the exponential may be off by 2^-17 of it, which they do not show.
+template <class T>
+__device__ __forceinline__ float sigmoid_as(float x) {
+  if constexpr (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(-x));
+  return sigmoid(x);
+}
+
+template <class T>
+__device__ __forceinline__ float silu_as(float x) {
+  return x * sigmoid_as<T>(x);
+}
+
 __device__ __forceinline__ float softplus(float x) { return (x < 0 ? 0.0f : x) + log1pf(expf(-fabsf(x))); }
 
 // x * Phi(x) with the normal distribution Phi(x) = erfc(-x / sqrt 2) / 2, also in its far left tail:
@@ -41,7 +53,8 @@ __device__ __forceinline__ float gelu_tanh(float x) {
   return x * sigmoid(fmaf(x * x * x, 0.044715f, x) * 1.5957691216057308f);
 }
 
-template <int N>
+// Of values of type T as float32.
+template <class T, int N>
 __device__ __forceinline__ void activate(ActivationKind kind, float (&x)[N]) {
   const auto each = [&](auto function) {
 #pragma unroll
@@ -49,9 +62,9 @@ __device__ __forceinline__ void activate(ActivationKind kind, float (&x)[N]) {
   };
   switch (kind) {
     case ActivationKind::kSilu:
-      return each([](float v) { return silu(v); });
+      return each([](float v) { return silu_as<T>(v); });
     case ActivationKind::kSigmoid:
-      return each([](float v) { return sigmoid(v); });
+      return each([](float v) { return sigmoid_as<T>(v); });
     case ActivationKind::kTanh:
       return each([](float v) { return tanhf(v); });
     case ActivationKind::kRelu:

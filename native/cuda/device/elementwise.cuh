@@ -35,7 +35,11 @@ __global__ void __launch_bounds__(kElementwiseThreads) elementwise_kernel(int64_
   const int64_t pieces = ceil_div(width, kWidth);
   const int64_t piece = static_cast<int64_t>(blockIdx.x) * kElementwiseThreads + threadIdx.x;
   if (piece >= rows * pieces) return;
-  const int64_t row = rows == 1 ? 0 : piece / pieces, column = (piece - row * pieces) * kWidth;
+  const bool small = rows * pieces <= UINT32_MAX;  // where a division takes few instructions
+  const int64_t row = rows == 1 ? 0
+                      : small   ? static_cast<uint32_t>(piece) / static_cast<uint32_t>(pieces)
+                                : piece / pieces;
+  const int64_t column = (piece - row * pieces) * kWidth;
   wait_for_inputs();
   if (column + kWidth <= width) {
     body.template apply<kWidth>(row, column);

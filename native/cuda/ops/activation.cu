@@ -16,7 +16,7 @@ struct ActivationBody {
   __device__ __forceinline__ void apply(int64_t row, int64_t column) const {
     float values[N];
     load(x.at(row, column), values);
-    activate(kind, values);
+    activate<T>(kind, values);
 #pragma unroll
     for (int i = 0; i < N; i++) values[i] *= scale;
     store(out.at(row, column), values);

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kMostThreads = 128;
 constexpr int kLeastRun = 8, kMostRun = 64;  // tokens
-constexpr int kAhead = 4;                    // tokens whose loads are under way at once
+constexpr int kAhead = 8;                    // tokens whose loads are under way at once
+constexpr int kTogether = 4;                 // tokens whose norms are summed at once
 
 // Tokens [from, to) of sequence n, which has [begin, end).
 struct Run {
@@ -56,7 +57,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   const int block = static_cast<int>(blockIdx.x / static_cast<unsigned>(conv.channel_blocks));
   const int channel_block = static_cast<int>(blockIdx.x % static_cast<unsigned>(conv.channel_blocks));
   const int64_t channel = (static_cast<int64_t>(channel_block) * blockDim.x + threadIdx.x) * kWidth;
-  if (channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
+  if (begins_first() && channel < conv.channels) prefetch(conv.weight + channel * conv.taps);
   wait_for_inputs();
   if (channel >= conv.channels) return;
   const Run run = run_of_block(conv, block);
@@ -75,23 +76,37 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
   float* const after =
       first ? conv.window(FaultName::kWriteSlots, conv.sequences.write_slots, run.n, channel) : nullptr;
   const bool normed = channel < conv.norm_channels;  // all lanes of a warp alike
-  const auto put = [&](int f, int t, float (&total)[kWidth]) {
+  // What the sums of kMany tokens from t on become.
+  const auto put = [&]<int kMany>(int f, int t, float (&totals)[kMany][kWidth]) {
     if (conv.silu) {
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) total[c] = silu(total[c]);
+      for (auto& total : totals) {
+#pragma unroll
+        for (float& one : total) one = silu_as<T>(one);
+      }
     }
     if (normed) {
-      float squares = 0;
+      float squares[kMany] = {};
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) squares = fmaf(total[c], total[c], squares);
-      for (int apart = conv.norm_width / kWidth / 2; apart > 0; apart /= 2) {
-        squares += __shfl_xor_sync(kFullMask, squares, apart);
+      for (int i = 0; i < kMany; i++) {
+#pragma unroll
+        for (const float one : totals[i]) squares[i] = fmaf(one, one, squares[i]);
       }
-      const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
+      for (int apart = conv.norm_width / kWidth / 2; apart > 0; apart /= 2) {
 #pragma unroll
-      for (int c = 0; c < kWidth; c++) total[c] *= factor;
+        for (float& one : squares) one += __shfl_xor_sync(kFullMask, one, apart);
+      }
+#pragma unroll
+      for (int i = 0; i < kMany; i++) {
+        const float factor = unit_scale<T>(squares[i], conv.norm_eps);
+#pragma unroll
+        for (float& one : totals[i]) one *= factor;
+      }
     }
-    store(conv.out.at(t, f * static_cast<int64_t>(conv.channels) + channel), total);
+#pragma unroll
+    for (int i = 0; i < kMany; i++) {
+      store(conv.out.at(t + i, f * static_cast<int64_t>(conv.channels) + channel), totals[i]);
+    }
   };
 
   if constexpr (kTaps > 0) {
@@ -123,31 +138,35 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
 #pragma unroll
         for (int w = 0; w < kPast; w++) load_input(run.from - kPast + w, recent[w]);
       }
-      const auto step = [&](int t, const float (&input)[kWidth]) {
-        float total[kWidth];
+      const auto sum = [&](const Pack<T, kWidth>& input, float (&total)[kWidth]) {
 #pragma unroll
         for (int c = 0; c < kWidth; c++) {
-          recent[kPast][c] = input[c];
+          recent[kPast][c] = as_float(input.value[c]);
           total[c] = bias[c];
 #pragma unroll
           for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
 #pragma unroll
           for (int w = 0; w < kPast; w++) recent[w][c] = recent[w + 1][c];
         }
-        put(f, t, total);
       };
+      const auto input_at = [&](int t) { return *reinterpret_cast<const Pack<T, kWidth>*>(conv.x.at(t, channel)); };
       int t = run.from;
       for (; t + kAhead <= run.to; t += kAhead) {
-        float inputs[kAhead][kWidth];
+        Pack<T, kWidth> inputs[kAhead];
 #pragma unroll
-        for (int i = 0; i < kAhead; i++) load_token(t + i, inputs[i]);
+        for (int i = 0; i < kAhead; i++) inputs[i] = input_at(t + i);
 #pragma unroll
-        for (int i = 0; i < kAhead; i++) step(t + i, inputs[i]);
+        for (int first = 0; first < kAhead; first += kTogether) {
+          float totals[kTogether][kWidth];
+#pragma unroll
+          for (int i = 0; i < kTogether; i++) sum(inputs[first + i], totals[i]);
+          put(f, t + first, totals);
+        }
       }
       for (; t < run.to; t++) {
-        float input[kWidth];
-        load_token(t, input);
-        step(t, input);
+        float total[1][kWidth];
+        sum(input_at(t), total[0]);
+        put(f, t, total);
       }
     }
     if (!after) return;
@@ -168,7 +187,8 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
       float bias[kWidth] = {};
       if (conv.bias) load(conv.bias + own, bias);
       for (int t = run.from; t < run.to; t++) {
-        float total[kWidth], input[kWidth];
+        float totals[1][kWidth], input[kWidth];
+        float (&total)[kWidth] = totals[0];
 #pragma unroll
         for (int c = 0; c < kWidth; c++) total[c] = bias[c];
         for (int w = 0; w <= past; w++) {
@@ -178,7 +198,7 @@ __global__ void __launch_bounds__(kMostThreads) convolve(Conv<T> conv) {
             total[c] = fmaf(conv.weight[(own + c) * (past + 1) + w], input[c], total[c]);
           }
         }
-        put(f, t, total);
+        put(f, t, totals);
       }
     }
     if (!after) return;

@@ -32,6 +32,13 @@ struct Conv {
   }
 };
 
+// What makes a vector with this sum of squares one of length 1, as exact as what T keeps.
+template <class T>
+__device__ __forceinline__ float unit_scale(float squares, float eps) {
+  if constexpr (sizeof(T) == 2) return rsqrtf(squares + eps);
+  return 1.0f / sqrtf(squares + eps);
+}
+
 template <class T>
 Conv<T> conv_of(const CausalConv& op, const Cuda& cuda) {
   Conv<T> conv{};

@@ -68,7 +68,7 @@ struct ConvLane {
       total[c] = bias[c];
 #pragma unroll
       for (int w = 0; w < kTaps; w++) total[c] = fmaf(weight[c * kTaps + w], recent[w][c], total[c]);
-      if (conv.silu) total[c] = silu(total[c]);
+      if (conv.silu) total[c] = silu_as<T>(total[c]);
     }
   }
   __device__ __forceinline__ void store_window(float* after) const {
@@ -93,7 +93,7 @@ __device__ __forceinline__ void norm_head(const Conv<T>& conv, float (&values)[k
   for (int c = 0; c < kConvWidth; c++) squares = fmaf(values[c], values[c], squares);
 #pragma unroll
   for (int apart = kWarp / 2; apart > 0; apart /= 2) squares += __shfl_xor_sync(kFullMask, squares, apart);
-  const float factor = 1.0f / sqrtf(squares + conv.norm_eps);
+  const float factor = unit_scale<T>(squares, conv.norm_eps);
 #pragma unroll
   for (int c = 0; c < kConvWidth; c++) values[c] *= factor;
 }

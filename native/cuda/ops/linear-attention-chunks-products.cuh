@@ -28,6 +28,18 @@ __device__ __forceinline__ void finish_products([[maybe_unused]] Sums (&sums)[kC
 #endif
 }
 
+// Registers of each thread of a warpgroup from here on, of which others give or take as many.
+template <int kRegisters, bool more>
+__device__ __forceinline__ void set_registers() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  if constexpr (more) {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+  } else {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+  }
+#endif
+}
+
 // What this thread wrote into shared memory is seen by the products that follow a barrier after this.
 __device__ __forceinline__ void publish_to_products() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -54,6 +66,23 @@ __device__ __forceinline__ void multiply_tokens(Sums (&sums)[kBlocks], const Fra
     load_tile_block(right, tile, j * kBlock, c0, lane);
     multiply(sums[j], left, right);
   }
+#endif
+}
+
+// sums = left right', of two tiles with the channels [c0, c0 + 16): rows are the tokens [r0, r0 + 16) of `left` for the
+// warp, four of which take 64; with `add` sums += it.
+template <bool add>
+__device__ __forceinline__ void multiply_tiles(Sums (&sums)[kBlocks], const char* left, [[maybe_unused]] int r0,
+                                               const char* right, int c0, [[maybe_unused]] int lane) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  const auto operand = [&](const char* tile) {
+    return wgmma_further(wgmma_operand<kTokens>(tile + c0 / 64 * kPanelBytes), c0 % 64 * 2);
+  };
+  wgmma<bfloat16, false>(reinterpret_cast<float (&)[kBlocks * 8]>(sums), operand(left), operand(right), add);
+#else
+  Fragment rows;
+  load_tile_block(rows, left, r0, c0, lane);
+  multiply_tokens<add>(sums, rows, right, c0, lane);
 #endif
 }
 

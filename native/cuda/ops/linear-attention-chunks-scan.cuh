@@ -51,10 +51,18 @@ __device__ __forceinline__ void run_scan(Block& block) {
   const Segment segment = segment_of(call, first, end_chunk, block.segment);
   if (segment.first >= segment.end && !(empty && block.segment == 0)) return;
   if (Traits::kEnds && (segment.last || (block.segment == 0 && block.of_transition()))) return;
+  if constexpr (Traits::kFused) block.init_barriers();
+  if constexpr (Traits::kWarpgroup) {
+    if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) {
+      if constexpr (Traits::kFeedRegisters > 0) set_registers<Traits::kFeedRegisters, false>();
+      return block.feed(segment.first, segment.end);
+    }
+    if constexpr (Traits::kFeedRegisters > 0) set_registers<Traits::kWorkRegisters, true>();
+  }
   block.walk(segment.first, segment.end);
-  if (static_cast<int>(threadIdx.x) >= Traits::kWorkers) return;
   if constexpr (Traits::kEnds) {
     block.store_state(block.segment_rows(block.segment));
+    if constexpr (Block::kScales) block.store_transition();
   } else if (segment.last) {
     if (end_chunk < row.chunks) {
       block.store_state(call.carry_out + block.carry_offset(block.head));
@@ -66,18 +74,19 @@ __device__ __forceinline__ void run_scan(Block& block) {
 
 template <class Traits>
 __host__ __device__ __forceinline__ int slices_of(const LinearSizes& x) {
-  const bool transitions = Traits::kEnds && Traits::rule != LinearRule::kAdditive;
-  return (x.V + (transitions ? Traits::K : 0)) / Traits::kWidth;
+  return (x.V * Traits::kHeads + (Traits::kTransitions ? Traits::K : 0)) / Traits::kWidth;
 }
 
-// Blocks: rows x segments x heads (of ends: state heads) x slices, slices first.
+// Blocks: rows x segments x heads (of ends: state heads; of kHeads a block) x slices, slices first.
 template <class Traits>
-__global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call) {
+__global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_kernel(Call call,
+                                                                                       const __grid_constant__
+                                                                                       typename Traits::Boxes boxes) {
   const int slices = slices_of<Traits>(call.sizes);
   const int slice = static_cast<int>(blockIdx.x) % slices, at = static_cast<int>(blockIdx.x) / slices;
-  const int heads = Traits::kEnds ? call.sizes.H : call.sizes.Ho, segments = call.segments;
+  const int heads = (Traits::kEnds ? call.sizes.H : call.sizes.Ho) / Traits::kHeads, segments = call.segments;
   const int n = call.sizes.single_rows + at / heads / segments, segment = at / heads % segments;
-  const int head = at % heads * (Traits::kEnds ? call.sizes.G : 1);
+  const int head = at % heads * Traits::kHeads * (Traits::kEnds ? call.sizes.G : 1);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   using Block = std::conditional_t<Traits::kWarpgroup, WarpgroupChunks<Traits>, ScanBlock<Traits>>;
   Block block{call,
@@ -94,15 +103,28 @@ __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_
               warp / Traits::kSplit,
               warp % Traits::kSplit,
               {}};
+  if constexpr (Traits::kFused) block.boxes = &boxes;
   run_scan<Traits>(block);
 }
 
 template <class Traits>
-void launch_scan(const Call& call, Cuda& cuda) {
+void launch_scan(const Call& call, Cuda& cuda, const typename Traits::Boxes& boxes = {}) {
   const LinearSizes& x = call.sizes;
-  const int heads = Traits::kEnds ? x.H : x.Ho, segments = call.segments;
+  const int heads = (Traits::kEnds ? x.H : x.Ho) / Traits::kHeads, segments = call.segments;
   const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));
-  launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call);
+  launch(cuda, scan_kernel<Traits>, grid, Traits::kThreads, Traits::kShared, call, boxes);
+}
+
+// Without records, by warpgroups. How many blocks there are does not choose: the bits are the same in any company.
+template <int K, int rows, int heads>
+void scan_fused(const Call& call, Cuda& cuda) {
+  constexpr LinearRule rule = LinearRule::kAdditive;
+  const ChunkBoxes boxes = make_chunk_boxes(call, rows);
+  if (call.segments > 1) {
+    launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFusedEnds, heads>>(call, cuda, boxes);
+    join_segments<K, rule, false>(call, cuda);
+  }
+  launch_scan<ScanTraits<K, rows, 1, rule, false, ScanKind::kFused, heads>>(call, cuda, boxes);
 }
 
 // The widest slices whose blocks fill the GPU: they read the chunks least often. Where that leaves few warps a
@@ -118,6 +140,10 @@ void scan(const Call& call, Cuda& cuda) {
   const int wide = wide_rows(call.sizes, cuda);
   if constexpr (K <= 128 && rule == LinearRule::kAdditive && !channels) {
     if (call.records == nullptr) {
+      if (by_warpgroups(call.sizes, cuda)) {
+        if (pairs_of_heads(call.sizes)) return scan_fused<K, 128, 2>(call, cuda);
+        return call.sizes.V % 128 == 0 ? scan_fused<K, 128, 1>(call, cuda) : scan_fused<K, 64, 1>(call, cuda);
+      }
       if (!tried.template operator()<128, 1, ScanKind::kAlone>(wide == 128)) {
         tried.template operator()<64, 1, ScanKind::kAlone>(true);
       }

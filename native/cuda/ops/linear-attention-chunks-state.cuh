@@ -1,5 +1,6 @@
 // A block of the scan: what it fetches of each chunk, and where its state and outputs lie in registers and memory.
 #pragma once
+#include "cuda/ops/linear-attention-chunks-boxes.cuh"
 #include "cuda/ops/linear-attention-chunks.cuh"
 
 namespace linattn::cuda::chunks {
@@ -24,27 +25,41 @@ __device__ __forceinline__ void group_barrier(int group) {
 }
 
 // kAlone: without records. kWarpgroup: 64 state rows by products of a warpgroup, while other warps fetch. kEnds: the
-// same for the ends and transitions of segments alone.
-enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds };
-template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind>
+// same for the ends and transitions of segments alone. kFused, kFusedEnds: the same, and those other warps make the
+// records, in shared memory. kHeads: heads of a block, which then have the same queries and keys and 64 rows each.
+enum class ScanKind { kRecords, kAlone, kWarpgroup, kEnds, kFused, kFusedEnds };
+template <int kK, int kRows, int kSplit_, LinearRule kRule, bool kChannels_, ScanKind kKind, int kHeads_ = 1>
 struct ScanTraits {
   static constexpr int K = kK, kGroups = kRows / 16, kSplit = kSplit_, kWidth = kRows;
   static constexpr LinearRule rule = kRule;
   static constexpr bool kChannels = kChannels_;
   static constexpr bool kAlone = kKind == ScanKind::kAlone;
-  static constexpr bool kEnds = kKind == ScanKind::kEnds, kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds;
+  static constexpr bool kFused = kKind == ScanKind::kFused || kKind == ScanKind::kFusedEnds;
+  static constexpr bool kEnds = kKind == ScanKind::kEnds || kKind == ScanKind::kFusedEnds;
+  static constexpr bool kWarpgroup = kKind == ScanKind::kWarpgroup || kEnds || kFused;
+  static constexpr int kHeads = kHeads_;
+  // Whether some blocks have the rows of a segment's transition.
+  static constexpr bool kTransitions = kEnds && rule != LinearRule::kAdditive;
+  using Boxes = std::conditional_t<kFused, ChunkBoxes, NoBoxes>;
   static constexpr int kWorkers = kGroups * kSplit * kWarp;
   static constexpr int kFetchers = kWarpgroup ? 4 * kWarp : kWorkers;
   static constexpr int kThreads = kWorkers + (kWarpgroup ? kFetchers : 0);
   static constexpr int kParts = K / kBlock / kSplit;  // 16-channel parts of the state of a warp
   static constexpr int kOwn = kBlocks / kSplit;       // token blocks whose output a warp makes
   static constexpr RecordLayout record = record_layout(rule, kChannels, K);
-  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth};
-  static constexpr int kStages = kWarpgroup && 3 * stage.bytes() <= (226 << 10) ? 3 : 2;
-  static constexpr int kShared = kWarpgroup ? kStages * stage.bytes() : stage.shared(kSplit == 1 ? 0 : kGroups);
+  static constexpr StageLayout stage{record, kChannels, !kEnds, kWidth, kHeads};
+  static constexpr int kFitting = (226 << 10) / stage.bytes();
+  static constexpr int kStages = !kWarpgroup || kFitting < 3 ? 2 : kFused && kThreads > 256 && kFitting > 3 ? 4 : 3;
+  // Bytes: of log decays, and of a barrier for each stage.
+  static constexpr int kSums = kFused ? kHeads * kTokens * 4 : 0, kBarriers = kFused ? kStages * 8 : 0;
+  static constexpr int kShared =
+      kWarpgroup ? kStages * stage.bytes() + kSums + kBarriers : stage.shared(kSplit == 1 ? 0 : kGroups);
   // Of a multiprocessor, where registers and shared memory allow it.
   static constexpr int kBlocksAtOnce =
       2 * (kShared + 1024) <= (227 << 10) && (kThreads <= 128 || (K == 64 && rule == LinearRule::kAdditive)) ? 2 : 1;
+  // Of threads that fetch and of workers, where as many for both are too few for workers; 0: as many for both.
+  static constexpr bool kFewRegisters = kFused && !kEnds && (kBlocksAtOnce == 2 || (kThreads > 256 && K > 64));
+  static constexpr int kFeedRegisters = kFewRegisters ? 88 : 0, kWorkRegisters = kThreads > 256 ? 208 : 168;
 };
 
 template <class Traits>
@@ -65,7 +80,7 @@ struct ScanBlock {
 
   // Whether the rows of this block are those of a transition.
   __device__ __forceinline__ bool of_transition() const {
-    return Traits::kEnds && slice >= call.sizes.V / Traits::kWidth;
+    return Traits::kTransitions && slice >= call.sizes.V / Traits::kWidth;
   }
   // Of the state rows in `ends` or, from its own slice on, in `transitions`.
   __device__ __forceinline__ float* segment_rows(int of_segment) const {
@@ -82,12 +97,12 @@ struct ScanBlock {
     const Chunk chunk = chunk_of(row, c);
     const LinearSizes& x = call.sizes;
     if constexpr (!Traits::kChannels) {
-      const bfloat16* q = call.q + chunk.first * call.q_stride + head_of(head, x.Hq, x.Ho) * x.K;
+      const bfloat16* q = call.q + chunk.first * call.q_stride + shared_head(head, x.q_share) * x.K;
       const bfloat16* k = call.k + chunk.first * call.k_stride + k_head(x, state_head) * x.K;
       if constexpr (!Traits::kEnds) load_tile_async<kFetchers, K / 8>(stage, q, call.q_stride, chunk, x.K / 8, thread);
       load_tile_async<kFetchers, K / 8>(stage + kKeys, k, call.k_stride, chunk, x.K / 8, thread);
     }
-    if constexpr (!Traits::kAlone) {
+    if constexpr (!Traits::kAlone && !Traits::kFused) {
       const char* record = call.record(row.slot + c, head, Traits::record.bytes());
       constexpr int kSkipped = Traits::kEnds && Traits::kChannels ? Traits::record.tile(1) : 0;  // queries
       copy_record_async<kFetchers, Traits::record.read() - kSkipped>(stage + Traits::stage.given() + kSkipped,
@@ -177,7 +192,8 @@ struct ScanBlock {
     const int slot = checked_slot(call.fault, FaultName::kReadSlots, call.sequences.read_slots, n, call.sizes.slots);
     if (slot < 0) return;
     const int64_t at = int64_t{n - call.sizes.single_rows} * call.sizes.H + state_head;
-    load_state(call.start ? call.start + carry_offset(at) : slot_state(slot));
+    const bool copied = call.start && !Traits::kEnds;  // ends come before the copy, and write no slots
+    load_state(copied ? call.start + carry_offset(at) : slot_state(slot));
   }
   // The state before chunk `first`.
   __device__ __forceinline__ void enter(int first) {

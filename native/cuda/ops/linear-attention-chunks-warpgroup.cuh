@@ -1,8 +1,7 @@
 // A chunk of the scan by a warpgroup with 64 state rows: the products with the state run in the background while the
 // warps do what does not wait for them, and the outputs of a chunk leave under the first products of the next one.
 #pragma once
-#include "cuda/ops/linear-attention-chunks-products.cuh"
-#include "cuda/ops/linear-attention-chunks-state.cuh"
+#include "cuda/ops/linear-attention-chunks-fused.cuh"
 
 namespace linattn::cuda::chunks {
 
@@ -21,7 +20,20 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   static constexpr RecordLayout record = Traits::record;
   static constexpr bool kDecayed = !Traits::kChannels;  // updates get their decay until the end of the chunk here
 
+  // The transition of a segment is a number for each head.
+  static constexpr bool kScales = Traits::kEnds && rule == LinearRule::kAdditive && !Traits::kChannels;
+
+  static constexpr bool kNormalizes = !Traits::kFused;  // which has no key sums
+
+  const ChunkBoxes* boxes = nullptr;  // of kFused
   PendingOut pending{};
+  float transition = 1.0f;
+
+  __device__ __forceinline__ int head_in_block() const { return Traits::kHeads == 1 ? 0 : group / kBlocks; }
+  __device__ __forceinline__ void store_transition() const {
+    if (slice != 0 || lane != 0 || group != head_in_block() * kBlocks) return;
+    call.transitions[call.segment_index(Base::n, Base::state_head + head_in_block(), Base::segment)] = transition;
+  }
 
   // Pairs of tokens times the gates from `at` on.
   __device__ __forceinline__ void scale_tokens(Sums& x, const float* at) const {
@@ -58,7 +70,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 
   __device__ __forceinline__ void keep_out(const Chunk& chunk, const Sums (&out)[kBlocks]) {
     float by[4 * kBlocks] = {};  // of tokens 8 i + 2 p and the next one
-    if (call.normalize) {
+    if (kNormalizes && call.normalize) {
       // Of tokens that are not there a neighbour's: all loads are under way at once.
 #pragma unroll
       for (int i = 0; i < 4 * kBlocks; i++) {
@@ -67,7 +79,9 @@ struct WarpgroupChunks : ScanBlock<Traits> {
       }
     }
 #pragma unroll
-    for (int i = 0; i < 4 * kBlocks; i++) by[i] = call.normalize ? 1.0f / (by[i] + call.eps) : call.scale;
+    for (int i = 0; i < 4 * kBlocks; i++) {
+      by[i] = kNormalizes && call.normalize ? 1.0f / (by[i] + call.eps) : call.scale;
+    }
 #pragma unroll
     for (int i = 0; i < 2 * kBlocks; i++) {
       const float* x = out[i / 2][i % 2];
@@ -93,39 +107,115 @@ struct WarpgroupChunks : ScanBlock<Traits> {
     const int64_t stride = static_cast<int64_t>(call.sizes.Ho) * call.sizes.V;
     bfloat16* at = call.out + (pending.chunk.first + first) * stride + static_cast<int64_t>(head) * call.sizes.V +
                    slice * Traits::kWidth + group * 16 + (even ? 2 * p : 8 + 2 * (p - 1));
+    const auto four = [&](int i) {
+      return even ? make_uint2(pairs[i][0], others[i]) : make_uint2(others[i], pairs[i][1]);
+    };
+    if (pending.chunk.count == kTokens) {
 #pragma unroll
-    for (int i = 0; i < 2 * kBlocks; i++) {
-      const int token = first + i * 8;
-      if (token >= 0 && token < pending.chunk.count) {
-        *reinterpret_cast<uint2*>(at + i * 8 * stride) =
-            even ? make_uint2(pairs[i][0], others[i]) : make_uint2(others[i], pairs[i][1]);
-      }
-    }
-  }
-
-  // Chunk after chunk from a ring of stages that the other warps of the block fill.
-  __device__ __forceinline__ void walk(int first, int end_chunk) {
-    constexpr int kAhead = Traits::kStages - 1;
-    const auto stage_of = [&](int c) { return Base::memory + (c - first) % Traits::kStages * Traits::stage.bytes(); };
-    const int thread = static_cast<int>(threadIdx.x) - Traits::kWorkers;
-    if (thread >= 0) {
-      const auto fetch_or_nothing = [&](int c) {
-        if (c < end_chunk) this->fetch(c, stage_of(c), thread);
-        copy_async_commit();
-      };
-      for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
-      for (int c = first; c < end_chunk; c++) {
-        copy_async_wait<kAhead - 1>();
-        publish_to_products();
-        __syncthreads();
-        fetch_or_nothing(c + kAhead);
+      for (int i = 0; i < 2 * kBlocks; i++) {
+        *reinterpret_cast<uint2*>(at) = four(i);
+        at += 8 * stride;
       }
       return;
     }
+#pragma unroll
+    for (int i = 0; i < 2 * kBlocks; i++) {
+      const int token = first + i * 8;
+      if (token >= 0 && token < pending.chunk.count) *reinterpret_cast<uint2*>(at + i * 8 * stride) = four(i);
+    }
+  }
+
+  __device__ __forceinline__ char* stage_of(int i) const {
+    return Base::memory + i % Traits::kStages * Traits::stage.bytes();
+  }
+
+  // Fills a ring of stages with chunk after chunk, by the warps that fetch.
+  __device__ __forceinline__ void feed(int first, int end_chunk) {
+    constexpr int kAhead = Traits::kStages - 1;
+    const int thread = static_cast<int>(threadIdx.x) - Traits::kWorkers;
+    if constexpr (Traits::kFused) return feed_and_make(first, end_chunk, thread);
+    const auto fetch_or_nothing = [&](int c) {
+      if (c < end_chunk) this->fetch(c, stage_of(c - first), thread);
+      copy_async_commit();
+    };
+    for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
+    for (int c = first; c < end_chunk; c++) {
+      copy_async_wait<kAhead - 1>();
+      publish_to_products();
+      __syncthreads();
+      fetch_or_nothing(c + kAhead);
+    }
+  }
+
+  // The same, with the records of the chunks. Whole chunks come by the copy engine where it has boxes.
+  __device__ __forceinline__ void feed_and_make(int first, int end_chunk, int thread) {
+    constexpr int kAhead = Traits::kStages - 1;
+    const auto in_boxes = [&](int c) { return boxes->made && chunk_of(row, c).count == kTokens; };
+    const auto fetch_or_nothing = [&](int c) {
+      if (c >= end_chunk) return;
+      if (!in_boxes(c)) {
+        this->fetch(c, stage_of(c - first), thread);
+        copy_async_commit();
+        if (thread == 0) arrived(c - first).expect(0);
+      } else if (thread == 0) {
+        copy_boxes(chunk_of(row, c).first, stage_of(c - first), arrived(c - first));
+      }
+    };
+    for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
+    const RecordMaker<Traits> maker{*this, log_sums(), thread / kWarp, lane};
+    float2 logs = maker.log_decays(first, end_chunk);
+    for (int c = first; c < end_chunk; c++) {
+      const float2 ahead = maker.log_decays(c + 1, end_chunk);
+      if (!in_boxes(c)) {
+        copy_async_wait<0>();
+        publish_to_products();
+        named_barrier<kFetchBarrier, Traits::kFetchers>();
+      }
+      wait_for_boxes(c - first);
+      maker.make(logs, stage_of(c - first));
+      logs = ahead;
+      __syncthreads();
+      fetch_or_nothing(c + kAhead);
+    }
+  }
+
+  __device__ __forceinline__ float* log_sums() const {
+    return reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
+  }
+  // The barrier of the stage of a segment's chunk i.
+  __device__ __forceinline__ ByteBarrier& arrived(int i) const {
+    return reinterpret_cast<ByteBarrier*>(log_sums() + Traits::kHeads * kTokens)[i % Traits::kStages];
+  }
+  __device__ __forceinline__ void wait_for_boxes(int i) const { arrived(i).wait(i / Traits::kStages % 2); }
+  __device__ __forceinline__ void init_barriers() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < Traits::kStages; i++) arrived(i).init();
+    }
+    __syncthreads();
+  }
+  // By one thread.
+  __device__ __forceinline__ void copy_boxes([[maybe_unused]] int first_token, [[maybe_unused]] char* stage,
+                                             [[maybe_unused]] ByteBarrier& barrier) const {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    const LinearSizes& x = call.sizes;
+    constexpr int kPanels = K / 64;
+    barrier.expect((Traits::kEnds ? 1 : 2) * K * 128 + Traits::kWidth * 128);
+    if constexpr (!Traits::kEnds) {
+      copy_box(stage, boxes->q, {0, first_token, shared_head(head, x.q_share) * kPanels, 0, 0}, barrier);
+    }
+    copy_box(stage + Base::kKeys, boxes->k, {0, first_token, k_head(x, Base::state_head) * kPanels, 0, 0}, barrier);
+    const int panel = (v_head(x, Base::state_head) * x.V + slice * Traits::kWidth) / 64;
+    copy_box(stage + Traits::stage.values(), boxes->v, {0, first_token, panel, 0, 0}, barrier);
+#endif
+  }
+
+  // Takes chunk after chunk from there.
+  __device__ __forceinline__ void walk(int first, int end_chunk) {
     this->enter(first);
     for (int c = first; c < end_chunk; c++) {
       __syncthreads();
-      const char* stage = stage_of(c);
+      if constexpr (Traits::kFused) wait_for_boxes(c - first);
+      const char* stage = stage_of(c - first);
       // No branch while products are under way: the compiler would have each of them wait for the one before it.
       if (has_rest(stage)) {
         take<true>(c, stage);
@@ -146,7 +236,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 
   template <bool kRest>
   __device__ __forceinline__ void take([[maybe_unused]] int c, const char* stage) {
-    const char* given = stage + Traits::stage.given();
+    const char* given = stage + Traits::stage.given() + head_in_block() * record.rest();
     const char* query = Traits::kChannels ? given + record.tile(kQuery) : stage;
     const char* write = Traits::kChannels ? given + record.tile(kWrite) : stage + Base::kKeys;
     const char* read = Traits::kChannels ? given + record.tile(kRead) : stage + Base::kKeys;
@@ -159,6 +249,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
 #pragma unroll
     for (int i = 0; i < K / kBlock; i++) pack_block(x[i], state[i]);
     this->decay_state(gates);
+    if constexpr (kScales) transition *= gates[2 * kTokens];
     begin_products();
     if constexpr (kReads) {
       multiply_tokens<false>(told, x[0], read, 0, lane);

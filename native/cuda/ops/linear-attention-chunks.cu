@@ -32,7 +32,7 @@ __global__ void copy_read_states(SequencesView sequences, int first_row, const f
 }
 
 // Null for no state.
-const float* starts_of(const Tensor& state, const LinearSizes& x, const Call& call, Cuda& cuda) {
+float* starts_of(const Tensor& state, const LinearSizes& x, const Call& call, Cuda& cuda) {
   if (!state) return nullptr;
   const int64_t floats = state.inner();
   const int rows = x.rows - x.single_rows;
@@ -64,7 +64,10 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   call.sequences = view_of(op.sequences);
   // Without q the keys stand for it, and what comes of them is not stored.
   const Tensor& q = op.q ? op.q : op.k;
-  if (!op.q) call.sizes.Hq = x.Hk;
+  if (!op.q) {
+    call.sizes.Hq = x.Hk;
+    call.sizes.q_share = x.k_share;
+  }
   call.q = q.as<const bfloat16>();
   call.k = op.k.as<const bfloat16>();
   call.v = op.v.as<const bfloat16>();
@@ -102,20 +105,26 @@ void run_chunks(const LinearAttention& op, const LinearSizes& x, Cuda& cuda) {
   const int K = chunks::kernel_width(x.K, op.rule, channels);
   const int bytes = chunks::record_layout(op.rule, channels, K).bytes(), slots = chunks::slot_count(x);
   const int most_chunks = static_cast<int>(ceil_div(x.max_tokens, chunks::kTokens)) + 1;
-  const bool alone = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0;
+  const bool fused = op.rule == LinearRule::kAdditive && !channels && !sums && chunks::by_warpgroups(x, cuda);
+  const bool alone =
+      fused || (op.rule == LinearRule::kAdditive && !channels && !sums && chunks::wide_rows(x, cuda) > 0);
   const int64_t most = alone ? slots : std::max<int64_t>(64, kRecordBytes / bytes / x.Ho);
   const int window = static_cast<int>(std::min<int64_t>(slots, most));
   if (!alone) call.records = cuda.scratch_of<char>(static_cast<size_t>(int64_t{window} * x.Ho * bytes));
   if (sums) call.chunk_sums = cuda.scratch_of<float>(static_cast<size_t>(int64_t{window} * x.Ho * x.K));
   const int row_chunks = std::min(most_chunks, window);
-  call.segments = alone ? 1 : chunks::segments_of(x, row_chunks, cuda);
-  call.segment_chunks = static_cast<int>(ceil_div(row_chunks, call.segments));
-  if (x.G > 1 || call.segments > 1) call.start = starts_of(op.state, x, call, cuda);
+  call.segments = alone && !fused ? 1 : chunks::segments_of(call.sizes, row_chunks, fused, cuda);
+  // Without the chunk that a row has more where it begins within one: the last segment has what is left.
+  call.segment_chunks = static_cast<int>(ceil_div(std::max(row_chunks - 1, 1), call.segments));
+  if (call.segments == 1 && x.G > 1) call.start = starts_of(op.state, x, call, cuda);
   if (x.G > 1) call.start_sums = starts_of(op.key_sum, x, call, cuda);
   if (call.segments > 1) {
-    const int64_t heads = int64_t{x.rows - x.single_rows} * x.H * call.segments;
+    const int64_t state_heads = int64_t{x.rows - x.single_rows} * x.H, heads = state_heads * call.segments;
+    if (op.state) call.start = cuda.scratch_of<float>(static_cast<size_t>(state_heads * x.V * x.K));
     call.ends = cuda.scratch_of<float>(static_cast<size_t>(heads * x.V * x.K));
-    if (op.rule != LinearRule::kAdditive) {
+    if (op.rule == LinearRule::kAdditive && !channels) {
+      call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads));
+    } else if (op.rule != LinearRule::kAdditive) {
       call.transitions = cuda.scratch_of<float>(static_cast<size_t>(heads * x.K * x.K));
     }
   }

@@ -52,17 +52,16 @@ __host__ __device__ constexpr RecordLayout record_layout(LinearRule rule, bool c
   const int tiles = rule == LinearRule::kAdditive ? 2 : rule == LinearRule::kDelta ? 3 : 4;
   return {channels ? tiles : 0, matrices, channels ? K : kScalarGates, K};
 }
-// A stage of the scan: of scalar decays k and, for outputs, q; the record; v of `rows` state rows.
+// A stage of the scan: of scalar decays k and, for outputs, q; the record of each head; v of `rows` state rows.
 struct StageLayout {
   RecordLayout record;
   bool channels, outputs;
   int rows;
+  int heads = 1;
   __host__ __device__ constexpr int given() const { return channels ? 0 : (outputs ? 2 : 1) * record.K * 128; }
-  __host__ __device__ constexpr int values() const { return given() + record.rest(); }
+  __host__ __device__ constexpr int values() const { return (given() + heads * record.rest() + 1023) / 1024 * 1024; }
   // A multiple of what a tile's place has to be for the matrix instructions of a warpgroup.
-  __host__ __device__ constexpr int bytes() const {
-    return (values() + (rows + 63) / 64 * kPanelBytes + 1023) / 1024 * 1024;
-  }
+  __host__ __device__ constexpr int bytes() const { return values() + (rows + 63) / 64 * kPanelBytes; }
   // Of a block with two stages, whose groups of warps exchange 16 state rows and v'; or two sums of log decays.
   __host__ __device__ constexpr int shared(int groups) const {
     return 2 * bytes() + (groups > 0 ? groups * (record.K / kBlock + kBlocks) * 512 : 2 * kTokens * 4);
@@ -88,7 +87,8 @@ struct Call {
   // The states that the rows start from, [rows from single_rows on, H, V, K], where several output heads of a state
   // head start from what one of them overwrites, or a row's first segment from what its last one does; else null. Key
   // sums alike, of output heads.
-  const float *start, *start_sums;
+  float* start;
+  const float* start_sums;
   const int32_t* checkpoint_slots;
   int checkpoint_count, every;
   bfloat16* out;  // or null
@@ -96,15 +96,15 @@ struct Call {
   bool normalize;
   float scale, eps;
   // Records of the slots [first_slot, end_slot); rows that reach over an end of it hand their state on in `carry`.
-  char* records;      // null: of scalar decays and the additive rule, which the scan makes for itself
+  char* records;      // null: of scalar decays and the additive rule without key sums, which the scan makes for itself
   float* chunk_sums;  // [slots, Ho, K]: what the keys of a chunk add to the key sums, then those before the chunk
   int first_slot, end_slot;
   const float* carry_in;  // [Ho, V, K]
   float* carry_out;
   // Each row's chunks between these slots are cut into segments of so many chunks, which are scanned side by side; 1:
-  // one segment. `ends` [rows from single_rows on, H, segments, V, K]: the state after each segment but the last. First
+  // one segment. `ends` [rows from single_rows on, segments, H, V, K]: the state after each segment but the last. First
   // that of a segment that starts from zero, with `transitions` [same, K, K]: what it makes of each row of the
-  // identity, where that is no diagonal matrix.
+  // identity; where that is a number times the row, [same]; where it is a diagonal matrix, null.
   int segments, segment_chunks;
   float *ends, *transitions;
   Fault* fault;
@@ -113,7 +113,7 @@ struct Call {
     return records + (static_cast<int64_t>(slot - first_slot) * sizes.Ho + head) * bytes;
   }
   __device__ int64_t segment_index(int n, int state_head, int segment) const {
-    return (int64_t{n - sizes.single_rows} * sizes.H + state_head) * segments + segment;
+    return (int64_t{n - sizes.single_rows} * segments + segment) * sizes.H + state_head;
   }
   __device__ bool fresh(int n) const { return state == nullptr || sequences.read_slots[n] < 0; }
 };
@@ -155,6 +155,11 @@ __device__ __forceinline__ Segment segment_of(const Call& call, int begin, int e
   const int first = min(begin + segment * call.segment_chunks, end);
   const int after = segment < call.segments - 1 ? min(first + call.segment_chunks, end) : end;
   return {first, after, after == end};
+}
+
+// The last segment of a row that has chunks in [begin, end).
+__device__ __forceinline__ int last_segment(const Call& call, int begin, int end) {
+  return min(call.segments - 1, (end - begin - 1) / call.segment_chunks);
 }
 
 // Tokens of a chunk: `skip` of its 64 lie before the row, `count` follow, the first of them packed token `first`.
@@ -201,16 +206,20 @@ __device__ __forceinline__ float clamped(float g) {
 }
 
 // The log decays of a chunk's tokens 2l and 2l + 1 in lane l, where they are numbers of a head: 0 where no token is,
-// and at the first one of a row that starts from zero.
-__device__ __forceinline__ float2 two_log_decays(const Call& call, const Chunk& chunk, int state_head, bool reset) {
+// and at the first one of a row that starts from zero. As they are given: nothing waits for the loads.
+__device__ __forceinline__ float2 two_given_log_decays(const Call& call, const Chunk& chunk, int state_head,
+                                                       bool reset) {
   const auto* g = static_cast<const float*>(call.log_decay);
   const int token = 2 * static_cast<int>(threadIdx.x % kWarp) - chunk.skip;
   const auto of = [&](int token) {
     if (call.decay == LinearDecay::kNone || token < 0 || token >= chunk.count || (token == 0 && reset)) return 0.0f;
-    return clamped(
-        g[call.decay == LinearDecay::kHead ? state_head : (chunk.first + token) * call.decay_stride + state_head]);
+    return g[call.decay == LinearDecay::kHead ? state_head : (chunk.first + token) * call.decay_stride + state_head];
   };
   return make_float2(of(token), of(token + 1));
+}
+__device__ __forceinline__ float2 two_log_decays(const Call& call, const Chunk& chunk, int state_head, bool reset) {
+  const float2 given = two_given_log_decays(call, chunk, state_head, reset);
+  return make_float2(clamped(given.x), clamped(given.y));
 }
 
 // Their sums up to each token, by one warp.
@@ -325,16 +334,39 @@ __device__ __forceinline__ void load_tile_async(char* tile, const bfloat16* from
   static_assert(kThreads % kAtOnce == 0 && kPieces % kAtOnce == 0);
   constexpr int kStep = kThreads / kAtOnce;  // tokens
   const int first = thread / kAtOnce;
-#pragma unroll
-  for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
+  if constexpr (kPieces == kAtOnce && kStep % 8 == 0 && kStep <= kTokens) {
+    // Tokens kStep apart have their pieces at the same places.
+    const int piece = thread % kAtOnce;
+    const bool own = piece < pieces;
+    char* to = tile + tile_offset(first, piece);
     const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+    if (chunk.count == kTokens) {
 #pragma unroll
-    for (int i = 0; i < kTokens; i += kStep) {
-      const int t = first + i;
-      if (kStep > kTokens && t >= kTokens) break;
-      const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
-      copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
+      for (int i = 0; i < kTokens; i += kStep) {
+        copy_async_16(to + i * 128, own ? at : from, own);
+        at += kStep * stride;
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int t = first; t < kTokens; t += kStep) {
+      const bool present = own && t >= chunk.skip && t < chunk.skip + chunk.count;
+      copy_async_16(to, present ? at : from, present);
       at += kStep * stride;
+      to += kStep * 128;
+    }
+  } else {
+#pragma unroll
+    for (int piece = thread % kAtOnce; piece < kPieces; piece += kAtOnce) {
+      const bfloat16* at = from + (first - chunk.skip) * stride + piece * 8;
+#pragma unroll
+      for (int i = 0; i < kTokens; i += kStep) {
+        const int t = first + i;
+        if (kStep > kTokens && t >= kTokens) break;
+        const bool present = t >= chunk.skip && t < chunk.skip + chunk.count && piece < pieces;
+        copy_async_16(tile + tile_offset(t, piece), present ? at : from, present);
+        at += kStep * stride;
+      }
     }
   }
 }
@@ -364,13 +396,21 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
 inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
   return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
 }
+// Whether two heads of 64 state rows that follow one another have the same queries and keys, so that a block takes
+// both.
+inline bool pairs_of_heads(const LinearSizes& x) {
+  const auto in_pairs = [&](int heads) { return x.Ho % (2 * heads) == 0; };
+  return x.V == 64 && x.G == 1 && x.Hv == x.H && in_pairs(x.Hq) && in_pairs(x.Hk);
+}
 // Segments of rows of at most so many chunks, so that few heads fill the GPU. One where all rows are short: there the
-// bits of a row do not depend on how many are beside it.
-inline int segments_of(const LinearSizes& x, int chunks, const Cuda& cuda) {
-  constexpr int kLeastChunks = 6, kLeastRow = 16;
+// bits of a row do not depend on how many are beside it. `fused`: of the scan by warpgroups without records.
+inline int segments_of(const LinearSizes& x, int chunks, bool fused, const Cuda& cuda) {
+  constexpr int kLeastRow = 16;
   if (!by_warpgroups(x, cuda) || chunks < kLeastRow) return 1;
-  const int64_t fill = cuda.properties.multiprocessors / scan_blocks(x, 64);
-  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / kLeastChunks)));
+  const int least_chunks = fused ? 4 : 6;
+  const int64_t blocks = scan_blocks(x, 64) / (fused && (x.V % 128 == 0 || pairs_of_heads(x)) ? 2 : 1);
+  const int64_t fill = cuda.properties.multiprocessors / blocks;
+  return static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(fill, chunks / least_chunks)));
 }
 
 // Launches over `call`.

@@ -89,7 +89,7 @@ struct GatedInputs {
       load(x.at(0, at), values);
       load(gate.at(0, at), gates);
 #pragma unroll
-      for (int i = 0; i < N; i++) values[i] = fmaf(gate_of(kind, gates[i]), values[i], 0.0f);
+      for (int i = 0; i < N; i++) values[i] = fmaf(gate_of<T>(kind, gates[i]), values[i], 0.0f);
       store(row + at, values);
       if (blockIdx.x == 0) store(out.at(0, at), values);
     }

@@ -22,8 +22,9 @@ struct RmsNormGroups {
   bool whole() const { return aligned && weight_aligned && groups.size % kPiece<T> == 0; }
 };
 
+template <class T>
 __device__ __forceinline__ float gate_of(ActivationKind kind, float x) {
-  const float s = sigmoid(x);
+  const float s = sigmoid_as<T>(x);
   return kind == ActivationKind::kSigmoid ? s : x * s;
 }
 
@@ -94,7 +95,7 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
 #pragma unroll
     for (int i = 0; i < N; i++) {
       values[held][i] = as_float(inputs[held].value[i]);
-      if (gate_first) values[held][i] *= gate_of(a.gate_activation, as_float(gates[held].value[i]));
+      if (gate_first) values[held][i] *= gate_of<T>(a.gate_activation, as_float(gates[held].value[i]));
     }
   };
 
@@ -130,7 +131,7 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
 #pragma unroll
     for (int i = 0; i < N; i++) {
       float v = values[held][i] * scale * (weight[held].value[i] + a.centre);
-      if (gate_last) v *= gate_of(a.gate_activation, as_float(gates[held].value[i]));
+      if (gate_last) v *= gate_of<T>(a.gate_activation, as_float(gates[held].value[i]));
       out.value[i] = from_float<T>(v);
     }
     put(piece, out, count_of(piece));

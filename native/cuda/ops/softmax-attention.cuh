@@ -4,6 +4,7 @@
 // query rows of a row and key head are numbered token * group + head of the group: all of them read the same keys.
 #pragma once
 #include "cuda/cuda.h"
+#include "cuda/device/exp2.cuh"
 #include "cuda/device/float.cuh"
 #include "cuda/device/sequences.cuh"
 #include "ops/softmax-attention.h"
@@ -198,19 +199,6 @@ struct KeyTiles {
 // Whether a query sees a key of its tile that lies so far back.
 __device__ __forceinline__ bool sees(const AttentionView& x, const KeyRange& range, int key, int apart) {
   return range.has(key) && apart >= 0 && (x.window == 0 || apart < x.window || key < x.sink_tokens);
-}
-
-// e^x = exp2_fast(x * kLog2E), to 2 ulp.
-constexpr float kLog2E = 1.4426950408889634f;
-
-__device__ __forceinline__ float exp2_fast(float x) {
-#ifdef LINATTN_CUDA_EMULATOR
-  return std::exp2(x);
-#else
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-#endif
 }
 
 // The learned bias of a head for a key so far back; one that is not seen has any.

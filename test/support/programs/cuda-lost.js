@@ -1,10 +1,21 @@
 // Calls an op on the GPU again and again while the emulator loses the device (LINATTN_EMULATOR_LOSE); prints the code of each
-// read's error and what the cpu still computes.
+// read's error, those of a write of pinned memory before and after, and what the cpu still computes.
 const path = require('node:path');
-const { ops, Tensor } = require(path.join(__dirname, '..', '..', '..'));
+const root = path.join(__dirname, '..', '..', '..');
+const { ops, Tensor } = require(root);
+const { BlockMemory } = require(path.join(root, 'dist', 'state', 'block-memory.js'));
 
 async function main() {
   const codes = [];
+  const memory = new BlockMemory('cuda');
+  const pool = Tensor.zeros({ dtype: 'float32', shape: [2 ** 20], device: 'cuda' });
+  const block = memory.take(2 ** 22);
+  const write = () =>
+    pool.writeHeld(block, 0).then(
+      () => '',
+      ({ code }) => code,
+    );
+  const writes = [await write()];
   for (let i = 0; i < 8; i++) {
     try {
       const x = Tensor.from([i], { dtype: 'float32', shape: [1], device: 'cuda' });
@@ -14,9 +25,11 @@ async function main() {
       codes.push(code);
     }
   }
+  writes.push(await write());
+  memory.dispose();
   const x = Tensor.from([4], { dtype: 'float32', shape: [1], device: 'cpu' });
   const [cpu] = await ops.activation({ x, activation: 'relu' }).read();
-  console.log(JSON.stringify({ codes, cpu }));
+  console.log(JSON.stringify({ codes, writes, cpu }));
 }
 
 main();
