@@ -1,3 +1,4 @@
+// Longer than 300 lines: one body of tests for each rule, decay and cut of the chunks.
 // linearAttention of bfloat16 at widths that matrix units take in chunks of 64 tokens, against its float64 reference.
 import { onCuda } from '../support/device';
 import { bitsOf, type Case, type CaseOptions, makeCase, part, pools, runCase } from '../support/linear-attention';
