@@ -1,15 +1,10 @@
-// A user's store, asked so that its failures and silences are misses: after one the store is left alone for a while.
+// States in a user's store, as values that are written and read so that a state is whole or not there.
 import { createHash } from 'node:crypto';
-import { BlockMemory, blocksAtOnce } from '../state/block-memory';
+import { BlockMemory, blocksAtOnce, type Pin } from '../state/block-memory';
 import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
 import { checksumBytes, formatVersion } from '../state/snapshot-format';
+import { AskedStore, shortMs, stateMs } from './asked-store';
 import type { PrefixStore } from './prefix-store';
-
-/** How long a store may take for what shows that it is alive, and for a state of any size. */
-const shortMs = 5000;
-const stateMs = 60_000;
-/** How long a store is left alone after it failed. */
-const restMs = 10_000;
 
 /**
  * How the keys of a state's blocks after the first begin, which are values of their own: `<key>-<checksum of the first>-`,
@@ -33,13 +28,6 @@ export interface Candidate {
   readonly blocks?: number;
 }
 
-export interface StoreCounts {
-  readonly storeReadBytes: number;
-  readonly storeWrittenBytes: number;
-  /** Calls that failed or got no answer in time. */
-  readonly storeErrors: number;
-}
-
 /** What a store has of a state beside its first value. */
 interface Writing {
   readonly key: string;
@@ -48,31 +36,23 @@ interface Writing {
   readonly blocks: string[];
 }
 
-export class GuardedStore {
+export class GuardedStore extends AskedStore {
   private readonly prefix: string;
-  readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
-  private restsUntil = 0;
+  /** For what is read. */
+  readonly memory: BlockMemory;
   /** Writings that did not end, some of whose blocks the store may still have. */
   private unfinished: Writing[] = [];
 
   /**
    * @param model what the states must agree with: those of other models, or in another format, have other keys
-   * @param memory for what is read
+   * @param pin makes the memory for what is read there from the start
    */
-  constructor(
-    private readonly store: PrefixStore,
-    model: object,
-    private readonly onError: (error: unknown) => void,
-    readonly memory = new BlockMemory(),
-  ) {
+  constructor(store: PrefixStore, model: object, onError: (error: unknown) => void, pin?: Pin) {
+    super(store, onError);
+    this.memory = new BlockMemory(pin);
     const kind = JSON.stringify({ format: formatVersion, ...model });
     const mark = createHash('sha256').update(kind).digest('hex').slice(0, 16);
     this.prefix = `${mark}-`;
-  }
-
-  /** It failed not long ago. */
-  get rests(): boolean {
-    return performance.now() < this.restsUntil;
   }
 
   /** Whether it is to be asked to take a state of so many bytes. */
@@ -132,16 +112,20 @@ export class GuardedStore {
     const { key } = candidate;
     const state = this.stateOf(candidate, signal);
     try {
-      if ((await state.start()).length === 0) {
-        if (!this.rests) await this.drop(key, `${key}-`, signal); // nobody would ask for its other values again
-        return undefined;
-      }
+      const isThere = await state.start().then(
+        (first) => first !== undefined,
+        () => undefined, // the store failed, or there is no memory
+      );
+      signal.throwIfAborted();
+      if (isThere === false) await this.dropAll(`${key}-`, signal); // nobody would ask for its other values again
+      if (!isThere) return undefined;
       const made = await use(state);
       if (made !== 'wrong') return made;
       const next = await this.get(key, signal);
       if (next === undefined) return undefined;
       if (Buffer.compare(next, state.first!) === 0) {
-        await this.drop(key, blockPrefix(key, next), signal);
+        await this.guarded(shortMs, () => this.store.delete(key), signal);
+        await this.dropAll(blockPrefix(key, next), signal);
         return undefined;
       }
     } finally {
@@ -158,28 +142,53 @@ export class GuardedStore {
 
   /** The blocks that are listed are asked for together with the first value, which tells whether they are its own. */
   private stateOf({ key, prefix, blocks = 0 }: Candidate, signal: AbortSignal): ValuesSource {
-    const block = async (name: string, memory: Uint8Array | undefined) => {
-      const value = await this.get(name, signal, memory);
-      if (value === undefined && this.rests) throw new Error('the store failed while a state was read');
-      return value ?? new Uint8Array(0);
-    };
-    const value = async (index: number, memory: Uint8Array | undefined) => {
-      if (index === 0) return (await this.get(key, signal, memory)) ?? new Uint8Array(0);
-      const listed = prefix === undefined ? undefined : await block(prefix + index, memory);
-      const own = blockPrefix(key, await state.start());
-      return listed !== undefined && own === prefix ? listed : block(own + index, memory);
+    const value = async (index: number, memory?: Uint8Array): Promise<Uint8Array | undefined> => {
+      if (index === 0) return this.kept(key, signal, memory);
+      if (prefix === undefined) return this.kept(blockPrefix(key, (await state.start())!) + index, signal, memory);
+      const listed = await this.kept(prefix + index, signal, memory);
+      const first = await state.start().catch(() => undefined);
+      if (first === undefined || blockPrefix(key, first) === prefix) return listed;
+      if (listed !== undefined) this.memory.give(listed);
+      return this.kept(blockPrefix(key, first) + index, signal, this.memory.whole());
     };
     const ahead = prefix === undefined ? 0 : Math.min(blocks, blocksAtOnce - 1);
-    const state = new ValuesSource(value, this.memory, ahead);
+    const state: ValuesSource = new ValuesSource(value, this.memory, ahead);
     return state;
   }
 
-  private async get(key: string, signal?: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
-    const value = await this.guarded(stateMs, () => this.store.get(key, memory), signal);
-    if (value === undefined) return undefined;
+  private async get(key: string, signal?: AbortSignal): Promise<Uint8Array | undefined> {
+    const value = await this.guarded(stateMs, () => this.store.get(key), signal);
+    return value === undefined ? undefined : this.counted(value);
+  }
+
+  private counted(value: Uint8Array): Uint8Array {
     const bytes = bytesOrNone(value);
     this.counts.storeReadBytes += bytes.byteLength;
     return bytes;
+  }
+
+  /**
+   * A value where nobody else changes it, copied at once unless the store put it into `memory`; undefined when it is not
+   * there. Where `memory` is not its own it is given back, as soon as the store, which may still write to it, is done with
+   * it. Throws when the store fails.
+   */
+  private async kept(key: string, signal: AbortSignal, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+    let call: Promise<unknown> = Promise.resolve();
+    const ask = () => {
+      const answer = (async () => this.store.get(key, memory))();
+      call = answer;
+      return answer;
+    };
+    let value: Uint8Array | undefined;
+    try {
+      value = await this.guarded(stateMs, ask, signal);
+    } finally {
+      const giveBack = () => memory && this.memory.give(memory);
+      if (value === undefined) call.then(giveBack, giveBack);
+    }
+    if (value !== undefined) return this.memory.keep(this.counted(value), memory);
+    if (this.rests) throw new Error('the store failed while a state was read');
+    return undefined;
   }
 
   /**
@@ -246,47 +255,11 @@ export class GuardedStore {
     return isTaken;
   }
 
-  /** A value, and those whose keys begin so. */
-  private async drop(key: string, prefix: string, signal: AbortSignal): Promise<void> {
-    await this.guarded(shortMs, () => this.store.delete(key), signal);
-    await this.dropAll(prefix, signal);
-  }
-
   /** All values whose keys begin so. */
   private async dropAll(prefix: string, signal?: AbortSignal): Promise<void> {
     const known = (await this.guarded(shortMs, () => this.store.keys(), signal)) ?? [];
     for (const key of Array.from(known, String).filter((name) => name.startsWith(prefix))) {
       await this.guarded(shortMs, () => this.store.delete(key), signal);
-    }
-  }
-
-  /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
-  private async guarded<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
-    signal?.throwIfAborted();
-    return this.rests ? undefined : this.asked(answerMs, call, signal);
-  }
-
-  private async asked<T>(answerMs: number, call: () => Promise<T>, signal?: AbortSignal): Promise<T | undefined> {
-    let stop = () => {};
-    const stopped = new Promise<never>((_, reject) => {
-      const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);
-      const abort = () => reject(signal!.reason);
-      signal?.addEventListener('abort', abort);
-      stop = () => {
-        clearTimeout(timer);
-        signal?.removeEventListener('abort', abort);
-      };
-    });
-    try {
-      return await Promise.race([(async () => call())(), stopped]);
-    } catch (error) {
-      signal?.throwIfAborted();
-      this.restsUntil = performance.now() + restMs;
-      this.counts.storeErrors++;
-      queueMicrotask(() => this.onError(error)); // what it throws is its own affair
-      return undefined;
-    } finally {
-      stop();
     }
   }
 }

@@ -10,7 +10,8 @@ export interface PrefixStore {
   readonly maxBytes?: number;
   /**
    * The answer is copied at once. `memory`: free to be used for a value that fits into it, in place of new memory; the
-   * answer is then a part of it, is not copied, and `memory` is left alone from then on.
+   * answer is then a part of it, is not copied, and `memory` is left alone from then on. It is the store's until the call
+   * settles, and not to be transferred.
    */
   get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined>;
   /** Keys are at most 120 characters of [a-z0-9-]. The value may be kept, but not changed or transferred. */

@@ -9,6 +9,7 @@ import { WeightLoader } from '../model/weights';
 import type { Float } from '../ops/float';
 import type { Sampling } from '../ops/sampling-table';
 import type { WeightDType } from '../ops/weight';
+import { pinned } from '../state/pin';
 import { SequenceStore } from '../state/sequence-store';
 import { stateSlots } from '../state/state-slots';
 import { type DeviceName, deviceOf, fence, setThreads } from '../tensor/device';
@@ -206,8 +207,14 @@ async function assemble(parts: {
     const identity = { family: plan.family, dtype, fingerprint: mark };
     const limit = counts.maxSnapshots;
     const core = new ModelCore(folder, identity, scheduler, vocabularySize, limit, tokenizer, defaults);
-    if (cache !== undefined) core.prefixCache = new PrefixCache(core, cache);
-    if (cache?.store !== undefined) await fence(device); // no call waits until the memory for its states is pinned
+    try {
+      if (cache !== undefined) core.prefixCache = new PrefixCache(core, cache);
+      if (cache?.store !== undefined) await pinned(device); // no call waits until the memory for its states is
+    } catch (error) {
+      scheduler.dispose();
+      store.dispose();
+      throw error;
+    }
     const release = async () => {
       scheduler.dispose();
       store.dispose();

@@ -1,5 +1,5 @@
 // What a prefix cache did and holds, for who watches over it.
-import type { StoreCounts } from '../cache/guarded-store';
+import type { StoreCounts } from '../cache/asked-store';
 
 /** Counted since the model was loaded. */
 export class PrefixCacheCounts {

@@ -9,6 +9,7 @@ import { Readers } from '../cache/readers';
 import type { LinattnError } from '../errors';
 import { BlockMemory } from '../state/block-memory';
 import { type ByteSource, ValuesSource } from '../state/byte-source';
+import { pinFor } from '../state/pin';
 import type { Checkpoint, SequenceStore } from '../state/sequence-store';
 import { Departures } from './departures';
 import { readSnapshot } from './load-snapshot';
@@ -55,16 +56,15 @@ export class PrefixCache {
     this.departures = new Departures(core);
     this.store.giveWay = () => this.giveWay();
     const { store, onStoreError = () => {} } = settings;
-    this.outside =
-      store && new GuardedStore(store, core.identity, onStoreError, new BlockMemory(core.scheduler.store.device));
+    this.outside = store && new GuardedStore(store, core.identity, onStoreError, pinFor(this.store.device));
   }
 
   /** What it did since the model was loaded, and what it holds. */
   get stats(): PrefixCacheStats {
     const { counts, onDevice, onHost, hostBytes, outside } = this;
     const deviceBytes = [...onDevice].reduce((sum, one) => sum + this.store.checkpointBytes(one.checkpoint!), 0);
-    const held = { deviceStates: onDevice.size, deviceBytes, hostStates: onHost.size, hostBytes };
-    return { ...counts, ...(outside?.counts ?? noStore), ...held };
+    const stored = outside?.counts ?? noStore;
+    return { ...counts, ...stored, deviceStates: onDevice.size, deviceBytes, hostStates: onHost.size, hostBytes };
   }
 
   /** How many tokens of a text are those of another one that has states here. */
@@ -104,7 +104,8 @@ export class PrefixCache {
         return this.store.hold(entry.checkpoint);
       }
       const { pieces } = entry.saved!;
-      const state = new ValuesSource(async (i) => pieces[i]!, this.outside?.memory);
+      const memory = this.outside?.memory ?? new BlockMemory();
+      const state = new ValuesSource(async (i, into) => pieces[i] && memory.keep(pieces[i], into), memory);
       const loaded = await this.load(state, tokens, signal).finally(() => state.release());
       if (loaded === 'no room') return undefined;
       if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;

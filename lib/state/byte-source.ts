@@ -183,45 +183,51 @@ export class StreamSource implements ByteSource {
 
 /** Values that `framed` gave, fetched as they are asked for: the first one has the header, each other one is a block. */
 export class ValuesSource implements ByteSource {
-  /** The first value, once it is there. */
+  /** The first value, or nothing where it is not there, once that is known. */
   first: Uint8Array | undefined;
-  private started: Promise<Uint8Array> | undefined;
+  private started: Promise<Uint8Array | undefined> | undefined;
   private at = 0;
   private index = 0;
   /** Values that were asked for and not taken. */
-  private readonly coming: Promise<Uint8Array>[] = [];
+  private readonly coming: Promise<Uint8Array | undefined>[] = [];
 
   /**
-   * @param value the one of an index, or nothing where there is none: a part of the given memory, which is free to be used,
-   * or else copied
+   * @param value the one of an index, or undefined where there is none: memory that nobody else changes, of `memory`; what
+   * it is given it gives back where that is not a part of its answer
    * @param ahead values after the first that are asked for together with it
    */
   constructor(
-    private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array>,
+    private readonly value: (index: number, memory?: Uint8Array) => Promise<Uint8Array | undefined>,
     private readonly memory = new BlockMemory(),
     private readonly ahead = 0,
   ) {}
 
-  /** The first value. */
-  start(): Promise<Uint8Array> {
+  /** The first value; undefined when it is not there. */
+  start(): Promise<Uint8Array | undefined> {
     this.started ??= this.begin();
     return this.started;
   }
 
-  private async begin(): Promise<Uint8Array> {
-    const first = this.fetch(0, this.memory.whole());
+  private async begin(): Promise<Uint8Array | undefined> {
+    const first = this.value(0, this.memory.whole());
+    first.catch(() => undefined); // told below
     while (this.index < this.ahead) {
-      const value = this.fetch(++this.index, this.memory.whole());
+      const value = this.value(++this.index, this.memory.whole());
       value.catch(() => undefined); // told when it is taken
       this.coming.push(value);
     }
-    this.first = await first;
-    return this.first;
+    const found = await first;
+    this.first = found ?? new Uint8Array(0);
+    return found;
   }
 
   async take(bytes: number): Promise<Uint8Array> {
-    const first = this.first ?? (await this.start()); // the header is taken before anything else is asked
-    if (this.at === first.length) return this.coming.shift() ?? this.fetch(++this.index, this.memory.take(bytes));
+    if (this.first === undefined) await this.start(); // the header is taken before anything else is asked
+    const first = this.first!;
+    if (this.at === first.length) {
+      const next = this.coming.shift() ?? this.value(++this.index, this.memory.take(bytes));
+      return (await next) ?? new Uint8Array(0);
+    }
     const taken = first.subarray(this.at, this.at + bytes);
     this.at += taken.length;
     return taken;
@@ -240,18 +246,7 @@ export class ValuesSource implements ByteSource {
   /** Gives back the first value and what was not taken, once they are there. */
   release(): void {
     for (const value of [this.started, ...this.coming.splice(0)]) {
-      value?.then((one) => this.memory.give(one)).catch(() => undefined);
+      value?.then((one) => one && this.memory.give(one)).catch(() => undefined);
     }
-  }
-
-  /** Bytes that nobody else changes, or takes to another thread, while they are checked and written. */
-  private async fetch(index: number, memory?: Uint8Array): Promise<Uint8Array> {
-    const value = await this.value(index, memory);
-    if (value.buffer === memory?.buffer) return bytesOf(value);
-    const isRoomy = memory !== undefined && memory.length >= value.length;
-    const copy = isRoomy ? memory.subarray(0, value.length) : this.memory.take(value.length);
-    copy.set(value);
-    if (memory !== undefined && !isRoomy) this.memory.give(memory);
-    return copy;
   }
 }

@@ -110,7 +110,8 @@ export class FramedReader {
 
   /**
    * Gives each block of the content, which has `bytes` bytes, to `place`, once it has proved to be as it was written: in
-   * any order, `at` bytes from the start, not used any more once `place` has settled. Resolves when all of them are placed and nothing follows them.
+   * any order, `at` bytes from the start, not used any more once `place` has settled. Resolves when all of them are placed
+   * and nothing follows them.
    */
   async content(bytes: number, place: (block: Uint8Array, at: number) => Promise<void>): Promise<void> {
     let next = 0;

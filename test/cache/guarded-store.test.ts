@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { GuardedStore } from '../../lib/cache/guarded-store';
 import { MemoryStore } from '../../lib/cache/memory-store';
 import type { PrefixStore } from '../../lib/cache/prefix-store';
-import { BlockMemory, reservedBlocks } from '../../lib/state/block-memory';
+import { reservedBlocks } from '../../lib/state/block-memory';
 import type { ByteSource } from '../../lib/state/byte-source';
 import { formatVersion } from '../../lib/state/snapshot-format';
 import { bytes, guard, signal, taking } from '../support/guarded-store';
@@ -91,9 +91,14 @@ test('listed blocks are asked for together with the first value, and only those 
 });
 
 test('all memory of a reading comes back, also when the state is wrong or the blocks are of another writing', async () => {
-  const memory = new BlockMemory('cpu');
   const store = new MemoryStore();
-  const guarded = new GuardedStore(store, {}, () => {}, memory);
+  const guarded = new GuardedStore(
+    store,
+    {},
+    () => {},
+    () => () => {},
+  );
+  const { memory } = guarded;
   const key = guarded.keyOf(tokens);
   const piece = 2 ** 20;
   await guarded.set(key, [bytes(40, 1), bytes(piece, 2), bytes(piece, 3)]);

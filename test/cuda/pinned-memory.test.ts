@@ -3,6 +3,7 @@ import { activation } from '../../lib/ops/activation';
 import { embedding } from '../../lib/ops/embedding';
 import { Weight } from '../../lib/ops/weight';
 import { BlockMemory, reservedBlocks } from '../../lib/state/block-memory';
+import { pinFor } from '../../lib/state/pin';
 import { deviceOf } from '../../lib/tensor/device';
 import { scope } from '../../lib/tensor/scope';
 import { Tensor } from '../../lib/tensor/tensor';
@@ -33,7 +34,7 @@ function busy(): void {
 }
 
 test('memory is free again only when the device has it', async () => {
-  const memory = new BlockMemory(device);
+  const memory = new BlockMemory(pinFor(device));
   const rounds = 3 * reservedBlocks;
   const tensor = pool(rounds);
   busy();
@@ -55,7 +56,7 @@ test('memory is free again only when the device has it', async () => {
 });
 
 test('parts of a block, from any of its bytes to any', async () => {
-  const memory = new BlockMemory(device);
+  const memory = new BlockMemory(pinFor(device));
   const block = memory.whole()!;
   for (let i = 0; i < block.length; i++) block[i] = i % 251;
   const wanted = new Uint8Array(blockBytes);
@@ -77,7 +78,7 @@ test('parts of a block, from any of its bytes to any', async () => {
 });
 
 test('dispose while writes are on their way, before memory was pinned, and of memory that went to another thread', async () => {
-  const memory = new BlockMemory(device);
+  const memory = new BlockMemory(pinFor(device));
   const tensor = pool(reservedBlocks);
   busy();
   const writes = Array.from({ length: reservedBlocks }, (_, i) =>
@@ -87,8 +88,8 @@ test('dispose while writes are on their way, before memory was pinned, and of me
   await Promise.all(writes);
   expect(await fills(tensor)).toEqual(writes.map((_, i) => i + 1));
   busy();
-  new BlockMemory(device).dispose();
-  const other = new BlockMemory(device);
+  new BlockMemory(pinFor(device)).dispose();
+  const other = new BlockMemory(pinFor(device));
   const sent = other.take(blockBytes);
   const { byteLength } = structuredClone(sent.buffer, { transfer: [sent.buffer as ArrayBuffer] });
   expect(byteLength).toBeGreaterThan(blockBytes);
@@ -99,7 +100,7 @@ test('dispose while writes are on their way, before memory was pinned, and of me
 });
 
 test('what a kernel found before is told by the read of its result, not by a write', async () => {
-  const memory = new BlockMemory(device);
+  const memory = new BlockMemory(pinFor(device));
   const tensor = pool(1);
   const ids = Tensor.from([7], { dtype: 'int32', shape: [1], device });
   const row = embedding({ ids, weight: Weight.zeros([5, 8], 'float32', { device }) });

@@ -30,11 +30,50 @@ test('memory given back twice, of others, or gone to another thread is not used'
 });
 
 test('reserved blocks are as many as a load takes, and no more stay', () => {
-  const memory = new BlockMemory('cpu');
+  const memory = new BlockMemory(() => () => {});
   const most = Array.from({ length: 2 * reservedBlocks }, () => memory.whole()!);
   for (const one of most) memory.give(one);
   const known = new Set(most.map(({ buffer }) => buffer));
   const again = Array.from({ length: 2 * reservedBlocks }, () => memory.take(block).buffer);
   expect(again.filter((buffer) => known.has(buffer))).toHaveLength(reservedBlocks);
   expect(new BlockMemory().whole()).toBeUndefined();
+});
+
+test('of two loads at once the reserved blocks are those that stay', () => {
+  const pinned = new Set<ArrayBufferLike>();
+  const memory = new BlockMemory(({ buffer }) => {
+    pinned.add(buffer);
+    return () => pinned.delete(buffer);
+  });
+  const two = Array.from({ length: 2 * reservedBlocks }, () => memory.whole()!);
+  for (const one of two.reverse()) memory.give(one);
+  const again = Array.from({ length: reservedBlocks }, () => memory.whole()!.buffer);
+  expect(new Set(again)).toEqual(pinned);
+  memory.dispose();
+  expect(pinned.size).toBe(0);
+});
+
+test('a reserved block cannot be transferred, for its pages are pinned', () => {
+  const block = new BlockMemory(() => () => {}).whole()!;
+  try {
+    structuredClone(block.buffer, { transfer: [block.buffer as ArrayBuffer] });
+  } catch {
+    // Node 21 and later refuse; Node 20 copies.
+  }
+  expect(block.buffer.byteLength).toBeGreaterThan(2 ** 24);
+});
+
+test('a value is kept where it is, or copied to where it fits', () => {
+  const memory = new BlockMemory(() => () => {});
+  const own = memory.whole()!;
+  const part = own.subarray(3, 9);
+  expect(memory.keep(part, own)).toBe(part);
+  const value = new Uint8Array([1, 2, 3]);
+  const copy = memory.keep(value, own);
+  expect([copy.buffer, ...copy]).toEqual([own.buffer, 1, 2, 3]);
+  const small = memory.take(2 ** 16).subarray(0, 2);
+  const other = memory.keep(value, small);
+  value.fill(9);
+  expect([...other]).toEqual([1, 2, 3]);
+  expect(other.buffer === value.buffer).toBe(false);
 });

@@ -4,10 +4,11 @@ const path = require('node:path');
 const root = path.join(__dirname, '..', '..', '..');
 const { ops, Tensor } = require(root);
 const { BlockMemory } = require(path.join(root, 'dist', 'state', 'block-memory.js'));
+const { pinFor } = require(path.join(root, 'dist', 'state', 'pin.js'));
 
 async function main() {
   const codes = [];
-  const memory = new BlockMemory('cuda');
+  const memory = new BlockMemory(pinFor('cuda'));
   const pool = Tensor.zeros({ dtype: 'float32', shape: [2 ** 20], device: 'cuda' });
   const block = memory.take(2 ** 22);
   const write = () =>

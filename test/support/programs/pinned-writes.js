@@ -4,6 +4,7 @@ const path = require('node:path');
 const { Worker, isMainThread, parentPort } = require('node:worker_threads');
 const dist = path.join(__dirname, '..', '..', '..', 'dist');
 const { BlockMemory } = require(path.join(dist, 'state', 'block-memory.js'));
+const { pinFor } = require(path.join(dist, 'state', 'pin.js'));
 const { Tensor } = require(path.join(dist, 'tensor', 'tensor.js'));
 
 const blockBytes = 2 ** 24;
@@ -11,7 +12,7 @@ const blocks = 6;
 
 /** Writes `blocks` blocks, block i of i, to a new tensor. */
 function writes() {
-  const memory = new BlockMemory('cuda');
+  const memory = new BlockMemory(pinFor('cuda'));
   const tensor = Tensor.make({ dtype: 'int32', shape: [blocks, blockBytes / 4], device: 'cuda' }, true, true);
   const done = Array.from({ length: blocks }, (_, i) =>
     tensor.writeHeld(memory.take(blockBytes).fill(i), i * blockBytes),
