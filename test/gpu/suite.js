@@ -1,7 +1,7 @@
 // All tests of jest.cuda.config.js in jest processes side by side, and one total.
-//   node test/gpu/suite.js [--seconds 600] [--workers CORES] [--models 3] [PATTERN...]
-// Models take a quarter of the GPU's memory each: --models of them at once at most. What has not ended after --seconds is
-// killed and counts as failed. Each process has a log in build/gpu.
+//   node test/gpu/suite.js [--seconds 600] [--workers CORES] [--models 2] [PATTERN...]
+// Models take a quarter of the GPU's memory each, as do those of child processes: --models tests of them at once at most.
+// What has not ended after --seconds is killed and counts as failed. Each process has a log in build/gpu.
 const { spawn, execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -13,7 +13,7 @@ const { values, positionals } = parseArgs({
   options: {
     seconds: { type: 'string', default: '600' },
     workers: { type: 'string', default: String(Math.max(1, os.availableParallelism() - 3)) },
-    models: { type: 'string', default: '3' },
+    models: { type: 'string', default: '2' },
   },
 });
 const root = path.join(__dirname, '..', '..');
