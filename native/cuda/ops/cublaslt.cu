@@ -1,5 +1,4 @@
-// cuBLASLt through dlopen: algorithms are chosen once for a shape, those of large products by their times. Reductions
-// are in float32 and in a fixed order.
+// cuBLASLt through dlopen: algorithms are chosen once for a shape. Reductions are in float32 and in a fixed order.
 #include "cuda/ops/cublaslt.h"
 
 #ifdef LINATTN_CUDA_EMULATOR
@@ -17,14 +16,11 @@ bool multiply(CublasLt&, const MatrixProduct&, void*, Cuda&) { return false; }
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "cuda/error.h"
 
@@ -50,8 +46,6 @@ enum { kTransposeA = 3 };                      // attribute of a product
 enum { kMostWorkspace = 1, kReductions = 3 };  // attributes of a preference
 enum { kAlignmentA = 5, kAlignmentB, kAlignmentC, kAlignmentD };
 enum { kReduceInComputeType = 2 };
-// Attributes of an algorithm.
-enum { kAlgorithmId, kTile, kSplits, kReduction, kSwizzle, kCustom, kStages, kInnerShape, kClusterShape };
 
 struct Library {
   int (*create)(Handle*);
@@ -65,7 +59,6 @@ struct Library {
   int (*preference_set)(Descriptor, int attribute, const void* value, size_t bytes);
   int (*heuristic)(Handle, Descriptor product, Descriptor a, Descriptor b, Descriptor c, Descriptor d,
                    Descriptor preference, int most, Heuristic* found, int* count);
-  int (*configuration)(const Algorithm*, int attribute, void* value, size_t bytes, size_t* written);
   int (*multiply)(Handle, Descriptor product, const void* alpha, const void* a, Descriptor a_layout, const void* b,
                   Descriptor b_layout, const void* beta, const void* c, Descriptor c_layout, void* d,
                   Descriptor d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
@@ -109,7 +102,6 @@ const Library* library() {
                           find(opened, "cublasLtMatmulPreferenceDestroy", made->preference_destroy) &&
                           find(opened, "cublasLtMatmulPreferenceSetAttribute", made->preference_set) &&
                           find(opened, "cublasLtMatmulAlgoGetHeuristic", made->heuristic) &&
-                          find(opened, "cublasLtMatmulAlgoConfigGetAttribute", made->configuration) &&
                           find(opened, "cublasLtMatmul", made->multiply);
     return complete ? std::move(made) : nullptr;
   }();
@@ -149,24 +141,6 @@ Key key_of(const MatrixProduct& p) {
           alignment_of(p.sums)};
 }
 
-// What an algorithm's bits and speed follow from.
-using Configuration = std::array<uint32_t, 8>;
-
-// For a large product in 16 bits, what holds for about as many rows: the first algorithm that is proposed may take a
-// seventh longer than the best.
-constexpr int64_t kLargeRows = 4096;
-constexpr int kCandidates = 8, kRounds = 3;
-using LargeKey = std::array<int64_t, 5>;
-
-bool is_large(const MatrixProduct& p) {
-  return p.rows >= kLargeRows && p.outputs >= 1024 && p.depth >= 1024 && p.type != DType::kFloat32 && !p.accumulate;
-}
-
-LargeKey large_key_of(const MatrixProduct& p) {
-  return {static_cast<int64_t>(p.type), static_cast<int64_t>(p.sums_type), p.outputs, p.depth,
-          static_cast<int64_t>(std::bit_width(static_cast<uint64_t>(p.rows)))};
-}
-
 // An owned descriptor.
 class Owned {
  public:
@@ -198,31 +172,28 @@ class CublasLt {
   explicit CublasLt(const Library& library) : lt_(library) { call(lt_.create(&handle_), "cublasLtCreate"); }
 
   bool multiply(const MatrixProduct& p, void* workspace, Cuda& cuda) {
-    const Plan& plan = plan_of(p, workspace, cuda);
-    if (plan.found) run(plan, plan.algorithm, p, workspace, cuda);
-    return plan.found;
+    const Plan& plan = plan_of(p);
+    if (!plan.found) return false;
+    const float one = 1, beta = p.accumulate ? 1 : 0;
+    call(lt_.multiply(handle_, plan.product.value, &one, p.weights, plan.weights.value, p.x, plan.x.value, &beta,
+                      p.sums, plan.sums.value, p.sums, plan.sums.value, &plan.algorithm, workspace,
+                      kCublasLtWorkspaceBytes, cuda.stream),
+         "cublasLtMatmul");
+    return true;
   }
 
  private:
-  void run(const Plan& plan, const Algorithm& algorithm, const MatrixProduct& p, void* workspace, Cuda& cuda) {
-    const float one = 1, beta = p.accumulate ? 1 : 0;
-    call(lt_.multiply(handle_, plan.product.value, &one, p.weights, plan.weights.value, p.x, plan.x.value, &beta,
-                      p.sums, plan.sums.value, p.sums, plan.sums.value, &algorithm, workspace, kCublasLtWorkspaceBytes,
-                      cuda.stream),
-         "cublasLtMatmul");
-  }
-
-  const Plan& plan_of(const MatrixProduct& p, void* workspace, Cuda& cuda) {
+  const Plan& plan_of(const MatrixProduct& p) {
     const Key key = key_of(p);
     const auto known = plans_.find(key);
     if (known != plans_.end()) return known->second;
     if (plans_.size() >= kMostPlans) plans_.clear();
     Plan& plan = plans_.try_emplace(key, lt_).first->second;
-    make(plan, p, workspace, cuda);
+    make(plan, p);
     return plan;
   }
 
-  void make(Plan& plan, const MatrixProduct& p, void* workspace, Cuda& cuda) {
+  void make(Plan& plan, const MatrixProduct& p) {
     const int transpose = 1, type = data_type(p.type);
     call(lt_.product_create(&plan.product.value, kCompute32, kReal32), "cublasLtMatmulDescCreate");
     call(lt_.product_set(plan.product.value, kTransposeA, &transpose, sizeof(transpose)),
@@ -247,73 +218,17 @@ class CublasLt {
     prefer(kAlignmentB, alignment_of(p.x));
     prefer(kAlignmentC, alignment_of(p.sums));
     prefer(kAlignmentD, alignment_of(p.sums));
-    std::array<Heuristic, kCandidates> found{};
+    Heuristic best{};
     int count = 0;
-    const int status =
-        lt_.heuristic(handle_, plan.product.value, plan.weights.value, plan.x.value, plan.sums.value, plan.sums.value,
-                      preference.value, is_large(p) ? kCandidates : 1, found.data(), &count);
-    plan.found = status == 0 && count > 0 && found[0].status == 0;
-    plan.algorithm = found[0].algorithm;
-    if (!plan.found || !is_large(p)) return;
-    const auto known = of_large_.find(large_key_of(p));
-    if (known != of_large_.end()) {
-      for (int i = count - 1; i >= 0; i--) {
-        if (configuration_of(found[i].algorithm) == known->second) plan.algorithm = found[i].algorithm;
-      }
-    } else if (!cuda.recording) {
-      plan.algorithm = found[fastest(plan, found.data(), count, p, workspace, cuda)].algorithm;
-      of_large_[large_key_of(p)] = configuration_of(plan.algorithm);
-    }
-  }
-
-  Configuration configuration_of(const Algorithm& algorithm) const {
-    Configuration made{};
-    constexpr int attributes[] = {kAlgorithmId, kTile, kSplits, kReduction, kSwizzle, kCustom, kStages};
-    size_t written = 0;
-    for (size_t i = 0; i < std::size(attributes); i++) {
-      lt_.configuration(&algorithm, attributes[i], &made[i], sizeof(uint32_t), &written);
-    }
-    uint16_t cluster = 0;
-    lt_.configuration(&algorithm, kClusterShape, &cluster, sizeof(cluster), &written);
-    made.back() = cluster;
-    return made;
-  }
-
-  // Which of these takes the product, which each of them makes several times, in the least time. Only those that add in
-  // the order of the first: a choice by time may not show in the bits.
-  int fastest(const Plan& plan, const Heuristic* found, int count, const MatrixProduct& p, void* workspace,
-              Cuda& cuda) {
-    const auto adds_as_first = [&](int i) {
-      const Configuration first = configuration_of(found[0].algorithm), own = configuration_of(found[i].algorithm);
-      return found[i].status == 0 && own[kSplits] == first[kSplits] && own[kReduction] == first[kReduction];
-    };
-    std::vector<int> candidates;
-    for (int i = 0; i < count; i++) {
-      if (adds_as_first(i)) candidates.push_back(i);
-    }
-    std::vector<cudaEvent_t> events(candidates.size() * kRounds + 1);
-    for (cudaEvent_t& event : events) check(cudaEventCreate(&event));
-    check(cudaEventRecord(events[0], cuda.stream));
-    for (size_t i = 1; i < events.size(); i++) {
-      run(plan, found[candidates[(i - 1) % candidates.size()]].algorithm, p, workspace, cuda);
-      check(cudaEventRecord(events[i], cuda.stream));
-    }
-    check(cudaEventSynchronize(events.back()));
-    std::vector<float> times(candidates.size(), INFINITY);
-    for (size_t i = 1; i < events.size(); i++) {
-      float time = 0;
-      check(cudaEventElapsedTime(&time, events[i - 1], events[i]));
-      float& least = times[(i - 1) % candidates.size()];
-      least = std::min(least, time);
-    }
-    for (cudaEvent_t event : events) check(cudaEventDestroy(event));
-    return candidates[std::min_element(times.begin(), times.end()) - times.begin()];
+    const int status = lt_.heuristic(handle_, plan.product.value, plan.weights.value, plan.x.value, plan.sums.value,
+                                     plan.sums.value, preference.value, 1, &best, &count);
+    plan.found = status == 0 && count > 0 && best.status == 0;
+    plan.algorithm = best.algorithm;
   }
 
   const Library& lt_;
   Handle handle_ = nullptr;
   std::map<Key, Plan> plans_;
-  std::map<LargeKey, Configuration> of_large_;
 };
 
 CublasLt* cublaslt(Cuda& cuda) {
