@@ -58,6 +58,7 @@
     ],
     "cuda_sources": [
       "native/cuda/allocator.cu",
+      "native/cuda/code-capability.cu",
       "native/cuda/cuda-device.cu",
       "native/cuda/cuda.cu",
       "native/cuda/device/sequences.cu",

@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "cuda/code-capability.h"
 #include "cuda/cuda-device.h"
 #include "cuda/error.h"
 #include "cuda/op-functions.h"
@@ -98,7 +99,9 @@ CudaDevice::~CudaDevice() {
 void CudaDevice::enter() {
   if (cuda_) return;
   check(cudaSetDevice(index_));
-  auto cuda = std::make_unique<Cuda>(properties_);
+  Properties usable = properties_;
+  usable.capability = std::min(usable.capability, code_capability());
+  auto cuda = std::make_unique<Cuda>(usable);
   check(cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
   const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
   check(cudaMalloc(&cuda->faults, bytes));

@@ -12,7 +12,7 @@ namespace linattn::cuda {
 
 struct Properties {
   int index = 0;
-  int capability = 0;  // 90 for 9.0
+  int capability = 0;  // 90 for 9.0; of the GPU, or of the code that was loaded for it where that is less
   int multiprocessors = 0;
   int shared_memory = 0;  // bytes a block can have, by opting in
   int64_t l2_bytes = 0;

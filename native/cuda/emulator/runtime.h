@@ -68,6 +68,10 @@ struct cudaDeviceProp {
   int l2CacheSize;
 };
 
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
 inline const char* cudaGetErrorName(cudaError_t) { return "emulated"; }
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated error"; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
@@ -77,6 +81,11 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int) {
   *found = {"emulator", 9, 0, 4, size_t{227} << 10, size_t{8} << 30, 1 << 20};
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, Kernel) {
+  *found = {90};
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }

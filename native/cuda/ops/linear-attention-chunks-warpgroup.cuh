@@ -196,7 +196,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   // By one thread.
   __device__ __forceinline__ void copy_boxes([[maybe_unused]] int first_token, [[maybe_unused]] char* stage,
                                              [[maybe_unused]] ByteBarrier& barrier) const {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     const LinearSizes& x = call.sizes;
     constexpr int kPanels = K / 64;
     barrier.expect((Traits::kEnds ? 1 : 2) * K * 128 + Traits::kWidth * 128);
