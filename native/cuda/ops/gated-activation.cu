@@ -63,7 +63,7 @@ bool run_rows(const GatedActivationBody<T>& body, std::initializer_list<Tensor> 
   constexpr int N = 16 / sizeof(T);
   const Tensor& x = *tensors.begin();
   const int64_t pieces = x.shape[1] / N, all = ceil_div(x.shape[0], int64_t{kRows}) * pieces;
-  const bool fit = !body.base.data && x.shape[1] % N == 0 && all <= INT32_MAX &&
+  const bool fit = !body.base.data && x.shape[1] % N == 0 && std::max(x.shape[0], all) <= INT32_MAX &&
                    all >= int64_t{4} * kElementwiseThreads * cuda.properties.multiprocessors &&
                    std::all_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return aligned(t, N); });
   if (!fit) return false;
