@@ -160,8 +160,8 @@ void CudaDevice::pin(const void* host, size_t bytes) {
 // Without tell(): what kernels before it found is for who reads what they made.
 void CudaDevice::copy_in_pinned(void* to, const void* host, size_t bytes, Done done) {
   guarded([&] {
+    const Mark mark = take_mark();  // before anything is enqueued: it may find no memory
     if (!pins_.copy(to, host, bytes, cuda_->stream)) copy_in(to, host, bytes);
-    const Mark mark = take_mark();
     check(cudaEventRecord(mark.event, cuda_->stream));
     {
       std::lock_guard lock(mutex_);
