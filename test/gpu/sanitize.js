@@ -1,0 +1,160 @@
+// On a GPU machine: tests under compute-sanitizer, and one line for each tool and file.
+//   node test/gpu/sanitize.js [--tool memcheck,racecheck] [--seconds 600] [--at-once CORES] [--tests PATTERN] [FILE...]
+// Without files, every file of test/ops and test/cuda. Every file begins with one process; a core that is free then takes
+// part in the file that has run longest for its processes. What has not ended after --seconds is killed. --tests is jest's
+// filter of test names. "clean" means that all tests ended well and the tool found nothing. Logs are in build/gpu.
+const { execFileSync, spawn } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    tool: { type: 'string', default: 'memcheck,racecheck' },
+    seconds: { type: 'string', default: '600' },
+    'at-once': { type: 'string', default: String(Math.max(1, os.availableParallelism() - 2)) },
+    tests: { type: 'string' },
+  },
+});
+const root = path.join(__dirname, '..', '..');
+const logs = path.join(root, 'build', 'gpu');
+const jest = [path.join(root, 'node_modules', 'jest', 'bin', 'jest.js'), '--config', 'jest.cuda.config.js'];
+const sanitizer = ['/usr/local/cuda/bin/compute-sanitizer'].find(fs.existsSync) ?? 'compute-sanitizer';
+/** Milliseconds that a file has run before a second process takes part: many end sooner. */
+const alone = 5000;
+
+/** A file under a tool. */
+class Checked {
+  running = 0;
+  processes = [];
+  /** A process of it came to its end: no test is left to take. */
+  taken = false;
+
+  constructor(tool, file) {
+    Object.assign(this, { tool, file });
+    this.name = `${path.basename(path.dirname(file))}/${path.basename(file, '.test.ts')}`;
+    this.folder = path.join(logs, `${tool}-${this.name.replaceAll('/', '-')}`);
+    this.results = path.join(this.folder, 'results.jsonl');
+    fs.rmSync(this.folder, { recursive: true, force: true });
+    fs.mkdirSync(path.join(this.folder, 'taken'), { recursive: true });
+    fs.writeFileSync(this.results, '');
+  }
+
+  get patience() {
+    return (Date.now() - this.start) / this.processes.length;
+  }
+
+  spawn() {
+    this.start ??= Date.now();
+    const log = path.join(this.folder, `${this.processes.length}.log`);
+    const output = fs.openSync(log, 'w');
+    // What a call of the runtime refuses, the tests are there to see.
+    const args = ['--tool', this.tool, '--kernel-name', 'kns=linattn', '--report-api-errors', 'no'];
+    args.push('--print-limit', '20', process.execPath, ...jest, '--runInBand', '--testTimeout', '600000');
+    args.push('--testEnvironment', path.join(__dirname, 'shared-file-environment.js'));
+    args.push('--reporters', 'default', '--reporters', path.join(__dirname, 'results-reporter.js'));
+    if (values.tests !== undefined) args.push('--testNamePattern', values.tests);
+    const env = { ...process.env, REQUIRE_CUDA: '1', LINATTN_RESULTS: this.results };
+    env.LINATTN_TAKEN = path.join(this.folder, 'taken');
+    const child = spawn(sanitizer, [...args, '--runTestsByPath', this.file], {
+      cwd: root,
+      env,
+      stdio: ['ignore', output, output],
+      detached: true, // a group of its own: what the tool starts is killed with it
+    });
+    fs.closeSync(output);
+    this.processes.push(log);
+    this.running++;
+    return child;
+  }
+
+  /** Its line, and whether it is clean. */
+  verdict() {
+    const lines = fs.readFileSync(this.results, 'utf8').split('\n').filter(Boolean).map(JSON.parse);
+    const tests = lines.filter(({ test }) => test !== undefined);
+    const failed = tests.filter(({ status }) => status === 'failed');
+    const ended = new Set(tests.map(({ test }) => test));
+    const taken = fs.readdirSync(path.join(this.folder, 'taken'));
+    const of = (file) => fs.readFileSync(path.join(this.folder, 'taken', file), 'utf8');
+    const total = taken.includes('total') ? Number(of('total')) : 0;
+    const cut = taken.filter((file) => file !== 'total' && !ended.has(of(file))).map(of);
+    const found = this.processes.reduce((sum, log) => sum + reports(log), 0);
+    let verdict = 'clean';
+    if (tests.length < total) verdict = 'clean so far, not ended';
+    if (total === 0) verdict = taken.includes('total') ? 'NO TEST OF THAT NAME' : 'NO TEST BEGAN';
+    if (failed.length > 0) verdict = `${failed.length} FAILED`;
+    if (found > 0) verdict = `NOT CLEAN: ${found} reports`;
+    const names = [...failed.map(({ test }) => `failed: ${test}`), ...cut.map((test) => `not ended: ${test}`)];
+    const line = `${this.tool.padEnd(9)} ${this.name.padEnd(32)} ${verdict}; ${tests.length} of ${total} tests`;
+    return { line: [line, ...names].join('\n    '), verdict, found, failed: failed.length, ended: tests.length, total };
+  }
+}
+
+/** What the tool found: its own sum, or its reports so far where it was cut off. */
+function reports(log) {
+  const text = fs.readFileSync(log, 'utf8');
+  const summary = /^=+ (?:ERROR|RACECHECK) SUMMARY: (\d+)/m.exec(text);
+  if (summary) return Number(summary[1]);
+  const found = text.match(/^=+ (Invalid|Error|Warning|Uninitialized|Barrier).*/gm) ?? [];
+  return found.filter((line) => !line.includes('before first instr')).length; // a test without kernels
+}
+
+function main() {
+  const listed = positionals.length > 0 ? positionals : ['test/ops/', 'test/cuda/'];
+  const args = [...jest, '--listTests', ...listed];
+  const files = execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' }).trim().split('\n');
+  files.sort((a, b) => fs.statSync(b).size - fs.statSync(a).size); // long ones take longest, mostly
+  const all = files.flatMap((file) => values.tool.split(',').map((tool) => new Checked(tool, file)));
+  const waiting = [...all];
+  const children = new Map();
+  const begin = Date.now();
+  let isOver = false;
+
+  const next = () => {
+    if (waiting.length > 0) return waiting.shift();
+    const open = all.filter((one) => one.running > 0 && !one.taken && one.patience >= alone);
+    return open.sort((a, b) => b.patience - a.patience)[0];
+  };
+  const fill = () => {
+    while (!isOver && children.size < Number(values['at-once'])) {
+      const checked = next();
+      if (!checked) break;
+      const child = checked.spawn();
+      children.set(child, checked);
+      child.on('error', (error) => console.log(`${sanitizer}: ${error.message}`));
+      child.on('close', () => {
+        children.delete(child);
+        checked.running--;
+        checked.taken = true;
+        fill();
+        if (children.size === 0) report();
+      });
+    }
+  };
+  const timer = setInterval(fill, 1000);
+  const limit = setTimeout(() => {
+    isOver = true;
+    for (const child of children.keys()) process.kill(-child.pid, 'SIGKILL');
+  }, Number(values.seconds) * 1000);
+
+  const report = () => {
+    if (!isOver && waiting.length > 0) return;
+    clearInterval(timer);
+    clearTimeout(limit);
+    const verdicts = all.map((one) => one.verdict());
+    for (const { line } of verdicts) console.log(line);
+    const sum = (key) => verdicts.reduce((total, one) => total + one[key], 0);
+    const clean = verdicts.filter(({ verdict }) => verdict === 'clean').length;
+    const seconds = ((Date.now() - begin) / 1000).toFixed(0);
+    console.log(
+      `total: ${clean} of ${all.length} clean; ${sum('ended')} of ${sum('total')} tests ended, ${sum('failed')} failed, ` +
+        `${sum('found')} reports; ${seconds} s`,
+    );
+    process.exitCode = clean === all.length ? 0 : 1;
+  };
+  fill();
+}
+
+main();
