@@ -29,7 +29,7 @@ const alone = 5000;
 class Checked {
   running = 0;
   processes = [];
-  /** A process of it came to its end: no test is left to take. */
+  /** No second process is to take part: one came to its end, so that no test is left to take. */
   taken = false;
 
   constructor(tool, file) {
@@ -40,6 +40,8 @@ class Checked {
     fs.rmSync(this.folder, { recursive: true, force: true });
     fs.mkdirSync(path.join(this.folder, 'taken'), { recursive: true });
     fs.writeFileSync(this.results, '');
+    // A model takes a quarter of the GPU's memory: one process for a file that loads some.
+    this.taken = /\bload\(/.test(fs.readFileSync(file, 'utf8'));
   }
 
   get patience() {
