@@ -70,8 +70,13 @@ test('memory that is not there is an error of that tensor, and the device goes o
     if (error !== undefined) expect(error).toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
   }
   for (const tensor of many) tensor.dispose();
+  const more = Tensor.zeros({ dtype: 'uint8', shape: [2 * total], device });
+  more.write(Uint8Array.of(1));
+  expect(await thrown(() => more.wait())).toMatchObject({ code: 'ERR_OUT_OF_MEMORY' });
+  more.dispose();
   await fence(device);
   expect(cuda.memory().used).toBeLessThanOrEqual(used);
+  expect(cuda.memory().reserved).toBeLessThan(total / 3); // looking for memory gave back what was kept for reuse
   const after = floats([3]);
   expect(await after.read()).toEqual(Float32Array.of(3));
   after.dispose();

@@ -1,7 +1,8 @@
 // All tests of jest.cuda.config.js in jest processes side by side, and one total.
 //   node test/gpu/suite.js [--seconds 600] [--workers CORES] [--models 2] [PATTERN...]
 // Models take a quarter of the GPU's memory each, as do those of child processes: --models tests of them at once at most.
-// What has not ended after --seconds is killed and counts as failed. Each process has a log in build/gpu.
+// At the end, alone, come the test that takes all memory there is and files of which a test found none: that others held it
+// is nothing against them. What has not ended after --seconds is killed and counts as failed. Logs are in build/gpu.
 const { spawn, execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -18,14 +19,18 @@ const { values, positionals } = parseArgs({
 });
 const root = path.join(__dirname, '..', '..');
 const folder = path.join(root, 'build', 'gpu');
-const jest = [path.join(root, 'node_modules', 'jest', 'bin', 'jest.js'), '--config', 'jest.cuda.config.js'];
+const config = path.join(__dirname, 'suite.config.js');
+const jest = [path.join(root, 'node_modules', 'jest', 'bin', 'jest.js'), '--config', config];
 
 const listed = execFileSync(process.execPath, [...jest, '--listTests', ...positionals], {
   cwd: root,
   encoding: 'utf8',
 });
 const files = listed.trim().split('\n').filter(Boolean);
-const holdsModels = (file) => /\/test\/(model|generation|state)\//.test(file);
+const holdsModels = (file) => /\/test\/(model|generation|state|cuda\/repeat)\b/.test(file);
+const takesAllMemory = (file) => file.endsWith('/test/cuda/device.test.ts');
+const foundNoMemory = ({ status, message }) => status === 'failed' && message.includes('no memory for a tensor');
+const start = Date.now();
 
 /** Runs files in a jest process of `workers` workers; resolves with the lines of results-reporter.js. */
 function run(name, chosen, workers) {
@@ -40,7 +45,8 @@ function run(name, chosen, workers) {
     stdio: ['ignore', log, log],
     detached: true, // a group of its own: its workers are killed with it
   });
-  const timer = setTimeout(() => process.kill(-child.pid, 'SIGKILL'), Number(values.seconds) * 1000);
+  const left = start + Number(values.seconds) * 1000 - Date.now();
+  const timer = setTimeout(() => process.kill(-child.pid, 'SIGKILL'), Math.max(left, 0));
   return new Promise((resolve) => {
     child.on('close', () => {
       clearTimeout(timer);
@@ -52,13 +58,17 @@ function run(name, chosen, workers) {
 
 async function main() {
   fs.mkdirSync(folder, { recursive: true });
-  const start = Date.now();
   const models = files.filter(holdsModels);
-  const others = files.filter((file) => !holdsModels(file));
+  const others = files.filter((file) => !holdsModels(file) && !takesAllMemory(file));
   const runs = [];
   if (others.length > 0) runs.push(run('suite-ops', others, values.workers));
   if (models.length > 0) runs.push(run('suite-models', models, values.models));
-  const lines = (await Promise.all(runs)).flat();
+  const together = (await Promise.all(runs)).flat();
+  const again = new Set(together.filter(foundNoMemory).map(({ file }) => file));
+  const alone = [...files.filter(takesAllMemory), ...[...again].map((file) => path.join(root, file))];
+  const lines = together.filter(({ file }) => !again.has(file));
+  if (alone.length > 0) lines.push(...(await run('suite-alone', alone, '1')));
+  for (const file of again) console.log(`found no memory beside others, so again alone: ${file}`);
   const tests = lines.filter(({ test }) => test !== undefined);
   const ends = new Map(lines.filter(({ seconds }) => seconds !== undefined).map((end) => [end.file, end]));
   const count = (file, status) =>
