@@ -52,8 +52,9 @@ class Checked {
     this.start ??= Date.now();
     const log = path.join(this.folder, `${this.processes.length}.log`);
     const output = fs.openSync(log, 'w');
+    const args = ['--tool', this.tool, '--kernel-name', 'kns=linattn'];
     // What a call of the runtime refuses, the tests are there to see.
-    const args = ['--tool', this.tool, '--kernel-name', 'kns=linattn', '--report-api-errors', 'no'];
+    if (this.tool === 'memcheck') args.push('--report-api-errors', 'no');
     args.push('--print-limit', '20', process.execPath, ...jest, '--runInBand', '--testTimeout', '600000');
     args.push('--testEnvironment', path.join(__dirname, 'shared-file-environment.js'));
     args.push('--reporters', 'default', '--reporters', path.join(__dirname, 'results-reporter.js'));
