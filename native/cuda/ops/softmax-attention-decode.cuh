@@ -94,6 +94,7 @@ __device__ __forceinline__ void weigh_tile(Rows& shared, const AttentionView& x,
   }
 #pragma unroll
   for (int apart = 1; apart < kSharers; apart *= 2) total += __shfl_xor_sync(kFullMask, total, apart);
+  __syncwarp();  // all have read the maximum
   if (sharer == 0) {
     const float keep = exp2_fast(before * kLog2E - shift);
     shared.keep[r] = keep;
