@@ -167,6 +167,30 @@ test('a model that is disposed while a state comes from the store ends, and so d
   await model.dispose();
 });
 
+test('while others are on their way to all places on the device, the store is asked for no state', async () => {
+  const got: string[] = [];
+  class Asked extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      got.push(key);
+      return super.get(key);
+    }
+  }
+  const store = new Asked();
+  await savedTo(store);
+  const model = await load({ ...small, prefixCache: { store } });
+  const cache = insideOf(model).core.prefixCache as unknown as { loading: number; settings: { states: number } };
+  got.length = 0;
+  cache.loading = cache.settings.states;
+  const signal = new AbortController().signal;
+  expect(await insideOf(model).core.prefixCache!.find(text, 0, signal)).toBeUndefined();
+  expect(got).toEqual([]);
+  cache.loading--;
+  const found = await insideOf(model).core.prefixCache!.find(text, 0, signal);
+  expect([found!.length, got.length]).toEqual([300, 1]);
+  insideOf(model).core.scheduler.store.release(found!);
+  await model.dispose();
+});
+
 test('a state that is larger than the store is not written, and what is there stays', async () => {
   const store = new MemoryStore({ maxBytes: 1000 });
   await store.set('another', new Uint8Array(900));
