@@ -62,8 +62,9 @@ test('states leave once prompts have been read, and also where there is always s
     }
     await whenKept(model);
     expect([read.length, written.length, [...(await store.keys())].length]).toEqual([1, 1, 1]);
-    if (ends) expect(written[0]).toBeGreaterThan(ended);
-    else expect(written[0]! - read[0]!).toBeGreaterThan(150);
+    if (ends)
+      expect(written[0]! - ended).toBeGreaterThan(40); // another one may follow
+    else expect(written[0]! - read[0]!).toBeGreaterThan(400);
     end();
     await model.dispose();
   }
