@@ -215,12 +215,12 @@ test('what leaves the device and the memory of the process goes to it', async ()
   const hostBytes = Math.ceil((await store.get(key!))!.length * 1.5); // one state and no second one
   const deviceBytes = await room(small, 2);
   const model = await load({ ...small, prefixCache: { everyTokens: 64, deviceBytes, hostBytes, store } });
-  for (let length = 100; length <= 300; length += 100) {
+  for (let length = 250; length <= 300; length += 25) {
     await reading(model, join(text.subarray(0, length), randomTokens(40)));
     await whenKept(model); // one state leaves at a time
   }
   const lengths = [...(await store.keys())].map((name) => Number(name.split('-')[1]));
-  expect(lengths).toEqual(expect.arrayContaining([140, 240, 300, 340])); // ends of prompts
+  expect(lengths).toEqual(expect.arrayContaining([290, 300, 315, 340])); // ends of prompts
   expect(lengths.length).toBeGreaterThan(4);
   await model.dispose();
 });
