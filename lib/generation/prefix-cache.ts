@@ -116,6 +116,7 @@ export class PrefixCache {
   private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
+    if (this.loading >= this.settings.states) return undefined; // others are on their way to all places on the device
     for (const candidate of await outside.candidates(tokens, beyond, signal)) {
       const loaded = await outside.read(candidate, (state) => this.load(state, tokens, signal, candidate.key), signal);
       if (loaded === 'no room') return undefined;
@@ -189,8 +190,7 @@ export class PrefixCache {
     return true;
   }
 
-  private readonly fitsHost = ({ checkpoint }: Entry): boolean =>
-    this.store.checkpointBytes(checkpoint!) <= this.settings.hostBytes;
+  private readonly fitsHost = (one: Entry) => this.store.checkpointBytes(one.checkpoint!) <= this.settings.hostBytes;
 
   private leaveDevice(entry: Entry): void {
     this.onDevice.delete(entry);

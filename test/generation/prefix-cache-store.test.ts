@@ -62,8 +62,9 @@ test('states leave once prompts have been read, and also where there is always s
     }
     await whenKept(model);
     expect([read.length, written.length, [...(await store.keys())].length]).toEqual([1, 1, 1]);
-    if (ends) expect(written[0]).toBeGreaterThan(ended);
-    else expect(written[0]! - read[0]!).toBeGreaterThan(150);
+    if (ends)
+      expect(written[0]! - ended).toBeGreaterThan(40); // another one may follow
+    else expect(written[0]! - read[0]!).toBeGreaterThan(400);
     end();
     await model.dispose();
   }
@@ -167,6 +168,30 @@ test('a model that is disposed while a state comes from the store ends, and so d
   await model.dispose();
 });
 
+test('while others are on their way to all places on the device, the store is asked for no state', async () => {
+  const got: string[] = [];
+  class Asked extends MemoryStore {
+    override async get(key: string): Promise<Uint8Array | undefined> {
+      got.push(key);
+      return super.get(key);
+    }
+  }
+  const store = new Asked();
+  await savedTo(store);
+  const model = await load({ ...small, prefixCache: { store } });
+  const cache = insideOf(model).core.prefixCache as unknown as { loading: number; settings: { states: number } };
+  got.length = 0;
+  cache.loading = cache.settings.states;
+  const signal = new AbortController().signal;
+  expect(await insideOf(model).core.prefixCache!.find(text, 0, signal)).toBeUndefined();
+  expect(got).toEqual([]);
+  cache.loading--;
+  const found = await insideOf(model).core.prefixCache!.find(text, 0, signal);
+  expect([found!.length, got.length]).toEqual([300, 1]);
+  insideOf(model).core.scheduler.store.release(found!);
+  await model.dispose();
+});
+
 test('a state that is larger than the store is not written, and what is there stays', async () => {
   const store = new MemoryStore({ maxBytes: 1000 });
   await store.set('another', new Uint8Array(900));
@@ -190,12 +215,12 @@ test('what leaves the device and the memory of the process goes to it', async ()
   const hostBytes = Math.ceil((await store.get(key!))!.length * 1.5); // one state and no second one
   const deviceBytes = await room(small, 2);
   const model = await load({ ...small, prefixCache: { everyTokens: 64, deviceBytes, hostBytes, store } });
-  for (let length = 100; length <= 300; length += 100) {
+  for (let length = 250; length <= 300; length += 25) {
     await reading(model, join(text.subarray(0, length), randomTokens(40)));
     await whenKept(model); // one state leaves at a time
   }
   const lengths = [...(await store.keys())].map((name) => Number(name.split('-')[1]));
-  expect(lengths).toEqual(expect.arrayContaining([140, 240, 300, 340])); // ends of prompts
+  expect(lengths).toEqual(expect.arrayContaining([290, 300, 315, 340])); // ends of prompts
   expect(lengths.length).toBeGreaterThan(4);
   await model.dispose();
 });

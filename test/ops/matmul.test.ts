@@ -21,11 +21,15 @@ const taken = (x: NdArray, dtype: WeightDType): NdArray => (dtype === 'bfloat16'
 // Error of a float32 chain of K products, as a random walk of half an ulp a step, and of the stored result.
 const bound = (K: number, dtype: 'float32' | 'bfloat16' | 'float16') => 2 * Math.sqrt(K) * 2 ** -24 + 4 * ulp[dtype];
 
-// Sizes for which a warp takes several tiles, and whose rows need no padding.
+// Sizes for which a warp takes several tiles, and whose rows need no padding; rows just behind a power of two and far
+// behind it, for cuBLASLt.
 const gpuSizes: [number, number, number][] = [
   [6, 256, 2120],
   [12, 256, 4230],
   [130, 256, 200],
+  [200, 256, 200],
+  [1000, 128, 192],
+  [1030, 128, 192],
 ];
 
 // T, K, N

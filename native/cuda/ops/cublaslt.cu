@@ -16,6 +16,7 @@ bool multiply(CublasLt&, const MatrixProduct&, void*, Cuda&) { return false; }
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -59,6 +60,8 @@ struct Library {
   int (*preference_set)(Descriptor, int attribute, const void* value, size_t bytes);
   int (*heuristic)(Handle, Descriptor product, Descriptor a, Descriptor b, Descriptor c, Descriptor d,
                    Descriptor preference, int most, Heuristic* found, int* count);
+  int (*check)(Handle, Descriptor product, Descriptor a, Descriptor b, Descriptor c, Descriptor d,
+               const Algorithm* algorithm, Heuristic* result);
   int (*multiply)(Handle, Descriptor product, const void* alpha, const void* a, Descriptor a_layout, const void* b,
                   Descriptor b_layout, const void* beta, const void* c, Descriptor c_layout, void* d,
                   Descriptor d_layout, const Algorithm* algorithm, void* workspace, size_t workspace_bytes,
@@ -102,6 +105,7 @@ const Library* library() {
                           find(opened, "cublasLtMatmulPreferenceDestroy", made->preference_destroy) &&
                           find(opened, "cublasLtMatmulPreferenceSetAttribute", made->preference_set) &&
                           find(opened, "cublasLtMatmulAlgoGetHeuristic", made->heuristic) &&
+                          find(opened, "cublasLtMatmulAlgoCheck", made->check) &&
                           find(opened, "cublasLtMatmul", made->multiply);
     return complete ? std::move(made) : nullptr;
   }();
@@ -118,6 +122,14 @@ DataType data_type(DType dtype) {
 }
 
 constexpr size_t kMostPlans = 1024;
+
+// Products of up to so many rows take the algorithm of the next power of two: to choose one and to load its kernel
+// takes some milliseconds, for which a prompt of a new length would wait.
+constexpr int64_t kMostAlike = 1024;
+
+int64_t rows_alike(int64_t rows) {
+  return rows > kMostAlike ? rows : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+}
 
 uint32_t alignment_of(const void* p) {
   const auto address = reinterpret_cast<uintptr_t>(p);
@@ -156,13 +168,18 @@ class Owned {
   int (*destroy_)(Descriptor);
 };
 
+// How a product is taken, where the library knows a way.
+struct Choice {
+  Algorithm algorithm{};
+  bool found = false;
+};
+
 // To the library, whose matrices are column-major, the product is sums' = weights x'.
 struct Plan {
   explicit Plan(const Library& lt)
       : product(lt.product_destroy), weights(lt.layout_destroy), x(lt.layout_destroy), sums(lt.layout_destroy) {}
   Owned product, weights, x, sums;
-  Algorithm algorithm{};
-  bool found = false;
+  Choice choice;
 };
 
 }  // namespace
@@ -173,10 +190,10 @@ class CublasLt {
 
   bool multiply(const MatrixProduct& p, void* workspace, Cuda& cuda) {
     const Plan& plan = plan_of(p);
-    if (!plan.found) return false;
+    if (!plan.choice.found) return false;
     const float one = 1, beta = p.accumulate ? 1 : 0;
     call(lt_.multiply(handle_, plan.product.value, &one, p.weights, plan.weights.value, p.x, plan.x.value, &beta,
-                      p.sums, plan.sums.value, p.sums, plan.sums.value, &plan.algorithm, workspace,
+                      p.sums, plan.sums.value, p.sums, plan.sums.value, &plan.choice.algorithm, workspace,
                       kCublasLtWorkspaceBytes, cuda.stream),
          "cublasLtMatmul");
     return true;
@@ -189,11 +206,33 @@ class CublasLt {
     if (known != plans_.end()) return known->second;
     if (plans_.size() >= kMostPlans) plans_.clear();
     Plan& plan = plans_.try_emplace(key, lt_).first->second;
-    make(plan, p);
+    describe(plan, p);
+    const Choice shared = shared_choice(p);
+    plan.choice = holds(plan, shared) ? shared : choice_of(plan, p);
     return plan;
   }
 
-  void make(Plan& plan, const MatrixProduct& p) {
+  // Of the products that differ from `p` by their rows alone, and are of as many up to a power of two.
+  Choice shared_choice(MatrixProduct p) {
+    p.rows = rows_alike(p.rows);
+    const Key key = key_of(p);
+    const auto known = choices_.find(key);
+    if (known != choices_.end()) return known->second;
+    if (choices_.size() >= kMostPlans) choices_.clear();
+    Plan plan(lt_);
+    describe(plan, p);
+    return choices_[key] = choice_of(plan, p);
+  }
+
+  bool holds(const Plan& plan, const Choice& choice) {
+    Heuristic result{};
+    return choice.found &&
+           lt_.check(handle_, plan.product.value, plan.weights.value, plan.x.value, plan.sums.value, plan.sums.value,
+                     &choice.algorithm, &result) == 0 &&
+           result.workspace <= kCublasLtWorkspaceBytes;
+  }
+
+  void describe(Plan& plan, const MatrixProduct& p) {
     const int transpose = 1, type = data_type(p.type);
     call(lt_.product_create(&plan.product.value, kCompute32, kReal32), "cublasLtMatmulDescCreate");
     call(lt_.product_set(plan.product.value, kTransposeA, &transpose, sizeof(transpose)),
@@ -205,7 +244,9 @@ class CublasLt {
     layout(plan.weights, type, p.depth, p.outputs, p.weights_stride);
     layout(plan.x, type, p.depth, p.rows, p.x_stride);
     layout(plan.sums, data_type(p.sums_type), p.outputs, p.rows, p.sums_stride);
+  }
 
+  Choice choice_of(const Plan& plan, const MatrixProduct& p) {
     Owned preference(lt_.preference_destroy);
     call(lt_.preference_create(&preference.value), "cublasLtMatmulPreferenceCreate");
     const auto prefer = [&](int attribute, auto value) {
@@ -222,13 +263,13 @@ class CublasLt {
     int count = 0;
     const int status = lt_.heuristic(handle_, plan.product.value, plan.weights.value, plan.x.value, plan.sums.value,
                                      plan.sums.value, preference.value, 1, &best, &count);
-    plan.found = status == 0 && count > 0 && best.status == 0;
-    plan.algorithm = best.algorithm;
+    return {best.algorithm, status == 0 && count > 0 && best.status == 0};
   }
 
   const Library& lt_;
   Handle handle_ = nullptr;
   std::map<Key, Plan> plans_;
+  std::map<Key, Choice> choices_;
 };
 
 CublasLt* cublaslt(Cuda& cuda) {
