@@ -77,6 +77,7 @@
       "native/cuda/ops/count-nan.cu",
       "native/cuda/ops/cublaslt.cu",
       "native/cuda/ops/delta-gates.cu",
+      "native/cuda/ops/delta-mixer.cu",
       "native/cuda/ops/delta-step.cu",
       "native/cuda/ops/divide.cu",
       "native/cuda/ops/embedding.cu",

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "cuda/fusions.h"
+#include "cuda/ops/delta-mixer.h"
 #include "cuda/ops/delta-step.h"
 #include "cuda/ops/matmul.h"
 #include "cuda/ops/norm-rope.h"
@@ -45,6 +46,16 @@ const Matmul* product_of_row(const RecordedOps& ops, size_t at, const Tensor& ma
   return serves ? product : nullptr;
 }
 
+size_t fuse_delta_mixer(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto* norm = at_place<RmsNorm>(ops, at);
+  const auto* input = norm ? product_of_row(ops, at + 1, norm->out) : nullptr;
+  const auto* conv = at_place<CausalConv>(ops, at + 2);
+  const auto* gates = at_place<DeltaGates>(ops, at + 3);
+  const auto* attention = at_place<LinearAttention>(ops, at + 4);
+  if (!input || !conv || !gates || !attention) return 0;
+  return mix_delta({*norm, *input, *conv, *gates, *attention}, cuda) ? 5 : 0;
+}
+
 size_t fuse_normed_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
   const auto* norm = at_place<RmsNorm>(ops, at);
   const auto* product = norm ? product_of_row(ops, at + 1, norm->out) : nullptr;
@@ -69,8 +80,14 @@ bool apart(std::initializer_list<Tensor> written, std::initializer_list<Tensor> 
   });
 }
 
+bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
+  return part.as<char>() == whole.as<char>() + channel * static_cast<int64_t>(dtype_bytes(whole.dtype)) &&
+         part.dtype == whole.dtype && (part.shape[0] == 1 || part.stride0 == whole.stride0);
+}
+
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
-  for (const auto fuse : {&fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
+  for (const auto fuse :
+       {&fuse_delta_mixer, &fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

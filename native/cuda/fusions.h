@@ -40,6 +40,9 @@ using RecordedOps = std::vector<RecordedOp>;
 // Whether no memory of the first list is in the second one: what blocks of a kernel write while others read.
 bool apart(std::initializer_list<Tensor> written, std::initializer_list<Tensor> read);
 
+// Whether `part` is a view of the rows of `whole` that begins at `channel`.
+bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel);
+
 // Runs some of the ops from `at` on with one kernel. Returns how many; 0: none, each is to run alone.
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda);
 

@@ -5,30 +5,52 @@
 
 namespace linattn::cuda {
 
-// Phases follow one another: each ends when the bytes announced for it have arrived.
+// Phases follow one another: each ends when the warps, and the bytes announced for it, have arrived.
 struct alignas(8) ByteBarrier {
+#ifdef LINATTN_CUDA_EMULATOR
+  int16_t arrivals, missing;
+  int32_t bytes : 31, phase : 1;
+#else
   uint64_t word;
+#endif
 
-  // By one thread, before any other uses it.
-  __device__ __forceinline__ void init() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&word)));
+  // By one thread, before any other uses it. A phase has so many arrivals, of which expect() is one.
+  __device__ __forceinline__ void init([[maybe_unused]] uint32_t count = 1) {
+#ifdef LINATTN_CUDA_EMULATOR
+    arrivals = missing = static_cast<int16_t>(count);
+    bytes = phase = 0;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&word)), "r"(count));
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
   }
 
   // By one thread, once a phase.
-  __device__ __forceinline__ void expect([[maybe_unused]] uint32_t bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&word)), "r"(bytes)
+  __device__ __forceinline__ void expect([[maybe_unused]] uint32_t count) {
+#ifdef LINATTN_CUDA_EMULATOR
+    step(1, static_cast<int32_t>(count));
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&word)), "r"(count)
                  : "memory");
+#endif
+  }
+
+  // By all lanes of a warp: `count` arrivals.
+  __device__ __forceinline__ void arrive([[maybe_unused]] uint32_t count = 1) {
+    __syncwarp();
+    if (threadIdx.x % kWarp != 0) return;
+#ifdef LINATTN_CUDA_EMULATOR
+    step(static_cast<int>(count), 0);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&word)), "r"(count) : "memory");
 #endif
   }
 
   // By all lanes of a warp: until phase `parity` % 2 has ended; then its bytes are seen.
   __device__ __forceinline__ void wait([[maybe_unused]] uint32_t parity) {
 #ifdef LINATTN_CUDA_EMULATOR
-    emulator::warp_barrier();  // a copy is done when it is called
+    while ((phase & 1) == static_cast<int>(parity & 1)) emulator::yield();
+    emulator::warp_barrier();
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     asm volatile(
         "{.reg .pred done;\n"
@@ -38,6 +60,31 @@ struct alignas(8) ByteBarrier {
         : "memory");
 #endif
   }
+  // The same where other blocks of the cluster send the bytes.
+  __device__ __forceinline__ void wait_for_blocks([[maybe_unused]] uint32_t parity) {
+#ifdef LINATTN_CUDA_EMULATOR
+    wait(parity);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{.reg .pred done;\n"
+        "again: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;}\n" ::"r"(shared_address(&word)),
+        "r"(parity)
+        : "memory");
+#endif
+  }
+
+#ifdef LINATTN_CUDA_EMULATOR
+  // So many arrivals, and bytes that are to come or, below 0, have.
+  void step(int count, int32_t to_come) {
+    missing = static_cast<int16_t>(missing - count);
+    bytes = bytes + to_come;
+    emulator::progressed();
+    if (missing > 0 || bytes != 0) return;
+    missing = arrivals;
+    phase = phase ^ 1;
+  }
+#endif
 };
 
 // Addresses and size are multiples of 16.
@@ -45,6 +92,7 @@ __device__ __forceinline__ void copy_bulk(void* to, const void* from, uint32_t b
                                           [[maybe_unused]] ByteBarrier& barrier) {
 #ifdef LINATTN_CUDA_EMULATOR
   std::memcpy(to, from, bytes);
+  barrier.step(0, -static_cast<int32_t>(bytes));
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
                    shared_address(to)),
@@ -59,6 +107,7 @@ __device__ __forceinline__ void copy_bulk_once(void* to, const void* from, uint3
                                                [[maybe_unused]] ByteBarrier& barrier) {
 #ifdef LINATTN_CUDA_EMULATOR
   std::memcpy(to, from, bytes);
+  barrier.step(0, -static_cast<int32_t>(bytes));
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile(
       "{.reg .b64 policy;\n"
@@ -66,6 +115,18 @@ __device__ __forceinline__ void copy_bulk_once(void* to, const void* from, uint3
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], policy;}"
       "\n" ::"r"(shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(&barrier.word))
+      : "memory");
+#endif
+}
+
+// Has the second cache fetch what copy_bulk_once() is to copy.
+__device__ __forceinline__ void prefetch_bulk_once([[maybe_unused]] const void* from, [[maybe_unused]] uint32_t bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{.reg .b64 policy;\n"
+      "createpolicy.fractional.L2::evict_first.b64 policy, 1.0;\n"
+      "cp.async.bulk.prefetch.L2.global.L2::cache_hint [%0], %1, policy;}\n" ::"l"(from),
+      "r"(bytes)
       : "memory");
 #endif
 }

@@ -24,7 +24,14 @@ void launch_as([[maybe_unused]] LaunchHow how, Cuda& cuda, void (*kernel)(Parame
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef LINATTN_CUDA_EMULATOR
   const std::tuple<std::decay_t<Parameters>...> held(static_cast<Parameters>(arguments)...);
-  emulator::enqueue([=] { emulator::launch(grid, block, shared, [&] { std::apply(kernel, held); }); });
+  emulator::enqueue([=] {
+    const auto body = [&] { std::apply(kernel, held); };
+    if (how.cluster > 1) {
+      emulator::launch_clusters(grid, block, shared, how.cluster, body);
+    } else {
+      emulator::launch(grid, block, shared, body);
+    }
+  });
 #else
   if (shared > kSharedUnasked) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));

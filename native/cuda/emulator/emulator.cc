@@ -44,7 +44,7 @@ thread_local unsigned char* shared_memory = nullptr;
 
 namespace {
 
-constexpr size_t kStackBytes = size_t{256} << 10;
+constexpr size_t kStackBytes = size_t{256} << 10, kSmallStackBytes = size_t{64} << 10;
 constexpr size_t kExchangeBytes = 64;  // of a lane
 constexpr size_t kSharedBytes = size_t{256} << 10;
 
@@ -98,6 +98,15 @@ struct Fiber {
   Context context;
   std::unique_ptr<unsigned char[]> stack;
   bool ended = false;
+  uint64_t cluster_generation = 0;  // in which it came to the cluster's barrier
+};
+
+struct Block;
+
+struct Cluster {
+  const std::vector<Block*>& blocks;
+  size_t arrived = 0;
+  uint64_t generation = 0;
 };
 
 struct Block {
@@ -111,23 +120,55 @@ struct Block {
   bool moved = false;  // since the last round of the scheduler
   const std::function<void()>* body = nullptr;
   std::exception_ptr failure;
+  dim3 index;
+  Cluster* cluster = nullptr;
+  std::unique_ptr<unsigned char[]> memory{new unsigned char[kSharedBytes + 1024]};
+
+  // `stack`: bytes of a fiber.
+  Block(dim3 size, size_t stack_bytes) : stack_bytes_(stack_bytes) {
+    fibers.resize(size_t{size.x} * size.y * size.z);
+    warps = std::vector<Warp>((fibers.size() + 31) / 32);
+    for (size_t i = 0; i < fibers.size(); i++) {
+      fibers[i].stack.reset(new unsigned char[stack_bytes]);
+      fibers[i].thread.lane = static_cast<int>(i % 32);
+      fibers[i].thread.warp = static_cast<int>(i / 32);
+      warps[i / 32].lanes++;
+    }
+  }
+  unsigned char* shared() const {
+    return reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(memory.get()) + 1023) / 1024 * 1024);
+  }
+  size_t stack_bytes() const { return stack_bytes_; }
+
+ private:
+  size_t stack_bytes_;
 };
 
 thread_local Block* block = nullptr;
 
+}  // namespace
+
 void yield() {
-  Fiber& fiber = block->fibers[block->running];
-  fiber.context.switch_to(block->scheduler);
+  Block* const own = block;
+  Thread* const self = current;
+  own->fibers[own->running].context.switch_to(own->scheduler);
+  current = self;
+}
+
+void progressed() { block->moved = true; }
+
+namespace {
+
+void arrive(Rendezvous& meeting, int threads) {
+  block->moved = true;
+  if (++meeting.arrived < threads) return;
+  meeting.arrived = 0;
+  meeting.generation++;
 }
 
 void wait(Rendezvous& meeting, int threads) {
   const uint64_t generation = meeting.generation;
-  block->moved = true;
-  if (++meeting.arrived >= threads) {
-    meeting.arrived = 0;
-    meeting.generation++;
-    return;
-  }
+  arrive(meeting, threads);
   while (meeting.generation == generation) yield();
 }
 
@@ -155,7 +196,16 @@ void run_fiber() {
   fiber.context.switch_to(block->scheduler);
 }
 
-void run_block(Block& own) {
+void begin_block(Block& own, dim3 index, dim3 size, size_t shared, const std::function<void()>& body) {
+  own.index = index;
+  own.body = &body;
+  own.failure = nullptr;
+  // Nothing may count on what a block finds in its shared memory.
+  std::memset(own.shared(), 0xff, shared);
+  for (size_t i = 0; i < own.fibers.size(); i++) {
+    const auto at = static_cast<unsigned>(i);
+    own.fibers[i].thread.index = dim3(at % size.x, at / size.x % size.y, at / (size.x * size.y));
+  }
   own.live = static_cast<int>(own.fibers.size());
   own.meeting = {};
   for (Rendezvous& named : own.named) named = {};
@@ -165,26 +215,77 @@ void run_block(Block& own) {
   }
   for (Fiber& fiber : own.fibers) {
     fiber.ended = false;
-    fiber.context.begin(fiber.stack.get(), kStackBytes, run_fiber);
-  }
-  while (own.live > 0) {
-    own.moved = false;
-    for (own.running = 0; own.running < own.fibers.size(); own.running++) {
-      Fiber& fiber = own.fibers[own.running];
-      if (fiber.ended) continue;
-      current = &fiber.thread;
-      own.scheduler.switch_to(fiber.context);
-    }
-    if (own.failure) std::rethrow_exception(own.failure);
-    if (!own.moved) throw Error("ERR_CUDA", "emulator: the threads of a block wait for each other for ever");
+    fiber.context.begin(fiber.stack.get(), own.stack_bytes(), run_fiber);
   }
 }
 
+// Every thread of the block as far as its next wait.
+void run_round(Block& own) {
+  block = &own;
+  block_index = own.index;
+  shared_memory = own.shared();
+  own.moved = false;
+  for (own.running = 0; own.running < own.fibers.size(); own.running++) {
+    Fiber& fiber = own.fibers[own.running];
+    if (fiber.ended) continue;
+    current = &fiber.thread;
+    own.scheduler.switch_to(fiber.context);
+  }
+  if (own.failure) std::rethrow_exception(own.failure);
+}
+
+// Until all threads of these blocks have ended.
+void run_blocks(const std::vector<Block*>& blocks) {
+  for (bool live = true; live;) {
+    bool moved = false;
+    live = false;
+    for (Block* own : blocks) {
+      if (own->live == 0) continue;
+      run_round(*own);
+      moved |= own->moved;
+      live |= own->live > 0;
+    }
+    if (live && !moved) throw Error("ERR_CUDA", "emulator: the threads of a block wait for each other for ever");
+  }
+}
+
+void check_launch(dim3 size, size_t shared) {
+  launches++;
+  const size_t threads = size_t{size.x} * size.y * size.z;
+  if (threads == 0 || threads > 1024) throw Error("ERR_CUDA", "emulator: a block has 1 to 1024 threads");
+  if (shared > kSharedBytes) throw Error("ERR_CUDA", "emulator: too much shared memory");
+}
+
+struct Restore {
+  Block* outer = block;
+  ~Restore() {
+    block = outer;
+    current = nullptr;
+  }
+};
+
 }  // namespace
+
+void cluster_arrive() {
+  Cluster& cluster = *block->cluster;
+  block->fibers[block->running].cluster_generation = cluster.generation;
+  block->moved = true;
+  if (++cluster.arrived < cluster.blocks.size() * block->fibers.size()) return;
+  cluster.arrived = 0;
+  cluster.generation++;
+}
+void cluster_wait() {
+  const Cluster& cluster = *block->cluster;
+  const Fiber& own = block->fibers[block->running];
+  while (cluster.generation == own.cluster_generation) yield();
+  block->moved = true;
+}
+unsigned char* shared_of_block(int rank) { return block->cluster->blocks[static_cast<size_t>(rank)]->shared(); }
 
 void block_barrier() { wait(block->meeting, block->live); }
 
 void named_barrier(int id, int threads) { wait(block->named[id], threads); }
+void named_arrive(int id, int threads) { arrive(block->named[id], threads); }
 
 const unsigned char* warp_exchange(const void* value, size_t bytes) {
   Warp& warp = block->warps[static_cast<size_t>(current->warp)];
@@ -199,49 +300,44 @@ const unsigned char* warp_exchange(const void* value, size_t bytes) {
 }
 
 void launch(dim3 grid, dim3 size, size_t shared, const std::function<void()>& body) {
-  launches++;
-  const size_t threads = size_t{size.x} * size.y * size.z;
-  if (threads == 0 || threads > 1024) throw Error("ERR_CUDA", "emulator: a block has 1 to 1024 threads");
-  if (shared > kSharedBytes) throw Error("ERR_CUDA", "emulator: too much shared memory");
+  check_launch(size, shared);
   static thread_local std::unique_ptr<Block> kept;
-  static thread_local std::unique_ptr<unsigned char[]> memory(new unsigned char[kSharedBytes + 1024]);
-  if (!kept || kept->fibers.size() != threads) {
-    kept = std::make_unique<Block>();
-    kept->fibers.resize(threads);
-    kept->warps = std::vector<Warp>((threads + 31) / 32);
-    for (size_t i = 0; i < threads; i++) {
-      Fiber& fiber = kept->fibers[i];
-      fiber.stack.reset(new unsigned char[kStackBytes]);
-      fiber.thread.lane = static_cast<int>(i % 32);
-      fiber.thread.warp = static_cast<int>(i / 32);
-      kept->warps[i / 32].lanes++;
-    }
+  if (!kept || kept->fibers.size() != size_t{size.x} * size.y * size.z) {
+    kept = std::make_unique<Block>(size, kStackBytes);
   }
-  for (size_t i = 0; i < threads; i++) {
-    const auto index = static_cast<unsigned>(i);
-    kept->fibers[i].thread.index = dim3(index % size.x, index / size.x % size.y, index / (size.x * size.y));
-  }
-  Block* outer = block;
-  block = kept.get();
-  block->body = &body;
-  block->failure = nullptr;
-  shared_memory = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(memory.get()) + 1023) / 1024 * 1024);
+  const Restore restore;
   grid_size = grid;
   block_size = size;
-  struct Restore {
-    Block* outer;
-    ~Restore() {
-      block = outer;
-      current = nullptr;
-    }
-  } restore{outer};
   for (unsigned z = 0; z < grid.z; z++) {
     for (unsigned y = 0; y < grid.y; y++) {
       for (unsigned x = 0; x < grid.x; x++) {
-        block_index = dim3(x, y, z);
-        // Nothing may count on what a block finds in its shared memory.
-        std::memset(shared_memory, 0xff, shared);
-        run_block(*block);
+        begin_block(*kept, dim3(x, y, z), size, shared, body);
+        run_blocks({kept.get()});
+      }
+    }
+  }
+}
+
+void launch_clusters(dim3 grid, dim3 size, size_t shared, unsigned cluster, const std::function<void()>& body) {
+  check_launch(size, shared);
+  std::vector<std::unique_ptr<Block>> made;
+  std::vector<Block*> blocks;
+  for (unsigned rank = 0; rank < cluster; rank++) {
+    made.push_back(std::make_unique<Block>(size, kSmallStackBytes));
+    blocks.push_back(made.back().get());
+  }
+  const Restore restore;
+  grid_size = grid;
+  block_size = size;
+  for (unsigned z = 0; z < grid.z; z++) {
+    for (unsigned y = 0; y < grid.y; y++) {
+      for (unsigned x = 0; x < grid.x; x += cluster) {
+        Cluster own{blocks};
+        for (unsigned rank = 0; rank < cluster; rank++) {
+          blocks[rank]->cluster = &own;
+          begin_block(*blocks[rank], dim3(x + rank, y, z), size, shared, body);
+        }
+        run_blocks(blocks);
       }
     }
   }

@@ -61,9 +61,20 @@ extern thread_local unsigned char* shared_memory;
 
 // Runs `body` as every thread of every block. Throws when threads of a block wait for each other for ever.
 void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()>& body);
+// The same where blocks next to one another in x run at the same time, so many a cluster.
+void launch_clusters(dim3 grid, dim3 block, size_t shared, unsigned cluster, const std::function<void()>& body);
+// Lets the others run, for a thread that waits for a value; progressed(): says that a thread may find one.
+void yield();
+void progressed();
+// A barrier of the threads of a cluster in two steps, and the shared memory of one of its blocks.
+void cluster_arrive();
+void cluster_wait();
+unsigned char* shared_of_block(int rank);
 void block_barrier();
 // Barrier `id` of `threads` threads, as bar.sync.
 void named_barrier(int id, int threads);
+// Counts for the barrier without waiting, as bar.arrive.
+void named_arrive(int id, int threads);
 // Every lane of the warp gives `bytes` and, once all have, may read what any gave: 32 * bytes at the result, until the
 // warp's next exchange.
 const unsigned char* warp_exchange(const void* value, size_t bytes);

@@ -80,7 +80,8 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int) {
-  *found = {"emulator", 9, 0, 4, size_t{227} << 10, size_t{8} << 30, 1 << 20};
+  const char* asked = std::getenv("LINATTN_EMULATOR_MULTIPROCESSORS");
+  *found = {"emulator", 9, 0, asked ? std::atoi(asked) : 4, size_t{227} << 10, size_t{8} << 30, 1 << 20};
   return cudaSuccess;
 }
 template <class Kernel>

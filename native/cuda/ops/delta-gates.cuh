@@ -18,6 +18,12 @@ struct DeltaGatesBody {
   __device__ __forceinline__ void of(int64_t row, int64_t head, float (&rates)[N], float (&strengths)[N]) const {
     load(a.at(row, head), rates);
     if (b.data) load(b.at(row, head), strengths);
+    make(head, rates, strengths);
+  }
+
+  // The same of their inputs.
+  template <int N>
+  __device__ __forceinline__ void make(int64_t head, float (&rates)[N], float (&strengths)[N]) const {
 #pragma unroll
     for (int i = 0; i < N; i++) {
       float step = softplus(rates[i] + dt_bias[head + i]);

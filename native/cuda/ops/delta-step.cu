@@ -215,12 +215,6 @@ __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __g
   store(a.gates.beta.at(n, h), beta);
 }
 
-// Whether `part` is a view of the rows of `whole` that begins at `channel`.
-bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
-  return part.as<char>() == whole.as<char>() + channel * static_cast<int64_t>(dtype_bytes(whole.dtype)) &&
-         part.dtype == whole.dtype && (part.shape[0] == 1 || part.stride0 == whole.stride0);
-}
-
 bool same_sequences(const Sequences& a, const Sequences& b) {
   return a.rows == b.rows && a.tokens == b.tokens && a.offsets.data == b.offsets.data &&
          a.read_slots.data == b.read_slots.data && a.write_slots.data == b.write_slots.data;
@@ -242,16 +236,22 @@ bool fit(const CausalConv& conv, const DeltaGates& gates, const LinearAttention&
 
 }  // namespace
 
-bool step_delta(const CausalConv& conv, const DeltaGates& gates, const LinearAttention& op, Cuda& cuda) {
+bool delta_step_serves(const CausalConv& conv, const DeltaGates& gates, const LinearAttention& op, Cuda& cuda) {
   const bool plain = op.q && op.k && op.v && op.state && op.out && op.rule == LinearRule::kDelta &&
                      op.decay == LinearDecay::kToken && !op.key_sum && !op.normalize && !op.denominator &&
                      op.checkpoint_every == 0;
   if (!plain || cuda.properties.capability < 90) return false;
   const LinearSizes sizes = sizes_of(op);
   if (!fit(conv, gates, op, sizes)) return false;
+  const Recurrence attention = state_recurrence(op, sizes, cuda);
+  return attention.aligned && attention.state_aligned;
+}
+
+bool step_delta(const CausalConv& conv, const DeltaGates& gates, const LinearAttention& op, Cuda& cuda) {
+  if (!delta_step_serves(conv, gates, op, cuda)) return false;
+  const LinearSizes sizes = sizes_of(op);
   cuda.op = kOpIndex<LinearAttention>;
   const Recurrence attention = state_recurrence(op, sizes, cuda);
-  if (!attention.aligned || !attention.state_aligned) return false;
   cuda.op = kOpIndex<CausalConv>;
   for_float(sizes.dtype, [&](auto t) {
     using T = decltype(t);

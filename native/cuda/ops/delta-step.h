@@ -7,7 +7,10 @@
 
 namespace linattn::cuda {
 
-// False, and nothing done, where it does not serve.
+// Whether it serves.
+bool delta_step_serves(const CausalConv& conv, const DeltaGates& gates, const LinearAttention& op, Cuda& cuda);
+
+// False, and nothing done, where it does not.
 bool step_delta(const CausalConv& conv, const DeltaGates& gates, const LinearAttention& op, Cuda& cuda);
 
 }  // namespace linattn::cuda

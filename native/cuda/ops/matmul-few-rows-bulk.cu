@@ -189,14 +189,16 @@ void launch_stream(const Product& p, Cuda& cuda) {
                static_cast<size_t>(plan.weight_bytes()), p, plan, StoredInputs{});
 }
 
+bool takes_made_row(const Product& p, const Cuda& cuda) {
+  return p.rows == 1 && cuda.properties.capability >= 90 && p.layout.dtype == p.x_type && dtype_bytes(p.x_type) == 2 &&
+         aligned_rows(p, kWidth);
+}
+
 // Runs inputs_of(T{}), which makes the inputs of type T of one row, and the product. Operands of type T alone, of which
 // a warp has one piece.
 template <class InputsOf>
 bool launch_made(const Product& p, const InputsOf& inputs_of, Cuda& cuda) {
-  if (p.rows != 1 || cuda.properties.capability < 90 || p.layout.dtype != p.x_type || dtype_bytes(p.x_type) != 2 ||
-      !aligned_rows(p, kWidth)) {
-    return false;
-  }
+  if (!takes_made_row(p, cuda)) return false;
   const Plan plan(p, cuda);
   bool serves = false;
   for_float(p.x_type, [&](auto t) {
@@ -230,6 +232,12 @@ bool multiply_few_rows_bulk(const Product& p, Cuda& cuda) {
     for_float(p.x_type, [&](auto x) { launch_stream<Operands<decltype(x), bfloat16, bfloat16>>(p, cuda); });
   }
   return true;
+}
+
+int inputs_of_warp(const Product& p, const Cuda& cuda) {
+  if (!few_rows::takes_made_row(p, cuda)) return 0;
+  const few_rows::Plan plan(p, cuda);
+  return plan.whole ? plan.inputs : 0;
 }
 
 bool multiply_normed(const RmsNorm& norm, const Product& p, Cuda& cuda) {

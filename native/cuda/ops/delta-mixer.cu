@@ -1,0 +1,388 @@
+// The mixer of a Gated DeltaNet layer for one token in one kernel: rmsNorm, the input product, causalConv with the norm
+// of q and k, deltaGates and linearAttention. A cluster of 8 blocks has a head; a block of it has 16 channels each of
+// q, k, v and the gate z, and 16 rows of the state. q and k go from block to block through shared memory. The bits are
+// those of the ops one by one: rms-norm.cuh, matmul-few-rows-bulk.cu, causal-conv.cu, delta-gates.cuh,
+// linear-attention-warp.cuh.
+#include "cuda/device/launch.cuh"
+#include "cuda/fusions.h"
+#include "cuda/ops/delta-mixer.cuh"
+#include "cuda/ops/delta-mixer.h"
+#include "cuda/ops/delta-step.h"
+#include "cuda/ops/linear-attention.h"
+#include "cuda/ops/matmul.h"
+
+namespace linattn::cuda {
+namespace {
+
+using namespace mixer;
+
+template <class T>
+struct Block {
+  const DeltaMixer<T>& a;
+  Shared<T>& s;
+  const int lane = static_cast<int>(threadIdx.x % kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
+  const int head = static_cast<int>(blockIdx.x / kCluster), rank = static_cast<int>(blockIdx.x % kCluster);
+  const int values = a.heads * kHeadWidth;
+  const int channel = head * kHeadWidth + rank * kRows;  // the first one of q, of k, of v and of z
+
+  __device__ __forceinline__ int thread() const { return static_cast<int>(threadIdx.x); }
+
+  // 8 rows of weights from output `first` on, of the inputs of a split.
+  __device__ __forceinline__ void fetch(int first, int split) const {
+    constexpr uint32_t kBytes = kSplit * sizeof(T);
+    if (lane == 0) s.full[warp].expect(kTile * kBytes);
+    __syncwarp();
+    if (lane >= kTile) return;
+    copy_bulk_once(s.weights[warp] + lane * kPitch, a.weights + int64_t{first + lane} * kHidden + split * kSplit,
+                   kBytes, s.full[warp]);
+  }
+  __device__ __forceinline__ int output_of(int part) const {
+    return part * values + channel + warp / kSplits % kTiles * kTile;
+  }
+  __device__ __forceinline__ void fetch_first() const {
+    if (warp < kGateWarp) {
+      fetch(output_of(warp / kPartWarps), warp % kSplits);
+      return;
+    }
+    constexpr uint32_t kBytes = kSplit * sizeof(T);
+    const int split = warp - kGateWarp;
+    if (lane == 0) s.full[warp].expect(2 * kBytes);
+    __syncwarp();
+    if (lane >= 2) return;
+    const int output = 4 * values + lane * a.heads + head;
+    copy_bulk_once(s.gate_weights[split] + lane * kPitch, a.weights + int64_t{output} * kHidden + split * kSplit,
+                   kBytes, s.full[warp]);
+  }
+  // What the second cache is to have when it is asked for.
+  __device__ __forceinline__ void prefetch_rest() const {
+    if (warp == 0 && lane < kRows) {
+      prefetch_bulk_once(a.weights + int64_t{3 * values + channel + lane} * kHidden, kHidden * sizeof(T));
+    }
+    if (warp == 1 && lane < 6) {
+      const int64_t at = int64_t{lane / 2} * values + channel + lane % 2 * kTile;
+      prefetch(a.conv.weight + at * kTaps);
+    }
+    if (warp == 2 && lane == 0 && blockIdx.x < kHidden / 32) prefetch(a.norm.weight + blockIdx.x * 32);
+  }
+
+  // The weights of z to where those of v were, 16 bytes a lane: one bulk copy after another takes longer.
+  __device__ __forceinline__ void fetch_gate() const {
+    constexpr int kRowLanes = kSplit / 8;
+    const T* const first = a.weights + int64_t{output_of(3)} * kHidden + warp % kSplits * kSplit;
+#pragma unroll
+    for (int i = 0; i < kTile * kRowLanes / kWarp; i++) {
+      const int at = i * kWarp + lane, row = at / kRowLanes, place = at % kRowLanes;
+      copy_async_16(s.weights[warp] + row * kPitch + place * 16, first + row * kHidden + place * 8);
+    }
+    copy_async_commit();
+  }
+
+  // What the team's threads hold of the row: 8 values each.
+  __device__ __forceinline__ void norm_inputs() const {
+    const RmsNormGroups<T>& norm = a.norm;
+    const int at = thread() * 8;
+    float values[8], residuals[8], weight[8];
+    load(norm.x.at(0, at), values);
+    if (norm.residual.data) load(norm.residual.at(0, at), residuals);
+    load(norm.weight + at, weight);
+    const bool stores = blockIdx.x == 0;
+    if (norm.residual.data) {
+#pragma unroll
+      for (int i = 0; i < 8; i++) values[i] = fmaf(values[i], norm.branch_scale, residuals[i]);
+      round_all<T>(values);
+      if (stores) store(norm.sum.at(0, at), values);
+    }
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) squares = fmaf(values[i], values[i], squares);
+    squares = warp_sum(squares);
+    if (lane == 0) s.squares[warp] = squares;
+    meet<kTeamMeets, kTeamThreads>();
+    const float all = warp_sum(lane < kTeam ? s.squares[lane] : 0.0f);
+    const float scale = 1.0f / sqrtf(all / static_cast<float>(kHidden) + norm.eps);
+#pragma unroll
+    for (int i = 0; i < 8; i++) values[i] = values[i] * scale * (weight[i] + norm.centre);
+    store(s.row + at, values);
+    if (stores) store(norm.out.at(0, at), values);
+  }
+
+  // The sums of a split of the 8 outputs whose weights this lane's group reads at `weights`. Loads are kHeld steps
+  // ahead. Shared memory is what bounds it: of the inputs, one row of the operand, only the lanes that have it load.
+  __device__ __forceinline__ void multiply(const char* weights, int split, float* to) const {
+    constexpr int kSteps = kSplit / kStepInputs, kHeld = 4;
+    const int place = lane % 4;
+    const T* const inputs = s.row + split * kSplit + place * 8;
+    weights += place * 16;
+    uint4 w[kHeld], x[kHeld] = {};
+    const auto load_step = [&](int step) {
+      w[step % kHeld] = *reinterpret_cast<const uint4*>(weights + step * kStepInputs * 2);
+      if (lane < 4) x[step % kHeld] = *reinterpret_cast<const uint4*>(inputs + step * kStepInputs);
+    };
+#pragma unroll
+    for (int step = 0; step < kHeld; step++) load_step(step);
+    float sums[4] = {};
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+      const int i = step % kHeld;
+      mma_16x8x16<T>(sums, {x[i].x, 0, x[i].y, 0}, {w[i].x, w[i].y});
+      mma_16x8x16<T>(sums, {x[i].z, 0, x[i].w, 0}, {w[i].z, w[i].w});
+      if (step + kHeld < kSteps) load_step(step + kHeld);
+    }
+    if (lane < 4) *reinterpret_cast<float2*>(to + 2 * lane) = make_float2(sums[0], sums[1]);
+  }
+  // An output whose sums begin at those of warp `first`, as the product stores it.
+  __device__ __forceinline__ float total(int first, int o) const {
+    return rounded<T>(s.sums[first][o] + s.sums[first + 1][o]);
+  }
+
+  // q and k of the block's channels, to one of the cluster's blocks.
+  __device__ __forceinline__ void send_keys(const Channel<T>& own, const TokenSlots& token) const {
+    const int of = lane / kRows, c = lane % kRows, target = warp - kSenders;
+    const float x = total(of * kPartWarps + c / kTile * kSplits, c % kTile);
+    send_to_block(&s.keys[of][rank * kRows + c], target, own.output(x), s.keys_full);
+    if (target == 0) a.product[own.index] = from_float<T>(x);
+    if (target == 1) own.store_window(a.conv, token, x);
+  }
+  __device__ __forceinline__ void make_values(const Channel<T>& own, const TokenSlots& token) const {
+    const bool present = lane < kRows;
+    const float x = present ? total(2 * kPartWarps + lane / kTile * kSplits, lane % kTile) : 0.0f, y = own.output(x);
+    if (present) s.v[lane] = rounded<T>(y);
+    come_by<kStateInputs, kStateThreads>();
+    if (!present) return;
+    a.product[own.index] = from_float<T>(x);
+    *a.conv.out.at(0, own.index) = from_float<T>(y);
+    own.store_window(a.conv, token, x);
+  }
+  __device__ __forceinline__ void make_gates() const {
+    float rate[1] = {total(kGateWarp, 1)}, strength[1] = {total(kGateWarp, 0)};
+    if (rank == 0 && lane == 0) {
+      a.product[4 * values + head] = from_float<T>(strength[0]);
+      a.product[4 * values + a.heads + head] = from_float<T>(rate[0]);
+    }
+    a.gates.make(head, rate, strength);
+    if (lane == 0) {
+      s.decay = decay_of(rate[0]);
+      s.beta = strength[0];
+    }
+    come_by<kStateInputs, kStateThreads>();
+    if (rank != 0 || lane != 0) return;
+    store(a.gates.g.at(0, head), rate);
+    store(a.gates.beta.at(0, head), strength);
+  }
+
+  // Of z, once the weights that this warp had before have been read.
+  __device__ __forceinline__ void multiply_gate() const {
+    const int own = warp - kGatedWarp;
+    copy_async_wait<0>();
+    __syncwarp();
+    multiply(s.weights[warp] + lane / 4 * kPitch, own % kSplits, s.sums[kWarps + own]);
+    meet<kGateSums, kPartWarps * kWarp>();
+    const int z = thread() - kGatedWarp * kWarp;
+    if (z < kRows) a.product[3 * values + channel + z] = from_float<T>(total(kWarps + z / kTile * kSplits, z % kTile));
+  }
+};
+
+// The rows of a state that the team has: 8 lanes a row; a lane has columns (j * 8 + place) * 4 + e.
+template <class T>
+struct StateRow {
+  const Block<T>& block;
+  float state[4][4] = {};
+  const int row = block.thread() / 8, place = block.lane % 8;
+
+  __device__ __forceinline__ float* at(int slot) const {
+    const int64_t in_slot = int64_t{block.channel + row} * kHeadWidth + place * 4;
+    return block.a.state + slot * block.a.slot_stride + in_slot;
+  }
+  // Of all rows of the block, by the last two warps.
+  __device__ __forceinline__ void prefetch_state(int slot) const {
+    constexpr int kLine = 32;
+    const int line = block.thread() - kGateWarp * kWarp;
+    if (slot >= 0)
+      prefetch(block.a.state + slot * block.a.slot_stride + int64_t{block.channel} * kHeadWidth + line * kLine);
+  }
+  __device__ __forceinline__ void load_state(int slot) {
+    if (slot < 0) return;
+#pragma unroll
+    for (int j = 0; j < 4; j++) load(at(slot) + j * 32, state[j]);
+  }
+  __device__ __forceinline__ void store_state(int slot) const {
+    if (slot < 0) return;
+#pragma unroll
+    for (int j = 0; j < 4; j++) store(at(slot) + j * 32, state[j]);
+  }
+  __device__ __forceinline__ float dot(const float (&x)[4][4]) const {
+    float parts[4] = {};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) parts[e] = fmaf(state[j][e], x[j][e], parts[e]);
+    }
+    float sum = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+#pragma unroll
+    for (int apart = 4; apart > 0; apart /= 2) sum += __shfl_xor_sync(kFullMask, sum, apart);
+    return sum;
+  }
+  // q or k of length 1; `own`: this lane's 4 of its 32.
+  __device__ __forceinline__ void norm_key(const float* from, float (&own)[4], float (&to)[4][4]) const {
+    load(from + block.lane * 4, own);
+    float squares = 0;
+#pragma unroll
+    for (const float x : own) squares = fmaf(x, x, squares);
+    const float factor = unit_scale<T>(warp_sum(squares), block.a.conv.norm_eps);
+#pragma unroll
+    for (float& x : own) x *= factor;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      load(from + j * 32 + place * 4, to[j]);
+#pragma unroll
+      for (float& x : to[j]) x *= factor;
+      round_all<T>(to[j]);
+    }
+  }
+
+  __device__ __forceinline__ void step(bool fresh) {
+    const DeltaMixer<T>& a = block.a;
+    Shared<T>& s = block.s;
+    float q[4][4], k[4][4], own[2][4];
+    s.keys_full.wait_for_blocks(0);
+    norm_key(s.keys[0], own[0], q);
+    norm_key(s.keys[1], own[1], k);
+    meet<kStateInputs, kStateThreads>();
+    const float decay = fresh ? 0.0f : s.decay;
+#pragma unroll
+    for (auto& four : state) {
+#pragma unroll
+      for (float& x : four) x *= decay;
+    }
+    const float u = s.beta * (s.v[row] - dot(k));
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) state[j][e] = fmaf(u, k[j][e], state[j][e]);
+    }
+    const float value = dot(q) * a.scale;
+    if (place == 0) *a.out.at(0, block.channel + row) = from_float<T>(value);
+    if (block.warp >= 2 || block.lane / 4 != block.rank) return;
+    T* const to = a.conv.out.at(0, block.warp * block.values + block.head * kHeadWidth + block.lane * 4);
+    if (block.warp == 0) {
+      store(to, own[0]);
+    } else {
+      store(to, own[1]);
+    }
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ DeltaMixer<T> a) {
+  Shared<T>& s = *dynamic_shared<Shared<T>>();
+  const Block<T> block{a, s};
+  const int lane = block.lane, warp = block.warp, split = warp % kSplits;
+  const bool team = warp < kTeam;
+  let_next_begin();
+  if (lane == 0) s.full[warp].init();
+  block.fetch_first();  // no kernel that may still run writes weights (packWeight)
+  block.prefetch_rest();
+  if (block.thread() == 0) {
+    s.keys_full.init();
+    s.keys_full.expect(sizeof(s.keys));
+  }
+  __syncwarp();
+  cluster_arrive<false>();
+  cluster_wait();
+  wait_for_inputs();
+
+  const TokenSlots token(a.sequences);
+  const int read = token.checked(token.read, a.slots);
+  StateRow<T> row{block};
+  Channel<T> own;
+  if (team) {
+    block.norm_inputs();
+  } else {
+    const int part = warp < kGateWarp ? lane / kRows : 2;
+    own.load_from(a.conv, token, part * block.values + block.channel + lane % kRows);
+    if (warp >= kGateWarp) row.prefetch_state(read);
+  }
+  __syncthreads();
+  const bool gates = warp >= kGateWarp;
+  const char* const weights =
+      gates ? s.gate_weights[split] + lane / 4 % 2 * kPitch : s.weights[warp] + lane / 4 * kPitch;
+  s.full[warp].wait(0);
+  block.multiply(weights, split, s.sums[warp]);
+  __syncwarp();
+  if (warp >= kGatedWarp && !gates) block.fetch_gate();
+  __syncthreads();
+  if (team) {
+    row.load_state(read);
+    row.step(read < 0);
+    row.store_state(token.checked(token.write, a.slots));
+  } else if (!gates) {
+    block.send_keys(own, token);
+    if (warp >= kGatedWarp) block.multiply_gate();
+  } else if (warp == kGateWarp) {
+    block.make_values(own, token);
+  } else {
+    block.make_gates();
+    if (blockIdx.x == 0 && lane == 0) {
+      token.check(a.conv.fault, a.conv.slots);
+      token.check(a.fault, a.slots);
+    }
+  }
+}
+
+bool row_of(const Tensor& tensor, DType type, int64_t width) {
+  return tensor && tensor.dtype == type && tensor.shape[0] == 1 && tensor.size() == width && aligned(tensor, 8);
+}
+
+bool fit(const MixerOps& ops, Cuda& cuda) {
+  const auto& [norm, input, conv, gates, attention] = ops;
+  if (cuda.properties.capability < 90 || !delta_step_serves(conv, gates, attention, cuda)) return false;
+  const DType type = norm.x.dtype;
+  const int64_t heads = attention.v.shape[1], values = heads * kHeadWidth, outputs = 4 * values + 2 * heads;
+  return attention.sequences.rows == 1 && attention.q.shape[1] == heads && conv.silu && row_of(norm.x, type, kHidden) &&
+         norm.group_size == kHidden && norm.weight.shape[0] == kHidden && aligned(norm.weight, 4) && !norm.gate &&
+         row_of(norm.out, type, kHidden) &&
+         (!norm.residual || (row_of(norm.residual, type, kHidden) && row_of(norm.sum, type, kHidden))) &&
+         row_of(input.out, type, outputs) && !input.bias && begins_at(conv.x, input.out, 0) &&
+         begins_at(gates.b, input.out, 4 * values) && begins_at(gates.a, input.out, 4 * values + heads) &&
+         apart({norm.out, norm.sum, input.out, conv.out, gates.g, gates.beta, attention.out}, {norm.x, norm.residual});
+}
+
+}  // namespace
+
+bool mix_delta(const MixerOps& ops, Cuda& cuda) {
+  if (!fit(ops, cuda)) return false;
+  const auto& [norm, input, conv, gates, attention] = ops;
+  cuda.op = kOpIndex<Matmul>;
+  const Product product = product_of(input);
+  if (inputs_of_warp(product, cuda) != kSplit) return false;
+  bool serves = false;
+  for_float(norm.x.dtype, [&](auto t) {
+    using T = decltype(t);
+    if constexpr (sizeof(T) == 2) {
+      serves = cuda.properties.shared_memory >= static_cast<int>(sizeof(Shared<T>));
+      if (!serves) return;
+      const auto heads = static_cast<int>(attention.v.shape[1]);
+      cuda.op = kOpIndex<LinearAttention>;
+      Fault* const fault = cuda.fault();
+      cuda.op = kOpIndex<CausalConv>;
+      const DeltaMixer<T> a{rms_norm_groups<T>(norm),
+                            static_cast<const T*>(product.weights),
+                            input.out.as<T>(),
+                            conv_of<T>(conv, cuda),
+                            delta_gates_body<T>(gates),
+                            view_of(attention.sequences),
+                            StridedRows<T>(attention.out),
+                            attention.state.as<float>(),
+                            attention.state.stride0,
+                            static_cast<int>(attention.state.shape[0]),
+                            heads,
+                            attention.scale,
+                            fault};
+      launch_as(LaunchHow{true, kCluster}, cuda, mix<T>, dim3(static_cast<unsigned>(heads * kCluster)), dim3(kThreads),
+                sizeof(Shared<T>), a);
+    }
+  });
+  return serves;
+}
+
+}  // namespace linattn::cuda
