@@ -161,8 +161,14 @@ void CudaDevice::pin(const void* host, size_t bytes) {
 void CudaDevice::copy_in_pinned(void* to, const void* host, size_t bytes, Done done) {
   guarded([&] {
     const Mark mark = take_mark();  // before anything is enqueued: it may find no memory
-    if (!pins_.copy(to, host, bytes, cuda_->stream)) copy_in(to, host, bytes);
-    check(cudaEventRecord(mark.event, cuda_->stream));
+    try {
+      if (!pins_.copy(to, host, bytes, cuda_->stream)) copy_in(to, host, bytes);
+      check(cudaEventRecord(mark.event, cuda_->stream));
+    } catch (...) {
+      std::lock_guard lock(mutex_);
+      marks_.push_back(mark);
+      throw;
+    }
     {
       std::lock_guard lock(mutex_);
       waiting_.push_back({mark, {}, {}, std::move(done)});

@@ -59,7 +59,10 @@ size_t fuse_delta_mixer(const RecordedOps& ops, size_t at, Cuda& cuda) {
 size_t fuse_normed_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
   const auto* norm = at_place<RmsNorm>(ops, at);
   const auto* product = norm ? product_of_row(ops, at + 1, norm->out) : nullptr;
-  if (!product || !apart({norm->out, norm->sum, product->out}, {norm->x, norm->residual, norm->gate})) return 0;
+  if (!product || !apart({norm->out, norm->sum, product->out}, {norm->x, norm->residual, norm->gate}) ||
+      !apart({product->out}, {norm->sum})) {
+    return 0;
+  }
   cuda.op = kOpIndex<Matmul>;
   return multiply_normed(*norm, product_of(*product), cuda) ? 2 : 0;
 }

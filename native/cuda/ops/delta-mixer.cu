@@ -344,7 +344,11 @@ bool fit(const MixerOps& ops, Cuda& cuda) {
          (!norm.residual || (row_of(norm.residual, type, kHidden) && row_of(norm.sum, type, kHidden))) &&
          row_of(input.out, type, outputs) && !input.bias && begins_at(conv.x, input.out, 0) &&
          begins_at(gates.b, input.out, 4 * values) && begins_at(gates.a, input.out, 4 * values + heads) &&
-         apart({norm.out, norm.sum, input.out, conv.out, gates.g, gates.beta, attention.out}, {norm.x, norm.residual});
+         apart({norm.out, norm.sum, input.out, conv.out, gates.g, gates.beta, attention.out},
+               {norm.x, norm.residual}) &&
+         // Blocks write them in any order.
+         apart({conv.out, gates.g, gates.beta, attention.out}, {norm.out, norm.sum, input.out}) &&
+         apart({input.out}, {norm.out, norm.sum});
 }
 
 }  // namespace
