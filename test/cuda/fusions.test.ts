@@ -148,6 +148,9 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     { Hk: 1, Hv: 2, hidden: 128, inner: 1024, readSlot: -1, writeSlot: 3 },
     { Hk: 4, Hv: 4, hidden: 512, inner: 1152, readSlot: 2, writeSlot: 2 },
     { Hk: 16, Hv: 16, hidden: 1024, inner: 384, readSlot: 1, writeSlot: 1 },
+    { Hk: 16, Hv: 16, hidden: 1024, inner: 128, readSlot: 3, writeSlot: 0 },
+    { Hk: 16, Hv: 16, hidden: 1024, inner: 128, readSlot: -1, writeSlot: 2 },
+    { Hk: 16, Hv: 16, hidden: 1024, inner: 128, readSlot: 2, writeSlot: -1 },
   ])('layers of one token: %j', async ({ Hk, Hv, hidden, inner, readSlot, writeSlot }) => {
     const [D, taps] = [128, 4];
     const values = Hv * D;
