@@ -15,9 +15,6 @@ const leastShare = 1 / 256;
 /** A question mostly stands behind its document: so many tokens before a long text's end, and four times as many ... */
 const questionTokens = 256;
 
-/** A GPU reads fewer tokens in one step, which takes no longer than their state from a store. */
-const leastLasting = 256;
-
 /** How many tokens beyond `from` are worth a state. */
 const leastBeyond = (from: number, device: DeviceName): number =>
   device === 'cpu' ? leastGap : Math.max(leastGap, from * leastShare);
@@ -36,15 +33,14 @@ export function marksOf(prompt: {
   const { from, length, every, ends, device } = prompt;
   const first = from + leastBeyond(from, device);
   const marks: Mark[] = [];
-  const lasts = (at: number) => device === 'cpu' || at >= leastLasting;
   const add = (at: number, isLasting: boolean) => {
     const isApart = marks.every((mark) => Math.abs(mark.at - at) >= leastGap);
-    if (at >= first && at < length && isApart) marks.push({ at, isLasting: isLasting && lasts(at) });
+    if (at >= first && at < length && isApart) marks.push({ at, isLasting });
   };
   for (const end of ends) add(end, true);
   const isLong = length - from >= 4 * questionTokens;
   if (isLong) add(length - questionTokens, true);
   for (let at = (Math.floor(from / every) + 1) * every; at < length; at += every) add(at, false);
   for (let back = 4 * questionTokens; isLong && back < every; back *= 4) add(length - back, false);
-  return [...marks.sort((a, b) => a.at - b.at), { at: length, isLasting: lasts(length) }];
+  return [...marks.sort((a, b) => a.at - b.at), { at: length, isLasting: true }];
 }

@@ -8,14 +8,11 @@ import { snapshotChunks } from './snapshot';
 import { TokenList } from './token-list';
 
 /** The longest wait of a piece: where there is always some prompt, states leave all the same. */
-const patienceMs = 500;
-/** So soon after a prompt the next one often comes. */
-const quietMs = 50;
+const patienceMs = 200;
 
 export class Departures {
   private readonly prompts = new Set<Promise<unknown>>();
   private readonly held = new Set<{ readonly checkpoint: Checkpoint }>();
-  private lastPromptEnded = Number.NEGATIVE_INFINITY;
 
   constructor(private readonly core: ModelCore) {}
 
@@ -26,22 +23,15 @@ export class Departures {
       return await prompt;
     } finally {
       this.prompts.delete(prompt);
-      this.lastPromptEnded = performance.now();
     }
   }
 
   private async patience(): Promise<void> {
-    const until = performance.now() + patienceMs;
-    for (;;) {
-      const isReading = this.prompts.size > 0;
-      const end = isReading ? until : Math.min(until, this.lastPromptEnded + quietMs);
-      const left = Math.ceil(end - performance.now());
-      if (left <= 0) return;
-      const late = new AbortController();
-      const waited = setTimeout(left, undefined, { signal: late.signal }).catch(() => undefined);
-      await Promise.race(isReading ? [Promise.allSettled(this.prompts), waited] : [waited]);
-      late.abort();
-    }
+    if (this.prompts.size === 0) return;
+    const late = new AbortController();
+    const waited = setTimeout(patienceMs, undefined, { signal: late.signal }).catch(() => undefined);
+    await Promise.race([Promise.allSettled(this.prompts), waited]);
+    late.abort();
   }
 
   /** The state of `tokens` as the pieces of a file. Throws when it gave way, or the device fails. */

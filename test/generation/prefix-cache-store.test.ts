@@ -62,9 +62,8 @@ test('states leave once prompts have been read, and also where there is always s
     }
     await whenKept(model);
     expect([read.length, written.length, [...(await store.keys())].length]).toEqual([1, 1, 1]);
-    if (ends)
-      expect(written[0]! - ended).toBeGreaterThan(40); // another one may follow
-    else expect(written[0]! - read[0]!).toBeGreaterThan(400);
+    if (ends) expect(written[0]).toBeGreaterThan(ended);
+    else expect(written[0]! - read[0]!).toBeGreaterThan(150);
     end();
     await model.dispose();
   }
@@ -215,12 +214,12 @@ test('what leaves the device and the memory of the process goes to it', async ()
   const hostBytes = Math.ceil((await store.get(key!))!.length * 1.5); // one state and no second one
   const deviceBytes = await room(small, 2);
   const model = await load({ ...small, prefixCache: { everyTokens: 64, deviceBytes, hostBytes, store } });
-  for (let length = 250; length <= 300; length += 25) {
+  for (let length = 100; length <= 300; length += 100) {
     await reading(model, join(text.subarray(0, length), randomTokens(40)));
     await whenKept(model); // one state leaves at a time
   }
   const lengths = [...(await store.keys())].map((name) => Number(name.split('-')[1]));
-  expect(lengths).toEqual(expect.arrayContaining([290, 300, 315, 340])); // ends of prompts
+  expect(lengths).toEqual(expect.arrayContaining([140, 240, 300, 340])); // ends of prompts
   expect(lengths.length).toBeGreaterThan(4);
   await model.dispose();
 });
