@@ -61,9 +61,8 @@ export class PrefixCache {
 
   /** What it did since the model was loaded, and what it holds. */
   get stats(): PrefixCacheStats {
-    const { counts, onDevice, onHost, hostBytes, outside } = this;
+    const { counts, onDevice, onHost, hostBytes, outside: { counts: stored } = { counts: noStore } } = this;
     const deviceBytes = [...onDevice].reduce((sum, one) => sum + this.store.checkpointBytes(one.checkpoint!), 0);
-    const stored = outside?.counts ?? noStore;
     return { ...counts, ...stored, deviceStates: onDevice.size, deviceBytes, hostStates: onHost.size, hostBytes };
   }
 
@@ -106,7 +105,7 @@ export class PrefixCache {
       const { pieces } = entry.saved!;
       const memory = this.outside?.memory ?? new BlockMemory();
       const state = new ValuesSource(async (i, into) => pieces[i] && memory.keep(pieces[i], into), memory);
-      const loaded = await this.load(state, tokens, signal).finally(() => state.release());
+      const loaded = await this.inPlace(() => this.load(state, tokens, signal)).finally(() => state.release());
       if (loaded === 'no room') return undefined;
       if (loaded !== 'wrong') return this.placeLoaded(tokens, loaded).checkpoint;
       this.dropSaved(entry);
@@ -116,9 +115,9 @@ export class PrefixCache {
   private async findOutside(tokens: Int32Array, beyond: number, signal: AbortSignal): Promise<Checkpoint | undefined> {
     const { outside } = this;
     if (outside === undefined || tokens.length - beyond < worthAsking(beyond)) return undefined;
-    if (this.loading >= this.settings.states) return undefined; // others are on their way to all places on the device
     for (const candidate of await outside.candidates(tokens, beyond, signal)) {
-      const loaded = await outside.read(candidate, (state) => this.load(state, tokens, signal, candidate.key), signal);
+      const load = (state: ByteSource) => this.load(state, tokens, signal, candidate.key);
+      const loaded = await this.inPlace(() => outside.read(candidate, load, signal)); // before the store is asked for it
       if (loaded === 'no room') return undefined;
       if (loaded === undefined) continue;
       const { entry, checkpoint } = this.placeLoaded(tokens, loaded);
@@ -138,8 +137,6 @@ export class PrefixCache {
 
   /** A saved state on the device, when it is one of this model and stands for the beginning of `tokens` that `key` names. */
   private async load(source: ByteSource, tokens: Int32Array, signal: AbortSignal, key?: string): Promise<Loaded> {
-    if (!this.trimDevice(1)) return 'no room';
-    this.loading++;
     try {
       const { checkpoint, history } = await readSnapshot(this.core, 'prefixCache', source, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
@@ -150,9 +147,14 @@ export class PrefixCache {
     } catch (error) {
       signal.throwIfAborted();
       return (error as LinattnError).code?.startsWith('ERR_SNAPSHOT_') ? 'wrong' : 'no room';
-    } finally {
-      this.loading--;
     }
+  }
+
+  /** `work` with a place on the device kept for what it reads; 'no room' where there is none. */
+  private async inPlace<T>(work: () => Promise<T>): Promise<T | 'no room'> {
+    if (!this.trimDevice(1)) return 'no room';
+    this.loading++;
+    return work().finally(() => this.loading--);
   }
 
   private entryAt(tokens: Int32Array): Entry {
@@ -177,8 +179,6 @@ export class PrefixCache {
     while (this.onDevice.size + this.loading + more > this.settings.states) {
       const entry = this.ranking.least(this.onDevice);
       if (entry === undefined) return false;
-      this.ranking.givenUp(entry);
-      this.counts.deviceEvictions++;
       // One at a time, so that what leaves never holds more than its share of the device.
       if (entry.saved === undefined && this.fitsHost(entry)) {
         this.demoting ??= this.toHost(entry).finally(() => {
@@ -193,6 +193,8 @@ export class PrefixCache {
   private readonly fitsHost = (one: Entry) => this.store.checkpointBytes(one.checkpoint!) <= this.settings.hostBytes;
 
   private leaveDevice(entry: Entry): void {
+    this.ranking.givenUp(entry);
+    this.counts.deviceEvictions++;
     this.onDevice.delete(entry);
     this.store.release(entry.checkpoint!);
     entry.checkpoint = undefined;
@@ -203,8 +205,6 @@ export class PrefixCache {
   private giveWay(): boolean {
     const entry = this.ranking.least(this.onDevice);
     if (entry === undefined) return this.departures.giveWay();
-    this.ranking.givenUp(entry);
-    this.counts.deviceEvictions++;
     this.leaveDevice(entry);
     return true;
   }

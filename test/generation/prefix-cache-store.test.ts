@@ -16,9 +16,9 @@ const randomTokens = (length: number) => Int32Array.from({ length }, () => rando
 const small = { model: readGolden('qwen3_5/grouped').folder, maxSequences: 2 };
 const text = randomTokens(300);
 
-async function savedTo(store: MemoryStore): Promise<void> {
+async function savedTo(store: MemoryStore, tokens = text): Promise<void> {
   const model = await load({ ...small, prefixCache: { store } });
-  await reading(model, text);
+  await reading(model, tokens);
   await model.dispose(); // waits for the store
 }
 
@@ -167,27 +167,28 @@ test('a model that is disposed while a state comes from the store ends, and so d
   await model.dispose();
 });
 
-test('while others are on their way to all places on the device, the store is asked for no state', async () => {
-  const got: string[] = [];
+test('of prompts that come together the store is asked for as many states as have places on the device', async () => {
+  const got = new Set<string>();
   class Asked extends MemoryStore {
     override async get(key: string): Promise<Uint8Array | undefined> {
-      got.push(key);
+      got.add(key);
+      await new Promise((resolve) => setTimeout(resolve, 20));
       return super.get(key);
     }
   }
   const store = new Asked();
-  await savedTo(store);
+  const texts = Array.from({ length: 4 }, () => randomTokens(300));
+  for (const one of texts) await savedTo(store, one);
   const model = await load({ ...small, prefixCache: { store } });
-  const cache = insideOf(model).core.prefixCache as unknown as { loading: number; settings: { states: number } };
-  got.length = 0;
-  cache.loading = cache.settings.states;
-  const signal = new AbortController().signal;
-  expect(await insideOf(model).core.prefixCache!.find(text, 0, signal)).toBeUndefined();
-  expect(got).toEqual([]);
-  cache.loading--;
-  const found = await insideOf(model).core.prefixCache!.find(text, 0, signal);
-  expect([found!.length, got.length]).toEqual([300, 1]);
-  insideOf(model).core.scheduler.store.release(found!);
+  const { prefixCache, scheduler } = insideOf(model).core;
+  (prefixCache!.settings as { states: number }).states = 2;
+  got.clear();
+  const { signal } = new AbortController();
+  const found = await Promise.all(texts.map((one) => prefixCache!.find(one, 0, signal)));
+  expect([found.filter(Boolean).length, got.size]).toEqual([2, 2]);
+  const later = await prefixCache!.find(texts[3]!, 0, signal);
+  expect([later?.length, got.size]).toEqual([300, 3]);
+  for (const one of [...found, later]) if (one) scheduler.store.release(one);
   await model.dispose();
 });
 
