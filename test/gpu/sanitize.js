@@ -3,11 +3,12 @@
 // Without files, every file of test/ops and test/cuda. Every file begins with one process; a core that is free then takes
 // part in the file that has run longest for its processes. What has not ended after --seconds is killed. --tests is jest's
 // filter of test names. "clean" means that all tests ended well and the tool found nothing. Logs are in build/gpu.
-const { execFileSync, spawn } = require('node:child_process');
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { filesOf, killGroup, spawnGroup } = require('./process-group');
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -18,6 +19,10 @@ const { values, positionals } = parseArgs({
     tests: { type: 'string' },
   },
 });
+for (const name of ['seconds', 'at-once']) {
+  if (!(Number(values[name]) >= 1))
+    throw new TypeError(`--${name} must be a number of at least 1, got ${values[name]}`);
+}
 const root = path.join(__dirname, '..', '..');
 const logs = path.join(root, 'build', 'gpu');
 const jest = [path.join(root, 'node_modules', 'jest', 'bin', 'jest.js'), '--config', 'jest.cuda.config.js'];
@@ -62,11 +67,10 @@ class Checked {
     // Without the products of cuBLASLt: racecheck breaks some of its kernels, and they are not ours.
     const env = { LINATTN_CUBLASLT: 'none', ...process.env, REQUIRE_CUDA: '1', LINATTN_RESULTS: this.results };
     env.LINATTN_TAKEN = path.join(this.folder, 'taken');
-    const child = spawn(sanitizer, [...args, '--runTestsByPath', this.file], {
+    const child = spawnGroup(sanitizer, [...args, '--runTestsByPath', this.file], {
       cwd: root,
       env,
       stdio: ['ignore', output, output],
-      detached: true, // a group of its own: what the tool starts is killed with it
     });
     fs.closeSync(output);
     this.processes.push(log);
@@ -78,7 +82,9 @@ class Checked {
   verdict() {
     const lines = fs.readFileSync(this.results, 'utf8').split('\n').filter(Boolean).map(JSON.parse);
     const tests = lines.filter(({ test }) => test !== undefined);
+    const ends = lines.filter(({ seconds }) => seconds !== undefined); // a process's of the file
     const failed = tests.filter(({ status }) => status === 'failed');
+    for (const { error } of ends) if (error !== undefined) failed.push({ test: `the file: ${error.trim()}` });
     const ended = new Set(tests.map(({ test }) => test));
     const taken = fs.readdirSync(path.join(this.folder, 'taken'));
     const of = (file) => fs.readFileSync(path.join(this.folder, 'taken', file), 'utf8');
@@ -86,7 +92,7 @@ class Checked {
     const cut = taken.filter((file) => file !== 'total' && !ended.has(of(file))).map(of);
     const found = this.processes.reduce((sum, log) => sum + reports(log), 0);
     let verdict = 'clean';
-    if (tests.length < total) verdict = 'clean so far, not ended';
+    if (tests.length < total || ends.length < this.processes.length) verdict = 'clean so far, not ended';
     if (total === 0) verdict = taken.includes('total') ? 'NO TEST OF THAT NAME' : 'NO TEST BEGAN';
     if (failed.length > 0) verdict = `${failed.length} FAILED`;
     if (found > 0) verdict = `NOT CLEAN: ${found} reports`;
@@ -108,7 +114,7 @@ function reports(log) {
 function main() {
   const listed = positionals.length > 0 ? positionals : ['test/ops/', 'test/cuda/'];
   const args = [...jest, '--listTests', ...listed];
-  const files = execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' }).trim().split('\n');
+  const files = filesOf(execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' }), listed);
   files.sort((a, b) => fs.statSync(b).size - fs.statSync(a).size); // long ones take longest, mostly
   const all = files.flatMap((file) => values.tool.split(',').map((tool) => new Checked(tool, file)));
   const waiting = [...all];
@@ -140,7 +146,8 @@ function main() {
   const timer = setInterval(fill, 1000);
   const limit = setTimeout(() => {
     isOver = true;
-    for (const child of children.keys()) process.kill(-child.pid, 'SIGKILL');
+    for (const child of children.keys()) killGroup(child);
+    if (children.size === 0) report();
   }, Number(values.seconds) * 1000);
 
   const report = () => {

@@ -3,11 +3,12 @@
 // Models take a quarter of the GPU's memory each, as do those of child processes: --models tests of them at once at most.
 // At the end, alone, come the test that takes all memory there is and files of which a test found none: that others held it
 // is nothing against them. What has not ended after --seconds is killed and counts as failed. Logs are in build/gpu.
-const { spawn, execFileSync } = require('node:child_process');
+const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { filesOf, killGroup, spawnGroup } = require('./process-group');
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -26,7 +27,7 @@ const listed = execFileSync(process.execPath, [...jest, '--listTests', ...positi
   cwd: root,
   encoding: 'utf8',
 });
-const files = listed.trim().split('\n').filter(Boolean);
+const files = filesOf(listed, positionals);
 const holdsModels = (file) => /\/test\/(model|generation|state|cuda\/repeat)\b/.test(file);
 const takesAllMemory = (file) => file.endsWith('/test/cuda/device.test.ts');
 const foundNoMemory = ({ status, message }) => status === 'failed' && message.includes('no memory for a tensor');
@@ -39,14 +40,13 @@ function run(name, chosen, workers) {
   const log = fs.openSync(path.join(folder, `${name}.log`), 'w');
   const args = [...jest, '--runTestsByPath', ...chosen, '--maxWorkers', workers, '--reporters', 'default'];
   args.push('--reporters', path.join(__dirname, 'results-reporter.js'));
-  const child = spawn(process.execPath, args, {
+  const child = spawnGroup(process.execPath, args, {
     cwd: root,
     env: { ...process.env, REQUIRE_CUDA: '1', LINATTN_RESULTS: results },
     stdio: ['ignore', log, log],
-    detached: true, // a group of its own: its workers are killed with it
   });
   const left = start + Number(values.seconds) * 1000 - Date.now();
-  const timer = setTimeout(() => process.kill(-child.pid, 'SIGKILL'), Math.max(left, 0));
+  const timer = setTimeout(() => killGroup(child), Math.max(left, 0));
   return new Promise((resolve) => {
     child.on('close', () => {
       clearTimeout(timer);
