@@ -3,33 +3,38 @@ import { randomBytes } from 'node:crypto';
 import { checkOptions, linattnError, shown } from '../errors';
 import { bytesOf } from '../state/byte-source';
 import type { PrefixStore } from './prefix-store';
+import { abandonScript, commitScript, deleteScript, dropScript, indexName, renewScript } from './redis-scripts';
 
 /** The methods of an ioredis client that are used. */
 export interface RedisClient {
-  set(key: string, value: Buffer): Promise<unknown>;
+  set(key: string, value: Buffer, expiry: 'EX', seconds: number): Promise<unknown>;
   getBuffer(key: string): Promise<Buffer | null>;
-  del(...keys: string[]): Promise<unknown>;
-  expire(key: string, seconds: number): Promise<unknown>;
-  hset(key: string, field: string, value: string): Promise<unknown>;
   hget(key: string, field: string): Promise<string | null>;
-  hdel(key: string, field: string): Promise<unknown>;
   hkeys(key: string): Promise<string[]>;
+  eval(script: string, keys: number, ...keysAndArguments: string[]): Promise<unknown>;
 }
 
-const methods = ['set', 'getBuffer', 'del', 'expire', 'hset', 'hget', 'hdel', 'hkeys'] as const;
+const methods = ['set', 'getBuffer', 'hget', 'hkeys', 'eval'] as const;
 
 /** Bytes of a Redis value: the server and its replicas handle one in a piece. */
 const defaultChunkBytes = 2 ** 25;
 
+/** Chunks that are not named by the index after this long were left by a process that was killed. */
+const abandonedSeconds = 3600;
+
 /**
  * A state is written in chunks under names of its own, and is there when the hash `<prefix>index` names them; one whose
- * chunks are not all there (expired, or evicted by the server's maxmemory-policy) is not there.
+ * chunks are not all there (expired, or evicted by the server's maxmemory-policy) is not there, and is taken off the index
+ * when it is asked for, or by a later writing. Each change of the index is one step of the server, with the chunks that come
+ * and go by it; what a process that is killed leaves goes after an hour.
  */
 export class RedisStore implements PrefixStore {
   private readonly prefix: string;
   private readonly ttlSeconds: number | undefined;
   private readonly chunkBytes: number;
   private readonly index: string;
+  /** How far the writings have looked through the index for states that are not there any more. */
+  private cursor = '0';
 
   /**
    * @param client stays the caller's, who closes it after the model's dispose
@@ -57,31 +62,25 @@ export class RedisStore implements PrefixStore {
     this.prefix = prefix;
     this.ttlSeconds = ttlSeconds;
     this.chunkBytes = Math.min(chunkBytes, defaultChunkBytes);
-    this.index = `${prefix}index`;
+    this.index = prefix + indexName;
   }
 
   async get(key: string): Promise<Uint8Array | undefined> {
     let entry = await this.client.hget(this.index, key);
-    for (;;) {
-      const names = this.names(key, entry);
-      if (names.length === 0) return undefined;
-      const chunks = await this.chunksOf(names);
+    while (entry !== null) {
+      const chunks = await this.chunksOf(this.names(key, entry));
       if (chunks !== undefined) {
-        await this.renew(names);
+        if (this.ttlSeconds !== undefined) await this.step(renewScript, key, entry, String(this.ttlSeconds));
         return bytesOf(Buffer.concat(chunks));
       }
-      const known = entry;
-      entry = await this.client.hget(this.index, key); // another one when it was written anew in the meantime
-      if (entry === known) {
-        await this.client.hdel(this.index, key);
-        await this.client.del(...names); // and no others: the key may have been written anew
-        return undefined;
-      }
+      entry = (await this.step(dropScript, key, entry)) as string | null; // another one when it was written anew meanwhile
     }
+    return undefined;
   }
 
-  /** undefined when one of them is not there. */
+  /** undefined when there is none, or one of them is not there. */
   private async chunksOf(names: readonly string[]): Promise<Buffer[] | undefined> {
+    if (names.length === 0) return undefined;
     const chunks: Buffer[] = [];
     for (const name of names) {
       const chunk = await this.client.getBuffer(name);
@@ -92,33 +91,26 @@ export class RedisStore implements PrefixStore {
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
-    const entry = `${randomBytes(6).toString('hex')}/${Math.ceil(value.byteLength / this.chunkBytes)}`;
-    const names = this.names(key, entry);
-    let before: string[] = [];
+    const entry = `${randomBytes(6).toString('hex')}/${Math.max(1, Math.ceil(value.byteLength / this.chunkBytes))}`;
     try {
       const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
-      for (const [i, name] of names.entries()) {
-        await this.client.set(name, bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes));
+      for (const [i, name] of this.names(key, entry).entries()) {
+        const chunk = bytes.subarray(i * this.chunkBytes, (i + 1) * this.chunkBytes);
+        await this.client.set(name, chunk, 'EX', abandonedSeconds);
       }
-      await this.renew(names);
-      // Asked now, so that of two who write the same state at once the later one knows of the other's chunks.
-      before = this.names(key, await this.client.hget(this.index, key));
-      await this.client.hset(this.index, key, entry);
+      const ttl = String(this.ttlSeconds ?? '');
+      const [isNamed, cursor] = (await this.step(commitScript, key, entry, ttl, this.cursor)) as [number, string];
+      this.cursor = cursor;
+      if (isNamed === 0) throw linattnError('ERR_OUT_OF_MEMORY', `RedisStore: the server kept only a part of ${key}`);
     } catch (error) {
-      // Where only the answer was lost, the index names the chunks; where nobody knows, they stay.
-      const named = await this.client.hget(this.index, key).catch(() => undefined);
-      if (named !== entry) {
-        if (named !== undefined && names.length > 0) await this.client.del(...names).catch(() => undefined);
-        throw error;
-      }
+      // Where only the answer was lost, the index names the chunks; where nobody knows, they stay for an hour.
+      const isNamed = await this.step(abandonScript, key, entry).catch(() => 0);
+      if (isNamed === 0) throw error;
     }
-    if (before.length > 0) await this.client.del(...before);
   }
 
   async delete(key: string): Promise<void> {
-    const names = this.names(key, await this.client.hget(this.index, key));
-    await this.client.hdel(this.index, key);
-    if (names.length > 0) await this.client.del(...names);
+    await this.step(deleteScript, key);
   }
 
   async keys(): Promise<Iterable<string>> {
@@ -126,14 +118,13 @@ export class RedisStore implements PrefixStore {
   }
 
   /** The names of a state's chunks, from what the index says of it: `<name of this writing>/<count>`. */
-  private names(key: string, entry: string | null): string[] {
-    const [, id, count] = /^([0-9a-f]+)\/(\d{1,6})$/.exec(entry ?? '') ?? [];
+  private names(key: string, entry: string): string[] {
+    const [, id, count] = /^([0-9a-f]+)\/(\d{1,6})$/.exec(entry) ?? [];
     return Array.from({ length: Number(count ?? 0) }, (_, i) => `${this.prefix}${key}:${id}:${i}`);
   }
 
-  private async renew(names: readonly string[]): Promise<void> {
-    if (this.ttlSeconds === undefined) return;
-    for (const name of names) await this.client.expire(name, this.ttlSeconds);
+  private step(script: string, ...values: string[]): Promise<unknown> {
+    return this.client.eval(script, 1, this.index, ...values);
   }
 }
 
