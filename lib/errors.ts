@@ -61,8 +61,12 @@ export function shown(value: unknown): string {
  */
 export function checkOptions(call: string, options: unknown, ...callbacks: readonly string[]): void {
   const wrong = (name: string, wanted: string, value: unknown): LinattnError =>
-    linattnError('ERR_ARGUMENT', `${call}: ${name} must be ${wanted}, got ${value === null ? 'null' : typeof value}`);
-  if (typeof options !== 'object' || options === null) throw wrong('options', 'an object', options);
+    linattnError(
+      'ERR_ARGUMENT',
+      `${call}: ${name} must be ${wanted}, got ${typeof value === 'object' ? shown(value) : typeof value}`,
+    );
+  if (typeof options !== 'object' || options === null || Array.isArray(options))
+    throw wrong('options', 'an object', options);
   const given = options as Readonly<Record<string, unknown>>;
   const { signal } = given;
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw wrong('signal', 'an AbortSignal', signal);

@@ -55,6 +55,7 @@ export function beginStep(
   const [N] = op.shape('rows', rows, ['N']);
   op.expect('offsets', offsets, 'int32', { 'N + 1': N! + 1 });
   op.shape('table', table, ['slots', '16']);
+  op.flag('decode', decode);
   const make = () => op.output(rows, 'int32', [N!]);
   const readSlots = make();
   const writeSlots = make();

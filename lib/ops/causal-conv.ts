@@ -48,22 +48,22 @@ export interface CausalConv<X> {
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE, ERR_ARGUMENT; at execution ERR_ARGUMENT for slots that are out of range or clash
  */
 export function causalConv<X extends Tensor>(input: CausalConv<X>): X {
-  const { x, weight, bias, state, sequences, activation, l2Norm = noNorm } = op.input(input);
+  const { x, weight, bias, state, sequences, activation, l2Norm } = op.input(input);
   const [T, C] = op.shape('x', x, ['T', 'C']) as [number, number];
   op.dtype('x', x, ['float32', 'bfloat16', 'float16']);
   const [outputs, W] = op.shape('weight', weight, ['F C', 'W']) as [number, number];
   const filters = C > 0 && outputs > 0 && outputs % C === 0 ? outputs / C : 1;
   op.expect('weight', weight, 'float32', { [filters === 1 ? 'C' : `${filters} C`]: filters * C, W });
   op.check(W >= 1, 'weight must be [C, W] with W of 1 or more, got W = 0');
-  if (bias) op.expect('bias', bias, 'float32', { [filters === 1 ? 'C' : `${filters} C`]: outputs });
-  if (state) {
+  if (bias !== undefined) op.expect('bias', bias, 'float32', { [filters === 1 ? 'C' : `${filters} C`]: outputs });
+  if (state !== undefined) {
     const slots = op.shape('state', state, ['slots', 'C', 'W - 1'])[0]!;
     op.expect('state', state, 'float32', { slots, C, 'W - 1': W - 1 });
   }
   op.instance('sequences', sequences, Sequences);
   op.check(sequences.tokens === T, `sequences must have the T = ${T} tokens of x, got ${sequences.tokens}`);
   op.check(activation === undefined || activation === 'silu', `activation must be 'silu', got '${shown(activation)}'`);
-  const { heads, width, eps } = l2Norm;
+  const { heads, width, eps } = l2Norm === undefined ? noNorm : op.input(l2Norm, 'l2Norm');
   const whole = [heads, width].every((size) => Number.isSafeInteger(size) && size >= 0) && heads * width <= C;
   op.check(whole, `l2Norm must have heads of a width that C = ${C} channels hold, got ${shown(heads)} of ${width}`);
   op.check(Number.isFinite(eps) && eps >= 0, `l2Norm.eps must be a number of 0 or more, got ${shown(eps)}`);

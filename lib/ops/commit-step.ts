@@ -15,6 +15,10 @@ export function commitStep(
   slice?: { offsets: Tensor<'int32'>; after: Tensor },
 ): void {
   const [N] = op.shape('rows', rows, ['N']);
-  if (slice !== undefined) op.expect('offsets', slice.offsets, 'int32', { 'N + 1': N! + 1 });
+  op.shape('table', table, ['slots', '16']);
+  if (slice !== undefined) {
+    op.expect('offsets', op.input(slice, 'slice').offsets, 'int32', { 'N + 1': N! + 1 });
+    op.tensor('after', slice.after);
+  }
   op.run({ rows, table, ...slice });
 }

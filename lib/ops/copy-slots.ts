@@ -16,7 +16,7 @@ const op = defineOp('copySlots', { pool: 'inout', from: 'in', to: 'in', copied: 
  */
 export function copySlots(input: { pool: Tensor; from: Tensor<'int32'>; to: Tensor<'int32'> }): Tensor<'int32'> {
   const { pool, from, to } = op.input(input);
-  if (pool.shape.length === 0) throw op.error('ERR_SHAPE', 'pool must be [slots, ...], got []');
+  if (op.tensor('pool', pool).shape.length === 0) throw op.error('ERR_SHAPE', 'pool must be [slots, ...], got []');
   const [n] = op.shape('from', from, ['n']);
   op.expect('from', from, 'int32', { n: n! });
   op.expect('to', to, 'int32', { n: n! });

@@ -72,7 +72,8 @@ export function stepGates<D extends Float>(input: {
   const [T, H] = op.shape('a', a, ['T', 'H']) as [number, number];
   op.expect('aLog', aLog, 'float32', { H });
   op.expect('dtBias', dtBias, 'float32', { H });
-  op.check(min >= 0 && max >= min, `min and max must be 0 <= min <= max, got ${shown(min)} and ${shown(max)}`);
+  const ordered = typeof min === 'number' && typeof max === 'number' && min >= 0 && max >= min;
+  op.check(ordered, `min and max must be 0 <= min <= max, got ${shown(min)} and ${shown(max)}`);
   const g = op.output(a, 'float32', [T, H]);
   const step = op.output(a, 'float32', [T, H]);
   op.run({ a, b: undefined, aLog, dtBias, g, beta: step, betaScale: 1, stepMin: min, stepMax: max });

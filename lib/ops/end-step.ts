@@ -22,6 +22,7 @@ export function endStep(
   const [N] = op.shape('rows', rows, ['N']);
   op.expect('sampled', sampled, 'int32', { N: N! });
   const [slots] = op.shape('table', table, ['slots', '16']);
-  op.expect('stopIds', stopIds, 'int32', { slots: slots!, M: stopIds.shape[1] ?? 0 });
+  op.expect('stopIds', stopIds, 'int32', { slots: slots!, M: op.tensor('stopIds', stopIds).shape[1] ?? 0 });
+  op.flag('consumed', consumed);
   op.run({ rows, sampled, stopIds, table, consumed });
 }

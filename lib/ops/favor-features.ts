@@ -95,13 +95,13 @@ export function favorFeatures<D extends Float>(input: FavorFeaturesInput<D>): Fa
     eps === 0 || relu || maximum === 'token' || maximum === 'sequence',
     `eps must be 0 with the maximum ${maximum}, where it is not exact, got ${shown(eps)}`,
   );
-  if (keyMax) {
+  if (keyMax !== undefined) {
     op.check(maximum === 'running', `keyMax needs the maximum running, got ${shown(maximum)}`);
     op.expect('keyMax', keyMax, 'float32', { slots: op.shape('keyMax', keyMax, ['slots', 'H'])[0]!, H });
   }
-  if (decay) {
+  if (decay !== undefined) {
     op.check(maximum === 'running', `decay needs the maximum running, got ${shown(maximum)}`);
-    op.expect('decay', decay, 'float32', decay.shape.length === 1 ? { H } : { T, H });
+    op.expect('decay', decay, 'float32', op.tensor('decay', decay).shape.length === 1 ? { H } : { T, H });
   }
   const { kind, scale, directions, features } = projection;
   return scope(() => {

@@ -97,6 +97,7 @@ const most = 2 ** 28;
  * @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED
  */
 export function drawFavorDirections(draw: FavorDraw): Float64Array {
+  checkOptions('drawFavorDirections', draw);
   const { directions, width: D, seed, orthogonal = true, norms = 'gaussian', version = favorDrawVersion } = draw;
   const check = (holds: boolean, message: string): void => {
     if (!holds) throw linattnError('ERR_ARGUMENT', `drawFavorDirections: ${message}`);
@@ -107,6 +108,7 @@ export function drawFavorDirections(draw: FavorDraw): Float64Array {
   check(directions * D <= most, `directions x width must be at most ${most}, got ${directions * D}`);
   check(whole(seed, 0), `seed must be a whole number from 0 to 2^53 - 1, got ${shown(seed)}`);
   check(norms === 'gaussian' || norms === 'constant', `norms must be gaussian or constant, got '${shown(norms)}'`);
+  check(typeof orthogonal === 'boolean', `orthogonal must be true or false, got ${shown(orthogonal)}`);
   if (version !== favorDrawVersion) {
     throw linattnError(
       'ERR_UNSUPPORTED',
@@ -191,6 +193,7 @@ export class FavorProjection implements Disposable {
    * @throws LinattnError ERR_ARGUMENT, ERR_UNSUPPORTED
    */
   static draw(draw: FavorDraw & FavorProjectionOptions): FavorProjection {
+    checkOptions('FavorProjection', draw);
     const { directions, width, seed, orthogonal = true, norms = 'gaussian' } = draw;
     const drawn = { directions, width, seed, orthogonal, norms, version: favorDrawVersion };
     return new FavorProjection(drawFavorDirections(draw), directions, width, draw, drawn);

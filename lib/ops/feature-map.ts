@@ -1,5 +1,5 @@
 // featureMap: the maps of linear attention that need no randomness. A learned projection stands before any of them.
-import { shown } from '../errors';
+import { linattnError, shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { type Float, floats } from './float';
 import { defineOp } from './op';
@@ -56,8 +56,17 @@ export interface FeatureMapOptions {
 
 const widest = 1024;
 
-/** Features of a map of D values, without the zeros behind them. */
+/**
+ * Features of a map of D values, without the zeros behind them.
+ * @throws LinattnError ERR_ARGUMENT
+ */
 export function featureCount(name: FeatureMapName, D: number, order = 1): number {
+  const check = (holds: boolean, message: string): void => {
+    if (!holds) throw linattnError('ERR_ARGUMENT', `featureCount: ${message}`);
+  };
+  check(featureMaps.includes(name), `name must be one of ${featureMaps.join(', ')}, got '${shown(name)}'`);
+  check(Number.isSafeInteger(D) && D >= 1, `D must be a whole number from 1, got ${shown(D)}`);
+  check(Number.isSafeInteger(order) && order >= 1, `order must be a whole number from 1, got ${shown(order)}`);
   if (name === 'taylor') return 1 + D + (D * (D + 1)) / 2;
   if (name === 'dpfp') return 2 * D * order;
   return name === 'hedgehogSplit' || name === 'hedgehogJoint' ? 2 * D : D;

@@ -112,27 +112,30 @@ export function linearAttention(
   const { q, k, v, rule, decay, scale = 1, normalize, state, keySum, sequences, checkpoints } = op.input(input);
   const { T, H, K, V, Ho, dtype, like } = sizesOf(input);
   checkRule(rule, dtype, T, H, K);
-  if (decay) checkDecay(decay, dtype, T, H, K, V);
+  if (decay !== undefined) checkDecay(op.input(decay, 'decay'), dtype, T, H, K, V);
 
   const additive = rule.name === 'additive';
-  const denominator = input.denominator ?? false;
+  const denominator = op.flag('denominator', input.denominator === undefined ? false : input.denominator);
   const sums = normalize !== undefined || denominator || keySum !== undefined;
   op.check(Number.isFinite(scale), `scale must be a number, got ${shown(scale)}`);
   op.check(additive || !sums, `normalize, denominator and keySum need the rule 'additive', got '${rule.name}'`);
   op.check(!sums || decay?.per !== 'value', "normalize, denominator and keySum have no decay per 'value'");
   op.check(additive || decay?.per !== 'value', `decay per 'value' needs the rule 'additive', got '${rule.name}'`);
-  if (normalize) {
+  if (normalize !== undefined) {
+    op.input(normalize, 'normalize');
     op.check(scale === 1, `scale must be 1 with normalize, got ${shown(scale)}`);
     op.check(
       Number.isFinite(normalize.eps) && normalize.eps >= 0,
-      `normalize.eps must be 0 or more, got ${normalize.eps}`,
+      `normalize.eps must be 0 or more, got ${shown(normalize.eps)}`,
     );
     op.check(!denominator, 'normalize and denominator exclude each other');
   }
   op.check(!denominator || q !== undefined, 'denominator needs q');
   op.check(k !== undefined || (additive && !decay), "without k and v the rule must be 'additive', without decay");
   checkState(input, H, V, K, sums);
-  if (checkpoints) checkCheckpoints(checkpoints, sequences, state !== undefined);
+  if (checkpoints !== undefined) {
+    checkCheckpoints(op.input(checkpoints, 'checkpoints'), sequences, state !== undefined);
+  }
 
   const out = q && op.output(like, q.dtype, [T, Ho, V]);
   const below = denominator ? op.output(like, 'float32', [T, Ho]) : undefined;
@@ -164,6 +167,9 @@ function sizesOf(input: LinearAttention & { q?: Tensor | undefined }) {
   const { q, k, v, state, sequences } = input;
   op.instance('sequences', sequences, Sequences);
   op.check((k === undefined) === (v === undefined), 'k and v go together: one of them is absent');
+  for (const [name, tensor] of Object.entries({ q, k, v, state })) {
+    if (tensor !== undefined) op.tensor(name, tensor);
+  }
   const like = q ?? k;
   if (like === undefined) throw op.error('ERR_ARGUMENT', 'q, or k and v, must be given');
   op.check(q !== undefined || state !== undefined, 'without q and state there is nothing to compute');
@@ -214,7 +220,7 @@ function checkHeads(name: string, heads: number, otherName: string, other: numbe
 }
 
 function checkRule(rule: Rule, dtype: Tensor['dtype'], T: number, H: number, K: number): void {
-  op.check(typeof rule === 'object' && rule !== null, `rule must be an object with a name, got ${typeof rule}`);
+  op.input(rule, 'rule');
   if (rule.name === 'delta') {
     op.expect('rule.beta', rule.beta, 'float32', { T, H });
   } else if (rule.name === 'lowRank') {
@@ -222,7 +228,7 @@ function checkRule(rule: Rule, dtype: Tensor['dtype'], T: number, H: number, K: 
     op.expect('rule.b', rule.b, dtype, { T, H, K });
   } else if (rule.name !== 'additive') {
     const { name } = rule as { name: string };
-    throw op.error('ERR_ARGUMENT', `rule must be 'additive', 'delta' or 'lowRank', got '${shown(name)}'`);
+    throw op.error('ERR_ARGUMENT', `rule.name must be 'additive', 'delta' or 'lowRank', got '${shown(name)}'`);
   }
 }
 
@@ -234,7 +240,7 @@ function checkDecay(decay: LogDecay, dtype: Tensor['dtype'], T: number, H: numbe
     throw op.error('ERR_ARGUMENT', `decay.per must be 'head', 'token', 'channel' or 'value', got '${per}'`);
   }
   const wide = decay.per === 'channel' || decay.per === 'value';
-  op.expect('decay.g', decay.g, wide && decay.g.dtype === dtype ? dtype : 'float32', sizes);
+  op.expect('decay.g', decay.g, wide && op.tensor('decay.g', decay.g).dtype === dtype ? dtype : 'float32', sizes);
 }
 
 function checkState(input: LinearAttention, H: number, V: number, K: number, sums: boolean): void {
@@ -262,7 +268,7 @@ function checkCheckpoints(
   op.check(
     (Number.isSafeInteger(every) && every > 0 && every < 2 ** 31 && every % 64 === 0) ||
       (every === 1 && sequences.maxTokens <= 8),
-    `checkpoints.every must be a multiple of 64, or 1 for at most 8 tokens, got ${every} for ${sequences.maxTokens}`,
+    `checkpoints.every must be a multiple of 64, or 1 for at most 8 tokens, got ${shown(every)} for ${sequences.maxTokens}`,
   );
   op.expect('checkpoints.slots', slots, 'int32', { count: op.shape('checkpoints.slots', slots, ['count'])[0]! });
 }

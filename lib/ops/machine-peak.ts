@@ -1,6 +1,6 @@
 // machinePeak: what this machine can do at most, measured on the device's own threads: the yardstick of `linattn bench`.
 import { shown } from '../errors';
-import { type DeviceName, defaultDevice } from '../tensor/device';
+import { type DeviceName, defaultDevice, deviceIndex } from '../tensor/device';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 
@@ -19,10 +19,12 @@ export type PeakKind = (typeof kinds)[number];
  */
 export function machinePeak(
   kind: PeakKind,
-  { values, device = defaultDevice() }: { values?: Tensor<'float32'>; device?: DeviceName } = {},
+  options: { values?: Tensor<'float32'>; device?: DeviceName } = {},
 ): Tensor<'float32'> {
+  const { values, device = defaultDevice() } = op.input(options, 'options');
   op.check(kinds.includes(kind), `kind must be ${kinds.join(', ')}, got ${shown(kind)}`);
   op.check((kind === 'read') === (values !== undefined), 'values are for read, and only for it');
+  deviceIndex(device);
   if (values !== undefined) op.dtype('values', values, ['float32']);
   const out = op.output(values ?? device, 'float32', [1]);
   op.run({ values, out, kind: kinds.indexOf(kind) });

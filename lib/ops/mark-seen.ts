@@ -1,4 +1,5 @@
 // markSeen: notes the tokens of each sequence for the repetition penalty of `sample`.
+import { shown } from '../errors';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
 import { tokenWords } from './sampling-table';
@@ -32,6 +33,8 @@ export function markSeen(input: {
   clear?: boolean;
 }): void {
   const { seen, rows, offsets, tokens, vocab, clear = false } = op.input(input);
+  const whole = Number.isSafeInteger(vocab) && vocab > 0;
+  op.check(whole, `vocab must be a whole number from 1, got ${shown(vocab)}`);
   const [slots] = op.shape('seen', seen, ['slots', 'words']);
   op.expect('seen', seen, 'int32', { slots: slots!, words: tokenWords(vocab) });
   const [N] = op.shape('rows', rows, ['N']);

@@ -18,7 +18,7 @@ export function checkNorm(
   const perHead = sizes.length === 3 && weight?.shape?.[0] !== last;
   op.expect('weight', weight, 'float32', perHead ? { 'H * D': sizes[1]! * last } : { C: last });
   op.check(eps >= 0 && Number.isFinite(eps), `eps must be finite and at least 0, got ${shown(eps)}`);
-  const group = groupSize ?? last;
+  const group = groupSize === undefined ? last : groupSize;
   const divides = Number.isSafeInteger(group) && group > 0 && last % group === 0;
   op.check(divides, `groupSize must divide the last dimension ${last}, got ${shown(group)}`);
   return group;

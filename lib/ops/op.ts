@@ -65,10 +65,10 @@ export class Op<F extends Fields> {
     return new LinattnError(code, `${this.name}: ${message}`, { op: this.name });
   }
 
-  /** What a call is given: ERR_ARGUMENT unless it is an object. */
-  input<T>(input: T): T {
-    if (typeof input === 'object' && input !== null) return input;
-    throw this.error('ERR_ARGUMENT', `the input must be an object, got ${shown(input)}`);
+  /** What a call, or one of its arguments, is: ERR_ARGUMENT unless it is an object. */
+  input<T>(input: T, name = 'the input'): T {
+    if (typeof input === 'object' && input !== null && !Array.isArray(input)) return input;
+    throw this.error('ERR_ARGUMENT', `${name} must be an object, got ${shown(input)}`);
   }
 
   /** ERR_ARGUMENT unless it is of this class, of this copy of linattn. */
@@ -77,10 +77,18 @@ export class Op<F extends Fields> {
     throw this.error('ERR_ARGUMENT', `${name} must be a ${type.name}, got ${shown(value)}`);
   }
 
-  private tensor(name: string, value: unknown): void {
+  /** ERR_ARGUMENT unless it is true or false. */
+  flag(name: string, value: boolean): boolean {
+    if (typeof value === 'boolean') return value;
+    throw this.error('ERR_ARGUMENT', `${name} must be true or false, got ${shown(value)}`);
+  }
+
+  /** ERR_ARGUMENT unless it is a Tensor, ERR_DISPOSED when it has gone. */
+  tensor<D extends DType>(name: string, value: Tensor<D>): Tensor<D> {
     if (!(value instanceof Tensor)) {
       throw this.error('ERR_ARGUMENT', `${name} must be a Tensor, got ${shown(value)}`);
     }
+    return value.id === 0 ? this.gone(name) : value;
   }
 
   /** The sizes of a tensor whose dimensions have these names; ERR_SHAPE for another rank. */
@@ -153,10 +161,9 @@ export class Op<F extends Fields> {
         at += 3 + shape.length;
         outputs++;
       } else {
-        this.tensor(names[i]!, value);
-        const tensor = value as Tensor;
+        const tensor = this.tensor(names[i]!, value as Tensor);
         device ??= tensor.device;
-        record[2 + i] = tensor.id === 0 ? this.gone(names[i]!) : tensor.id;
+        record[2 + i] = tensor.id;
       }
     }
     record[0] = this.index;

@@ -41,6 +41,7 @@ export function packWeight(input: { source: Tensor<Float>; weight: Weight; row?:
 export function weightFrom(source: Tensor<Float>, dtype: WeightDType, options: { group?: number } = {}): Weight {
   const [N, K] = op.shape('source', source, ['N', 'K']) as [number, number];
   op.dtype('source', source, floats);
+  op.input(options, 'options');
   const weight = Weight.zeros([N, K], dtype, { ...options, device: source.device });
   packWeight({ source, weight });
   return weight;

@@ -65,7 +65,7 @@ export function rmsNorm<D extends Float>(input: RmsNormInput<D>): Tensor<D> {
 export function addRmsNorm<D extends Float>(
   input: RmsNormInput<D> & { residual: Tensor<D>; branchScale?: number | undefined },
 ): { out: Tensor<D>; sum: Tensor<D> } {
-  const { out, sum } = enqueue(input, op.input(input).residual, input.branchScale);
+  const { out, sum } = enqueue(input, op.tensor('residual', op.input(input).residual), input.branchScale);
   return { out, sum: sum! };
 }
 

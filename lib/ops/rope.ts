@@ -1,5 +1,5 @@
 // rope: rotary position embedding of the first dimensions of every head.
-import { shown } from '../errors';
+import { linattnError, shown } from '../errors';
 import type { DType } from '../tensor/dtype';
 import type { Tensor } from '../tensor/tensor';
 import { defineOp } from './op';
@@ -55,8 +55,17 @@ export function rope<D extends DType>(input: RopeInput<D>): Tensor<D> {
 /**
  * theta^(-2 i / rotary) for i in [0, rotary / 2), rounded to float32 at each step as Hugging Face transformers does
  * (modeling_rope_utils.py, default).
+ * @throws LinattnError ERR_ARGUMENT
  */
 export function ropeInverseFrequencies(theta: number, rotary: number): Float32Array {
+  const even = Number.isSafeInteger(rotary) && rotary >= 0 && rotary % 2 === 0;
+  for (const [name, wanted, value, holds] of [
+    ['theta', 'a number above 0', theta, Number.isFinite(theta) && theta > 0],
+    ['rotary', 'an even number', rotary, even],
+  ] as const) {
+    if (!holds)
+      throw linattnError('ERR_ARGUMENT', `ropeInverseFrequencies: ${name} must be ${wanted}, got ${shown(value)}`);
+  }
   return Float32Array.from({ length: rotary / 2 }, (_, i) => 1 / Math.fround(theta ** Math.fround((2 * i) / rotary)));
 }
 

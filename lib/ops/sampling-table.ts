@@ -1,5 +1,5 @@
 // How a sequence wants its tokens chosen, and the rows of the two tables that tell the device.
-import { LinattnError, shown } from '../errors';
+import { checkOptions, LinattnError, shown } from '../errors';
 
 export interface Sampling {
   /** 0: always the token of the greatest score, the lowest id among equals. Default 1. */
@@ -36,6 +36,7 @@ const rules: [keyof Sampling, (value: number) => boolean, string][] = [
  * @throws LinattnError ERR_ARGUMENT, naming the option
  */
 export function encodeSampling(sampling: Sampling): { params: Float32Array; intParams: Int32Array } {
+  checkOptions('sampling', sampling);
   const {
     temperature = 1,
     topK = 0,
@@ -50,6 +51,9 @@ export function encodeSampling(sampling: Sampling): { params: Float32Array; intP
     const value: unknown = values[name];
     if (typeof value === 'number' && holds(value)) continue;
     throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${shown(value)}`);
+  }
+  if (typeof restricted !== 'boolean') {
+    throw new LinattnError('ERR_ARGUMENT', `sampling: restricted must be true or false, got ${shown(restricted)}`);
   }
   return {
     params: Float32Array.of(temperature, topP, minP, repetitionPenalty, 0, 0, 0, 0),

@@ -173,7 +173,10 @@ export function packedSequences(lengths: readonly number[], options: SequenceOpt
     options.writeSlots ?? none,
     options.positions ?? lengths.map(() => 0),
   ];
-  const [begins, readSlots, writeSlots, positions] = together(lists, options.device ?? defaultDevice());
+  const [begins, readSlots, writeSlots, positions] = together(
+    lists,
+    options.device === undefined ? defaultDevice() : options.device,
+  );
   return new Sequences({
     rows: lengths.length,
     tokens: offsets.at(-1)!,

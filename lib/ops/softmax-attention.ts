@@ -133,7 +133,9 @@ export function softmaxAttention<D extends DType>(input: SoftmaxAttentionInput<D
   const fits = sinkPages < tablePages!;
   op.check(fits, `pageTable must have more than the ${sinkPages} pages of sinkTokens a row, got ${tablePages}`);
   const out = op.output(q, q.dtype, [T, Hq, D]);
-  const statistic = () => (input.rowStatistics === true ? op.output(q, 'float32', [T, Hq]) : undefined);
+  const { rowStatistics = false } = input;
+  op.flag('rowStatistics', rowStatistics);
+  const statistic = () => (rowStatistics ? op.output(q, 'float32', [T, Hq]) : undefined);
   const rowMax = statistic();
   const rowSum = statistic();
   const tensors = { q, k, v, pages, pageTable, tableRows, sinks, alibiSlopes, relativeBias, out, rowMax, rowSum };

@@ -260,7 +260,7 @@ describe('refuses', () => {
     ['V = 520', { v: zeros(4, 2, 520) }, 'ERR_UNSUPPORTED', /V must be a multiple of 8 from 8 to 512/],
     ['another beta', { rule: { name: 'delta', beta: zeros(4, 1) } }, 'ERR_SHAPE', /rule.beta must be \[T, H\]/],
     ['another a', { rule: { name: 'lowRank', a: zeros(4, 2, 9), b: zeros(4, 2, 8) } }, 'ERR_SHAPE', /rule.a/],
-    ['an unknown rule', { rule: { name: 'gated' } }, 'ERR_ARGUMENT', /rule must be .* got 'gated'/],
+    ['an unknown rule', { rule: { name: 'gated' } }, 'ERR_ARGUMENT', /rule.name must be .* got 'gated'/],
     ['an unknown decay', { decay: { per: 'row', g: zeros(2) } }, 'ERR_ARGUMENT', /decay.per must be/],
     ['another g', { decay: { per: 'channel', g: zeros(4, 2, 16) } }, 'ERR_SHAPE', /decay.g must be \[T, H, K\]/],
     ['g of 16 bits', { decay: { per: 'token', g: of('bfloat16', 4, 2) } }, 'ERR_DTYPE', /decay.g must be float32/],
