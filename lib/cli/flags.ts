@@ -1,6 +1,7 @@
 // Flags that commands share, the environment behind them, and their values. Flags win over the environment.
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { DeviceName, GenerateOptions, LoadOptions } from '../index';
+import { type NumberRule, samplingRules } from '../ops/sampling-table';
 
 export interface ModelFlags {
   model?: string;
@@ -61,16 +62,16 @@ export function addModelFlags(command: Command): Command {
 export function addSamplingFlags(command: Command): Command {
   return command
     .option('-n, --max-tokens <n>', 'most tokens to generate; 0 only reads the prompt', integer(0), 512)
-    .option('-t, --temperature <x>', 'randomness; 0 takes the most probable token', number(0, Number.MAX_VALUE))
-    .option('--top-k <n>', 'sample from the n most probable tokens; 0: from all', integer(0))
-    .option('--top-p <x>', 'sample from the most probable tokens that hold this much', number(0, 1))
-    .option('--min-p <x>', 'leave out tokens less probable than this share of the most probable', number(0, 1))
+    .option('-t, --temperature <x>', 'randomness; 0 takes the most probable token', sampling('temperature'))
+    .option('--top-k <n>', 'sample from the n most probable tokens; 0: from all', sampling('topK'))
+    .option('--top-p <x>', 'sample from the most probable tokens that hold this much', sampling('topP'))
+    .option('--min-p <x>', 'leave out tokens less probable than this share of the most probable', sampling('minP'))
     .option(
       '--repetition-penalty <x>',
       'above 1 makes tokens that were seen less probable',
-      number(0, Number.MAX_VALUE),
+      sampling('repetitionPenalty'),
     )
-    .option('--seed <n>', 'the same seed gives the same text on the same device and version', integer(0))
+    .option('--seed <n>', 'the same seed gives the same text on the same device and version', sampling('seed'))
     .option('--stop <text>', 'end before this text (repeatable; \\n, \\t, \\\\ are read as escapes)', collect)
     .option('--ignore-eos', "go on after the model's own end of text (for benchmarks)");
 }
@@ -95,24 +96,20 @@ export const generateOptions = (flags: SamplingFlags): GenerateOptions => {
   return { maxTokens: flags.maxTokens, ...Object.fromEntries(given) };
 };
 
-/** A whole number of at least `least`, exact in a double. */
-export const integer = (least: number) => (text: string) => {
+const parsed = (text: string, { holds, wanted }: NumberRule): number => {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isSafeInteger(value) || value < least) {
-    throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
-  }
+  if (text.trim() === '' || !holds(value)) throw new InvalidArgumentError(`It must be ${wanted}.`);
   return value;
 };
 
-const number = (least: number, most: number) => (text: string) => {
-  const value = Number(text);
-  if (text.trim() === '' || !(value >= least && value <= most)) {
-    throw new InvalidArgumentError(
-      `It must be a number ${most === 1 ? `from ${least} to 1` : `of at least ${least}`}.`,
-    );
-  }
-  return value;
+/** A whole number from `least` to `most`, exact in a double. */
+export const integer = (least: number, most = Number.MAX_SAFE_INTEGER) => {
+  const holds = (value: number) => Number.isSafeInteger(value) && value >= least && value <= most;
+  const wanted = most < Number.MAX_SAFE_INTEGER ? `from ${least} to ${most}` : `of at least ${least}`;
+  return (text: string) => parsed(text, { holds, wanted: `a whole number ${wanted}` });
 };
+
+const sampling = (name: keyof typeof samplingRules) => (text: string) => parsed(text, samplingRules[name]);
 
 const device = (text: string) => {
   if (!/^(auto|cpu|cuda(:\d+)?)$/.test(text)) throw new InvalidArgumentError('It must be auto, cpu, cuda or cuda:N.');

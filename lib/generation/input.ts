@@ -28,7 +28,7 @@ export interface GenerateOptions extends PrefillOptions {
   maxTokens?: number;
   /** The text ends before the first of these. */
   stop?: string | readonly string[];
-  /** Default random. The same seed gives the same text on the same device and version. */
+  /** From 0 to 2^53 - 1, default random. The same seed gives the same text on the same device and version. */
   seed?: number;
   /** Defaults of these come from the model's generation_config.json. temperature 0 takes the most probable token. */
   temperature?: number;
@@ -42,6 +42,9 @@ export interface GenerateOptions extends PrefillOptions {
 
 /** More are no text: their ids alone would take a gigabyte. */
 const mostTokens = 2 ** 28;
+
+/** What the device counts down from; no text is longer. */
+const mostWritten = 2 ** 31 - 1;
 
 const names = ['prompt', 'messages', 'tokens', 'append'] as const;
 
@@ -93,7 +96,7 @@ export function samplingOf(options: GenerateOptions, defaults: Sampling): Sampli
   for (const name of ['temperature', 'topK', 'topP', 'minP', 'repetitionPenalty'] as const) {
     if (options[name] !== undefined) sampling[name] = options[name];
   }
-  sampling.seed = options.seed ?? Math.floor(Math.random() * 2 ** 53);
+  sampling.seed = options.seed === undefined ? Math.floor(Math.random() * 2 ** 53) : options.seed;
   encodeSampling(sampling);
   return sampling;
 }
@@ -104,11 +107,14 @@ export function checkPriority(call: string, { priority = 0 }: PrefillOptions): v
   throw linattnError('ERR_ARGUMENT', `${call}: priority must be a whole number from -10 to 10, got ${shown(priority)}`);
 }
 
-/** ERR_ARGUMENT unless maxTokens is a whole number >= 0. */
-export function maxTokensOf(options: GenerateOptions): number {
-  const { maxTokens = 512 } = options;
+/** How many tokens there may be, and whether the model's own end counts. ERR_ARGUMENT. */
+export function endOf(options: GenerateOptions): { maxTokens: number; ignoreEos: boolean } {
+  const { maxTokens = 512, ignoreEos = false } = options;
   if (!Number.isSafeInteger(maxTokens) || maxTokens < 0) {
     throw linattnError('ERR_ARGUMENT', `generate: maxTokens must be a whole number >= 0, got ${shown(maxTokens)}`);
   }
-  return maxTokens;
+  if (typeof ignoreEos !== 'boolean') {
+    throw linattnError('ERR_ARGUMENT', `generate: ignoreEos must be true or false, got ${shown(ignoreEos)}`);
+  }
+  return { maxTokens: Math.min(maxTokens, mostWritten), ignoreEos };
 }

@@ -4,10 +4,10 @@ import type { Checkpoint, SequenceState } from '../state/sequence-store';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
 import {
   checkPriority,
+  endOf,
   type GenerateOptions,
   type Input,
   inputOf,
-  maxTokensOf,
   type PrefillOptions,
   samplingOf,
 } from './input';
@@ -115,7 +115,7 @@ export class ModelSession implements Session {
   generate(options: (Input | object) & GenerateOptions = {}): Generation {
     this.claim('generate');
     const input = inputOf('generate', options as Partial<Record<string, unknown>>);
-    const maxTokens = maxTokensOf(options);
+    const end = endOf(options);
     const sampling = samplingOf(options, this.core.generationDefaults.sampling);
     const stop = new StopMatcher(options.stop);
     if (options.stop !== undefined && this.core.tokenizer === undefined) this.core.needTokenizer('generate');
@@ -128,7 +128,7 @@ export class ModelSession implements Session {
       const read = await this.orLeft(left.signal, () =>
         input === undefined ? this.resume(signal) : this.read('generate', input, signal, options),
       );
-      return this.write(emit, { ...options, maxTokens }, sampling, stop, signal, left.signal, read, started);
+      return this.write(emit, { ...options, ...end }, sampling, stop, signal, left.signal, read, started);
     };
     return new GenerationStream(
       (emit) => this.exclusive(run(emit)),
@@ -199,7 +199,7 @@ export class ModelSession implements Session {
   /** Samples tokens until something says stop. */
   private async write(
     emit: (chunk: Chunk) => void,
-    options: GenerateOptions & { maxTokens: number },
+    options: ReturnType<typeof endOf> & GenerateOptions,
     sampling: ReturnType<typeof samplingOf>,
     stop: StopMatcher,
     signal: AbortSignal,

@@ -1,7 +1,7 @@
 // One call of model.generate: a request that waits for a sequence, reads and writes on a session of its own, and is gone.
 import { linattnError } from '../errors';
 import { type Chunk, type GenerateResult, type Generation, GenerationStream } from './generation';
-import { checkPriority, type GenerateOptions, type Input, inputOf, maxTokensOf, samplingOf } from './input';
+import { checkPriority, endOf, type GenerateOptions, type Input, inputOf, samplingOf } from './input';
 import type { ModelCore } from './model-core';
 import type { ModelSession } from './model-session';
 import { StopMatcher } from './stop';
@@ -24,7 +24,7 @@ export function request(core: ModelCore, open: () => ModelSession, options: Requ
   if (input === undefined) {
     throw linattnError('ERR_ARGUMENT', 'generate: give one of prompt, messages, tokens, append');
   }
-  const maxTokens = maxTokensOf(options);
+  const { maxTokens } = endOf(options);
   samplingOf(options, core.generationDefaults.sampling);
   new StopMatcher(options.stop);
   checkPriority('generate', options);

@@ -21,14 +21,30 @@ export interface Sampling {
 /** Values a slot in each of the two tables: float32 [slots, 8] and int32 [slots, 8]. */
 export const samplingRow = 8;
 
-const rules: [keyof Sampling, (value: number) => boolean, string][] = [
-  ['temperature', (x) => x >= 0 && x <= 1e6, 'from 0 to 1e6'],
-  ['topK', (x) => Number.isInteger(x) && x >= 0 && x < 2 ** 31, 'a whole number from 0'],
-  ['topP', (x) => x >= 0 && x <= 1, 'from 0 to 1'],
-  ['minP', (x) => x >= 0 && x <= 1, 'from 0 to 1'],
-  ['repetitionPenalty', (x) => x >= 1e-6 && x <= 1e6, 'from 1e-6 to 1e6'],
-  ['seed', (x) => Number.isSafeInteger(x) && x >= 0, 'a whole number from 0 to 2^53 - 1'],
-];
+/** A number that a setting may be, and what to call those that it may. */
+export interface NumberRule {
+  readonly holds: (value: number) => boolean;
+  readonly wanted: string;
+}
+
+const within = (least: number, most: number, wanted: string): NumberRule => ({
+  holds: (x) => x >= least && x <= most,
+  wanted,
+});
+const whole = (below: number, wanted: string): NumberRule => ({
+  holds: (x) => Number.isSafeInteger(x) && x >= 0 && x < below,
+  wanted,
+});
+
+/** Of the numbers of a Sampling, whoever gives them. */
+export const samplingRules = {
+  temperature: within(0, 1e6, 'a number from 0 to 1e6'),
+  topK: whole(2 ** 31, 'a whole number from 0 to 2^31 - 1'),
+  topP: within(0, 1, 'a number from 0 to 1'),
+  minP: within(0, 1, 'a number from 0 to 1'),
+  repetitionPenalty: within(1e-6, 1e6, 'a number from 1e-6 to 1e6'),
+  seed: whole(2 ** 53, 'a whole number from 0 to 2^53 - 1'),
+} as const;
 
 /**
  * The rows of a slot, laid out as native/ops/sampling-table.h: params float32 (temperature, topP, minP,
@@ -46,9 +62,9 @@ export function encodeSampling(sampling: Sampling): { params: Float32Array; intP
     seed = 0,
     restricted = false,
   } = sampling;
-  const values: Record<string, number> = { temperature, topK, topP, minP, repetitionPenalty, seed };
-  for (const [name, holds, wanted] of rules) {
-    const value: unknown = values[name];
+  const values = { temperature, topK, topP, minP, repetitionPenalty, seed };
+  for (const [name, { holds, wanted }] of Object.entries(samplingRules)) {
+    const value: unknown = values[name as keyof typeof values];
     if (typeof value === 'number' && holds(value)) continue;
     throw new LinattnError('ERR_ARGUMENT', `sampling: ${name} must be ${wanted}, got ${shown(value)}`);
   }

@@ -5,7 +5,7 @@ import type { Model } from '../index';
 import { invalid, unsupported } from './api-error';
 import { Fields } from './fields';
 import { checkModel } from './generation-request';
-import { checkCount } from './prompts';
+import { checkCount, checkIds } from './prompts';
 import type { Service } from './service';
 
 /** As OpenAI has it. */
@@ -17,6 +17,7 @@ export function addEmbeddingRoute(app: FastifyInstance, service: Service): void 
     const fields = new Fields(request.body);
     checkModel(fields, options.modelName);
     const inputs = inputsOf(fields.get('input'));
+    for (const ids of inputs) if (typeof ids !== 'string') checkIds('input', ids, model);
     const format = fields.string('encoding_format') ?? 'float';
     if (format !== 'float' && format !== 'base64') {
       throw invalid('encoding_format', `encoding_format must be float or base64, got ${format}`);

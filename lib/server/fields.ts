@@ -1,4 +1,5 @@
 // Reads the fields of a JSON body; null is as good as absent, a wrong type is a 400 that names the field.
+import type { NumberRule } from '../ops/sampling-table';
 import { invalid } from './api-error';
 
 export class Fields {
@@ -24,8 +25,8 @@ export class Fields {
     return this.typed(name, 'true or false', (value) => typeof value === 'boolean') as boolean | undefined;
   }
 
-  number(name: string): number | undefined {
-    return this.typed(name, 'a number', Number.isFinite) as number | undefined;
+  number(name: string, { wanted, holds }: NumberRule): number | undefined {
+    return this.typed(name, wanted, (value) => typeof value === 'number' && holds(value)) as number | undefined;
   }
 
   whole(name: string, least: number, most: number): number | undefined {

@@ -1,5 +1,6 @@
 // The fields of a completion or a chat completion: what OpenAI's have in common, with linattn's own beside them.
 import type { GenerateOptions } from '../index';
+import { samplingRules } from '../ops/sampling-table';
 import { ApiError, invalid, unsupported } from './api-error';
 import type { Fields } from './fields';
 
@@ -31,6 +32,15 @@ const idle: Readonly<Record<string, (value: unknown) => boolean>> = {
   audio: () => false,
 };
 
+const samplingFields = {
+  temperature: 'temperature',
+  topP: 'top_p',
+  topK: 'top_k',
+  minP: 'min_p',
+  repetitionPenalty: 'repetition_penalty',
+  seed: 'seed',
+} as const;
+
 /** @throws ApiError 400 that names the field */
 export function readGeneration(fields: Fields, maxCompletionTokens: number): GenerationRequest {
   for (const [name, holds] of Object.entries(idle)) {
@@ -46,12 +56,10 @@ export function readGeneration(fields: Fields, maxCompletionTokens: number): Gen
   };
   set('maxTokens', count('max_completion_tokens') ?? count('max_tokens'));
   options.maxTokens ??= Math.min(512, maxCompletionTokens);
-  set('temperature', fields.number('temperature'));
-  set('topP', fields.number('top_p'));
-  set('topK', fields.number('top_k'));
-  set('minP', fields.number('min_p'));
-  set('repetitionPenalty', fields.number('repetition_penalty'));
-  set('seed', fields.number('seed'));
+  for (const [name, field] of Object.entries(samplingFields)) {
+    const key = name as keyof typeof samplingFields;
+    set(key, fields.number(field, samplingRules[key]));
+  }
   set('ignoreEos', fields.boolean('ignore_eos'));
   set('stop', stopOf(fields));
   return {

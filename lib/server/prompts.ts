@@ -1,6 +1,7 @@
 // What a request gives to read, as token ids.
+import { LinattnError, shown } from '../errors';
 import { joined } from '../generation/token-list';
-import type { Message, Session, Tokenizer } from '../index';
+import type { Message, Model, Session, Tokenizer } from '../index';
 import { ApiError, invalid, unsupported } from './api-error';
 import { Fields } from './fields';
 import type { Service } from './service';
@@ -22,6 +23,8 @@ export const readTextPrompt: PromptReader = async ({ model, options }, fields, s
   if (begun && (prompt === undefined || prompt.length === 0)) return {};
   if (prompt === undefined) throw invalid('prompt', 'prompt must be given');
   const tokens = typeof prompt !== 'string' ? prompt : await encoded(model.tokenizer, prompt, !begun, signal);
+  if (tokens.length === 0 && !begun) throw invalid('prompt', 'prompt must have a token at least');
+  if (tokens === prompt) checkIds('prompt', tokens, model);
   checkCount('prompt', tokens.length + (begun ? session.length : 0), options.maxPromptTokens);
   return begun ? { append: tokens } : { tokens };
 };
@@ -49,11 +52,20 @@ export const readChat: PromptReader = async ({ model, options }, fields, _sessio
   if (!tokenizer.hasChatTemplate) {
     throw new ApiError(400, 'no_chat_template', 'the model has no chat template: use /v1/completions', 'messages');
   }
-  const text = tokenizer.applyChatTemplate(messages, fields.object('chat_template_kwargs')?.values ?? {});
+  const text = applied(tokenizer, messages, fields.object('chat_template_kwargs')?.values ?? {});
   const tokens = await tokenizer.encode(text, { signal });
   checkCount('messages', tokens.length, options.maxPromptTokens);
   return { tokens };
 };
+
+function applied(tokenizer: Tokenizer, messages: Message[], variables: Record<string, unknown>): string {
+  try {
+    return tokenizer.applyChatTemplate(messages, variables);
+  } catch (error) {
+    if (!LinattnError.isInstance(error)) throw error;
+    throw new ApiError(400, error.code, error.message, 'messages'); // the template refuses them
+  }
+}
 
 const roles: Readonly<Record<string, Message['role']>> = {
   system: 'system',
@@ -87,6 +99,14 @@ function contentOf(content: unknown, param: string): string {
       throw unsupported(`${param}[${i}]`, 'only parts of text are supported');
     })
     .join('');
+}
+
+/** ApiError 400 unless all are ids of tokens. */
+export function checkIds(param: string, ids: readonly unknown[], { info: { vocabularySize } }: Model): void {
+  const isId = (id: unknown) => Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabularySize;
+  const wrong = ids.findIndex((id) => !isId(id));
+  if (wrong < 0) return;
+  throw invalid(param, `${param}: token ids must be whole numbers below ${vocabularySize}, got ${shown(ids[wrong])}`);
 }
 
 /** OpenAI's own code for a prompt that is too long. */

@@ -125,7 +125,7 @@ describe('the default model', () => {
     const failing = (more: object) => served.client.completions.create({ ...greedy, prompt, ...more });
     await expect(failing({ model: 'gpt-4' })).rejects.toMatchObject({ status: 404, code: 'model_not_found' });
     await expect(failing({ n: 2 })).rejects.toMatchObject({ status: 400, param: 'n', type: 'invalid_request_error' });
-    await expect(failing({ prompt: [99999] })).rejects.toMatchObject({ status: 400, code: 'ERR_ARGUMENT' });
+    await expect(failing({ prompt: [99999] })).rejects.toMatchObject({ status: 400, param: 'prompt' });
     await expect(failing({ temperature: -1, stream: true })).rejects.toMatchObject({ status: 400 });
   });
 });
