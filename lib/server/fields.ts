@@ -21,6 +21,11 @@ export class Fields {
     return this.typed(name, 'a string', (value) => typeof value === 'string') as string | undefined;
   }
 
+  choice<T extends string>(name: string, choices: readonly T[]): T | undefined {
+    const isOne = (value: unknown) => choices.includes(value as T);
+    return this.typed(name, choices.join(' or '), isOne) as T | undefined;
+  }
+
   boolean(name: string): boolean | undefined {
     return this.typed(name, 'true or false', (value) => typeof value === 'boolean') as boolean | undefined;
   }

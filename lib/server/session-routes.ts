@@ -1,11 +1,14 @@
 // /v1/sessions: what was read stays; a session can be forked, saved, and restored here or by another process.
 import path from 'node:path';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { Readable } from 'node:stream';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { LinattnError } from '../errors';
 import type { SerializeOptions, SnapshotSource } from '../index';
+import { stateDTypes } from '../state/state-dtype';
 import { ApiError, invalid } from './api-error';
 import { Fields } from './fields';
 import type { Service } from './service';
+import type { SessionObject } from './sessions';
 
 type ById = FastifyRequest<{ Params: { id: string } }>;
 
@@ -13,9 +16,6 @@ const octets = 'application/octet-stream';
 
 export function addSessionRoutes(app: FastifyInstance, service: Service): void {
   const { model, options, work, sessions } = service;
-  // A state is read as it comes, by loadSnapshot, which knows how long it can be.
-  app.addContentTypeParser(octets, (_, payload, done) => done(null, payload));
-
   app.post('/v1/sessions', async () => sessions.add(() => model.createSession()));
   app.get('/v1/sessions/:id', async ({ params }: ById) => sessions.describe(params.id));
   app.delete('/v1/sessions/:id', async ({ params: { id } }: ById) => {
@@ -23,7 +23,7 @@ export function addSessionRoutes(app: FastifyInstance, service: Service): void {
     return { id, object: 'session', deleted: true };
   });
   app.post('/v1/sessions/:id/fork', async ({ params }: ById, reply) =>
-    sessions.use(params.id, (session) => work.run(reply.raw, () => sessions.add(() => session.fork()))),
+    sessions.use(params.id, (session) => work.run(reply.raw, (signal) => sessions.add(() => session.fork(), signal))),
   );
   app.post('/v1/sessions/:id/save', async ({ params: { id }, body }: ById, reply) => {
     const fields = new Fields(body ?? {});
@@ -38,7 +38,7 @@ export function addSessionRoutes(app: FastifyInstance, service: Service): void {
             reply.type(octets);
             return Buffer.from(await snapshot.serialize({ ...serialize, signal }));
           }
-          await snapshot.save(file, { ...serialize, signal });
+          await snapshot.save(file, { ...serialize, signal }).catch(asNoFile);
           return { ...sessions.describe(id), file: name };
         } finally {
           snapshot.dispose();
@@ -46,35 +46,46 @@ export function addSessionRoutes(app: FastifyInstance, service: Service): void {
       }),
     );
   });
-  app.post('/v1/sessions/restore', async (request, reply) => {
-    const source = sourceOf(options.stateFolder, request);
-    return work.run(reply.raw, (signal) =>
+  // Only here a body may be no JSON: a state is read as it comes, by loadSnapshot, which knows how long it can be.
+  app.register(async (restoring) => {
+    restoring.addContentTypeParser(octets, (_, payload, done) => done(null, payload));
+    restoring.post('/v1/sessions/restore', (request, reply) => restore(service, request, reply));
+  });
+}
+
+async function restore(
+  { model, options, work, sessions }: Service,
+  { body }: FastifyRequest,
+  { raw }: FastifyReply,
+): Promise<SessionObject> {
+  const restored = (source: SnapshotSource) =>
+    work.run(raw, (signal) =>
       sessions.add(async () => {
-        const snapshot = await model.loadSnapshot(source, { signal }).catch(asNotFound);
+        const snapshot = await model.loadSnapshot(source, { signal });
         try {
           return model.createSession({ from: snapshot });
         } finally {
           snapshot.dispose();
         }
-      }),
+      }, signal),
     );
-  });
+  if (body instanceof Readable) {
+    try {
+      return await restored(body.iterator({ destroyOnReturn: false }));
+    } finally {
+      body.resume(); // what is left of a wrong state: the connection is used again behind it
+    }
+  }
+  const name = new Fields(body).string('file');
+  if (name === undefined) throw invalid('file', `file must be given, or the bytes of a state as ${octets}`);
+  const file = pathOf(options.stateFolder, name);
+  return restored(file).catch(asNoState(file, name));
 }
 
 function serializeOptions(fields: Fields): SerializeOptions {
-  const [stateDtype, tokens] = [fields.string('state_dtype'), fields.string('tokens')];
-  return {
-    ...(stateDtype !== undefined && { stateDtype }),
-    ...(tokens !== undefined && { tokens }),
-  } as SerializeOptions;
-}
-
-function sourceOf(folder: string | undefined, { body }: FastifyRequest): SnapshotSource {
-  if (typeof body === 'object' && body !== null && Symbol.asyncIterator in body)
-    return body as AsyncIterable<Uint8Array>;
-  const name = new Fields(body).string('file');
-  if (name === undefined) throw invalid('file', `file must be given, or the bytes of a state as ${octets}`);
-  return pathOf(folder, name);
+  const stateDtype = fields.choice('state_dtype', stateDTypes);
+  const tokens = fields.choice('tokens', ['full', 'hash']);
+  return { ...(stateDtype !== undefined && { stateDtype }), ...(tokens !== undefined && { tokens }) };
 }
 
 /** A file of the folder for states, never one outside it. */
@@ -86,8 +97,27 @@ function pathOf(folder: string | undefined, name: string): string {
   return path.join(folder, name);
 }
 
-function asNotFound(error: unknown): never {
-  const cause = (error as Error).cause as NodeJS.ErrnoException | undefined;
-  if (!LinattnError.isInstance(error) || cause?.code !== 'ENOENT') throw error;
-  throw new ApiError(404, 'file_not_found', 'there is no such file of a state', 'file');
+/** A failure of restoring: what the client has a part in names the file as it does. */
+function asNoState(file: string, name: string): (error: unknown) => never {
+  return (error) => {
+    if (!LinattnError.isInstance(error)) throw error;
+    const { code, message } = error;
+    const cause = (error.cause as NodeJS.ErrnoException | undefined)?.code;
+    if (cause === 'ENOENT' || cause === 'EISDIR') {
+      throw new ApiError(404, 'file_not_found', 'there is no such file of a state', 'file');
+    }
+    if (!code.startsWith('ERR_SNAPSHOT')) throw error;
+    throw new ApiError(
+      400,
+      code,
+      message.replaceAll(file, () => name),
+      'file',
+    );
+  };
+}
+
+/** What is in the place of the file is none. */
+function asNoFile(error: unknown): never {
+  if (!LinattnError.isInstance(error) || error.code !== 'ERR_FILE' || error.cause !== undefined) throw error;
+  throw invalid('file', 'file must be the name of a file, or of none yet, it is that of something else');
 }

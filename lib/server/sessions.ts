@@ -39,14 +39,21 @@ export class Sessions {
     return this.held.size;
   }
 
-  /** Holds the session that `make` makes. ApiError 429 when maxSessions are held. */
-  async add(make: () => Session | Promise<Session>): Promise<SessionObject> {
+  /**
+   * Holds the session that `make` makes, unless nobody is there any more to be told its id: the reason of `signal`.
+   * ApiError 429 when maxSessions are held.
+   */
+  async add(make: () => Session | Promise<Session>, signal?: AbortSignal): Promise<SessionObject> {
     if (this.held.size + this.coming >= this.most) {
       throw new ApiError(429, 'too_many_sessions', `${this.most} sessions are held already; delete one`);
     }
     this.coming++;
     try {
       const session = await make();
+      if (signal?.aborted) {
+        await session.dispose();
+        throw signal.reason;
+      }
       const id = `sess_${randomUUID()}`;
       this.held.set(id, { session, created: Math.floor(Date.now() / 1000), usedAt: performance.now(), inUse: false });
       return this.describe(id);

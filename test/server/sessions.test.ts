@@ -1,8 +1,9 @@
 // Sessions over HTTP: what was read is not read again, and forks and saved states go on as if nothing had happened.
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Sessions } from '../../lib/server/sessions';
 import { type Served, serve, until } from '../support/server';
 import { tinyModelFolder } from '../support/tiny-model';
 
@@ -98,11 +99,66 @@ test('refuses what is not a state, not there, or not a plain name', async () => 
   expect(await bytes(whole.subarray(0, whole.length - 1))).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
   whole[whole.length >> 1]! ^= 1;
   expect(await bytes(whole)).toEqual([400, 'ERR_SNAPSHOT_CORRUPT']);
-  expect(await status(served.post(`/v1/sessions/${session}/save`, { state_dtype: 'int3' }))).toEqual([
-    400,
-    'ERR_ARGUMENT',
-  ]);
+  for (const wrong of [{ state_dtype: 'int3' }, { tokens: 'none' }, { file: 5 }]) {
+    const answer = await served.post(`/v1/sessions/${session}/save`, wrong);
+    expect(answer.status).toBe(400);
+    expect(await answer.json()).toMatchObject({ error: { code: 'invalid_value', param: Object.keys(wrong)[0] } });
+  }
   expect(await served.metric('linattn_sessions')).toBe(1);
+});
+
+test('what lies in the folder and is no state is told by its name alone', async () => {
+  mkdirSync(path.join(stateFolder, 'folder'));
+  writeFileSync(path.join(stateFolder, 'notes'), 'x'.repeat(1000));
+  const restore = async (file: string) => {
+    const response = await served.post('/v1/sessions/restore', { file });
+    const { error } = (await response.json()) as { error: { message: string } };
+    return { ...error, status: response.status };
+  };
+  expect(await restore('folder')).toMatchObject({ status: 404, code: 'file_not_found', param: 'file' });
+  const wrong = await restore('notes');
+  expect(wrong).toMatchObject({ status: 400, code: 'ERR_SNAPSHOT_CORRUPT', param: 'file' });
+  expect(wrong.message).toContain('notes');
+  expect(wrong.message).not.toContain(stateFolder);
+  const session = await created();
+  await complete({ session, prompt: 'Hello', max_tokens: 0 });
+  expect(await status(served.post(`/v1/sessions/${session}/save`, { file: 'folder' }))).toEqual([400, 'invalid_value']);
+  for (const file of ['folder', 'notes']) rmSync(path.join(stateFolder, file), { recursive: true });
+});
+
+test('behind a body that is no state its connection serves on', async () => {
+  const { hostname, port } = new URL(served.url);
+  const socket = connect(Number(port), hostname);
+  let answers = '';
+  socket.on('data', (text) => {
+    answers += text;
+  });
+  const length = 2 ** 24;
+  const head = ['POST /v1/sessions/restore HTTP/1.1', `host: ${hostname}`, 'content-type: application/octet-stream'];
+  socket.write(`${[...head, `content-length: ${length}`].join('\r\n')}\r\n\r\n`);
+  socket.write(Buffer.alloc(length));
+  socket.write(`GET /health HTTP/1.1\r\nhost: ${hostname}\r\n\r\n`);
+  await until(() => answers.includes('"status":"ok"'), 10_000);
+  expect(answers).toContain('HTTP/1.1 400 ');
+  socket.destroy();
+});
+
+test('bytes are taken where a state is restored only', async () => {
+  const headers = { 'content-type': 'application/octet-stream' };
+  const session = await created();
+  for (const url of ['completions', 'embeddings', 'sessions', `sessions/${session}/fork`, `sessions/${session}/save`]) {
+    const answer = served.post(`/v1/${url}`, '', { body: new Uint8Array(100), headers });
+    expect(await status(answer)).toEqual([415, 'unsupported_media_type']);
+  }
+});
+
+test('a session that is made for a client that has gone is none', async () => {
+  const sessions = new Sessions(served.model, 1, 1000);
+  const gone = AbortSignal.abort(new Error('gone'));
+  await expect(sessions.add(() => served.model.createSession(), gone)).rejects.toThrow('gone');
+  expect(sessions.size).toBe(0);
+  await sessions.add(() => served.model.createSession()); // its place is free
+  await sessions.dispose();
 });
 
 test('a client that goes away while it sends a state is no bad state', async () => {
