@@ -6,7 +6,7 @@ import { RedisStore } from '../cache/redis-store';
 import { linattnError } from '../errors';
 import type { LoadOptions } from '../index';
 import type { Context } from './context';
-import type { ReportFlags } from './flags';
+import { type ReportFlags, withVariable } from './flags';
 
 export interface CacheFlags {
   cache?: string;
@@ -20,10 +20,13 @@ const disconnectMs = 200;
 
 export const addCacheFlag = (command: Command): Command =>
   command.addOption(
-    new Option(
-      '--cache <place>',
-      'keep states of what is read, for later texts that begin the same: a folder, redis://... or memory',
-    ).env('LINATTN_CACHE'),
+    withVariable(
+      new Option(
+        '--cache <place>',
+        'keep states of what is read, for later texts that begin the same: a folder, redis://... or memory',
+      ),
+      'LINATTN_CACHE',
+    ),
   );
 
 /**

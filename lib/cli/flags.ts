@@ -37,8 +37,13 @@ export const environment: Readonly<Record<string, string>> = {
   LINATTN_CPU: 'CPU level to force: baseline, avx2, avx512, avx512bf16, neon',
 };
 
+/** The variable is the flag's where it is not empty: one that a script or a container did not set is none. */
+export const withVariable = (option: Option, variable: string): Option =>
+  process.env[variable] === '' ? option : option.env(variable);
+
 export const modelOption = () =>
-  new Option('-m, --model <folder>', 'Hugging Face model folder (default: the model of the package)').env(
+  withVariable(
+    new Option('-m, --model <folder>', 'Hugging Face model folder (default: the model of the package)'),
     'LINATTN_MODEL',
   );
 
@@ -46,8 +51,7 @@ export function addModelFlags(command: Command): Command {
   return command
     .addOption(modelOption())
     .addOption(
-      new Option('--device <name>', 'cpu, cuda, cuda:N or auto')
-        .env('LINATTN_DEVICE')
+      withVariable(new Option('--device <name>', 'cpu, cuda, cuda:N or auto'), 'LINATTN_DEVICE')
         .default('auto')
         .argParser(device),
     )
@@ -56,7 +60,9 @@ export function addModelFlags(command: Command): Command {
         .choices(['auto', 'float32', 'float16', 'bfloat16', 'int8'])
         .default('auto'),
     )
-    .addOption(new Option('--threads <n>', 'threads of the cpu device').env('LINATTN_THREADS').argParser(integer(1)));
+    .addOption(
+      withVariable(new Option('--threads <n>', 'threads of the cpu device'), 'LINATTN_THREADS').argParser(integer(1)),
+    );
 }
 
 export function addSamplingFlags(command: Command): Command {
@@ -107,6 +113,12 @@ export const integer = (least: number, most = Number.MAX_SAFE_INTEGER) => {
   const holds = (value: number) => Number.isSafeInteger(value) && value >= least && value <= most;
   const wanted = most < Number.MAX_SAFE_INTEGER ? `from ${least} to ${most}` : `of at least ${least}`;
   return (text: string) => parsed(text, { holds, wanted: `a whole number ${wanted}` });
+};
+
+/** A place: an empty one is a variable that a script did not set. */
+export const notEmpty = (text: string): string => {
+  if (text === '') throw new InvalidArgumentError('It must not be empty.');
+  return text;
 };
 
 const sampling = (name: keyof typeof samplingRules) => (text: string) => parsed(text, samplingRules[name]);

@@ -1,6 +1,7 @@
 // linattn generate: continues a prompt, as long as it may be.
 import type { Command } from 'commander';
 import type { GenerateResult, Message, Model, Progress, Session } from '../index';
+import { checkWritable } from '../state/durable-file';
 import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
 import {
@@ -10,6 +11,7 @@ import {
   generateOptions,
   loadOptions,
   type ModelFlags,
+  notEmpty,
   type ReportFlags,
   type SamplingFlags,
 } from './flags';
@@ -44,8 +46,8 @@ export function generateCommand(program: Command, context: Context): void {
     .option('--chat', 'apply the chat template of the model: the prompt is a message of the user')
     .option('--system <text>', 'message of the system before it (implies --chat)')
     .option('--echo', 'give out the prompt before the text')
-    .option('--state <file>', 'go on from a state that --save-state has saved with the same model')
-    .option('--save-state <file>', 'save the state after the last token');
+    .option('--state <file>', 'go on from a state that --save-state has saved with the same model', notEmpty)
+    .option('--save-state <file>', 'save the state after the last token', notEmpty);
   addSamplingFlags(addCacheFlag(addModelFlags(command)))
     .option('--json', 'one JSON object: text, tokens, finishReason, usage')
     .option('--jsonl', 'a line of JSON for each event, the last one the result');
@@ -67,6 +69,7 @@ async function generate(flags: Flags, context: Context, cache: CacheOptions, noP
   let model: Model | undefined;
   try {
     const prompt = (await readPrompt(flags, context)) ?? noPrompt();
+    if (flags.saveState !== undefined) await checkWritable('--save-state', flags.saveState);
     const { load } = context.library();
     const onProgress = (state: Progress) => progress.show('load', state);
     model = await load({

@@ -1,10 +1,13 @@
 // The prompt of a command: -p, --prompt-file or standard input; a document goes before the prompt that asks about it.
-import { readFile } from 'node:fs/promises';
-import { addAbortSignal } from 'node:stream';
-import { buffer } from 'node:stream/consumers';
+import { constants } from 'node:buffer';
+import { createReadStream } from 'node:fs';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { type Command, Option } from 'commander';
 import { linattnError } from '../errors';
 import type { Context } from './context';
+
+/** A text of more would be no string. */
+const mostBytes = constants.MAX_STRING_LENGTH;
 
 export interface PromptFlags {
   prompt?: string;
@@ -34,23 +37,31 @@ export const gapAfter = (document: string): string =>
 
 async function readDocument(file: string | undefined, { stdin, interrupts }: Context): Promise<string | undefined> {
   if (file === undefined && stdin.isTTY) return undefined;
-  if (file === undefined || file === '-') {
-    try {
-      return decoded(await buffer(addAbortSignal(interrupts.signal, stdin)), 'standard input');
-    } catch (error) {
-      interrupts.signal.throwIfAborted();
-      throw error;
+  const isStdin = file === undefined || file === '-';
+  const name = isStdin ? 'standard input' : file;
+  const { signal } = interrupts;
+  try {
+    return decoded(await readAll(addAbortSignal(signal, isStdin ? stdin : createReadStream(file)), name), name);
+  } catch (error) {
+    signal.throwIfAborted();
+    const { code, syscall } = error as NodeJS.ErrnoException;
+    if (isStdin || syscall === undefined) throw error;
+    throw linattnError('ERR_FILE', `prompt: ${name || "''"} must be a readable file, got ${code}`, { cause: error });
+  }
+}
+
+/** All bytes, of which there may be no end. */
+async function readAll(stream: Readable, name: string): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  for await (const chunk of stream as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    length += chunk.length;
+    if (length > mostBytes) {
+      throw linattnError('ERR_FILE', `prompt: ${name} must have at most ${mostBytes} bytes, got more`);
     }
   }
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file, { signal: interrupts.signal });
-  } catch (error) {
-    interrupts.signal.throwIfAborted();
-    const { code } = error as NodeJS.ErrnoException;
-    throw linattnError('ERR_FILE', `prompt: ${file} must be a readable file, got ${code}`, { cause: error });
-  }
-  return decoded(bytes, file);
+  return Buffer.concat(chunks);
 }
 
 function decoded(bytes: Uint8Array, name: string): string {

@@ -6,7 +6,16 @@ import { linattnError } from '../errors';
 import { type ServerOptions, sequencesOf, serverDefaults } from '../server/options';
 import { addCacheFlag, type CacheFlags, type CacheOptions, withCache } from './cache';
 import type { Context } from './context';
-import { addModelFlags, addReportFlags, integer, loadOptions, type ModelFlags, type ReportFlags } from './flags';
+import {
+  addModelFlags,
+  addReportFlags,
+  integer,
+  loadOptions,
+  type ModelFlags,
+  notEmpty,
+  type ReportFlags,
+  withVariable,
+} from './flags';
 import { errorLine } from './output';
 import { ProgressDisplay } from './progress';
 
@@ -34,10 +43,12 @@ export function serveCommand(program: Command, context: Context): void {
   const command = program.command('serve').description('serve the model over HTTP, as OpenAI does');
   const defaults = serverDefaults;
   addCacheFlag(addModelFlags(command))
-    .option('--host <address>', 'address to listen on; 0.0.0.0 is every one', defaults.host)
-    .option('--port <n>', '0: any that is free', integer(0), defaults.port)
+    .option('--host <address>', 'address to listen on; 0.0.0.0 is every one', notEmpty, defaults.host)
+    .option('--port <n>', '0: any that is free', integer(0, 65_535), defaults.port)
     .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)')
-    .addOption(new Option('--api-key <key>', 'what clients must send as a bearer token').env('LINATTN_API_KEY'))
+    .addOption(
+      withVariable(new Option('--api-key <key>', 'what clients must send as a bearer token'), 'LINATTN_API_KEY'),
+    )
     .option('--state-folder <folder>', 'where sessions are saved and restored by name; made when it is not there')
     .option('--max-concurrency <n>', 'requests that read or write at once', integer(1), defaults.maxConcurrency)
     .option('--max-queue <n>', 'requests that wait; one more is answered 429', integer(0), defaults.maxQueue)
@@ -46,12 +57,11 @@ export function serveCommand(program: Command, context: Context): void {
     .option('--max-body-bytes <n>', 'of one request', integer(1), defaults.maxBodyBytes)
     .option('--max-sessions <n>', 'sessions held between requests', integer(0), defaults.maxSessions)
     .option('--session-ttl <seconds>', 'an unused session is dropped', integer(1), defaults.sessionTtlMs / 1000)
-    .option('--drain-seconds <n>', 'time for what runs when the server is to end', integer(0), 30);
+    .option('--drain-seconds <n>', 'time for what runs when the server is to end', integer(0, 2_000_000), 30);
   addReportFlags(command).addHelpText('after', notes);
   command.action((flags: Flags) => {
-    const isUnset = flags.apiKey === '' && command.getOptionValueSource('apiKey') === 'env';
-    // An empty flag is a variable of a script that was not set, and would open the server to everybody.
-    if (flags.apiKey !== undefined && !isUnset && !/^[!-~]+$/.test(flags.apiKey)) {
+    // An empty one, of a variable that a script did not set, would open the server to everybody.
+    if (flags.apiKey !== undefined && !/^[!-~]+$/.test(flags.apiKey)) {
       command.error("error: option '--api-key' must be printable ASCII without spaces, and not empty");
     }
     return withCache(flags, context, (cache) => serve(flags, context, cache));
@@ -78,7 +88,10 @@ async function serve(flags: Flags, context: Context, cache: CacheOptions): Promi
   try {
     const options = serverOptions(flags, flags.model ?? defaultModel);
     const server = new Server(model, { ...options, onError: (error) => stderr.write(`${errorLine(error)}\n`) });
-    stdout.write(`${options.modelName} on ${await server.listen()}\n`);
+    const listening = await server.listen().catch((cause: Error) => {
+      throw linattnError('ERR_ARGUMENT', `--host, --port: ${cause.message}`, { cause });
+    });
+    stdout.write(`${options.modelName} on ${listening}\n`);
     if (options.apiKey === undefined && options.host !== serverDefaults.host && !flags.quiet) {
       stderr.write('linattn: without --api-key everybody who reaches this address can use it\n');
     }
@@ -98,7 +111,7 @@ function serverOptions(flags: Flags, folder: string): ServerOptions {
     ...limits,
     modelName,
     sessionTtlMs: sessionTtl * 1000,
-    ...(apiKey !== undefined && apiKey !== '' && { apiKey }),
+    ...(apiKey !== undefined && { apiKey }),
     ...(stateFolder !== undefined && { stateFolder }),
   };
 }

@@ -42,7 +42,7 @@ export async function readModelFolder(
     (found) => found.isDirectory(),
     () => false,
   );
-  if (!isFolder) throw linattnError('ERR_FILE', `load: model must be a folder, ${folder} is not`);
+  if (!isFolder) throw linattnError('ERR_FILE', `load: model must be a folder, ${folder || "''"} is not`);
   const config = await Config.read(folder);
   const plan = familyOf(config).read(config);
   const stored = await readCheckpoint(folder);

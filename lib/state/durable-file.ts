@@ -1,8 +1,8 @@
 // Files that are whole or absent: written beside, flushed to the disk, then renamed.
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
+import { access, constants, type FileHandle, open, readlink, realpath, rename, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
-import { linattnError } from '../errors';
+import { LinattnError, linattnError } from '../errors';
 
 /** How the names of files that are being written end. */
 export const partSuffix = '.part';
@@ -34,6 +34,16 @@ export async function writeDurably(
     throw error;
   }
   await syncFolder(path.dirname(place));
+}
+
+/** ERR_FILE unless `writeDurably` could begin: for who would else learn it after long work. */
+export async function checkWritable(call: string, file: string): Promise<void> {
+  try {
+    await access(path.dirname(await placeOf(call, file)), constants.W_OK);
+  } catch (cause) {
+    if (LinattnError.isInstance(cause)) throw cause;
+    throw linattnError('ERR_FILE', `${call}: ${file}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Where the bytes of a file lie, or would. */

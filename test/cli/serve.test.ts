@@ -1,6 +1,8 @@
 // linattn serve as a process: dist/cli/main.js (npm run build) with a tiny model.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { call } from '../support/cli';
@@ -51,6 +53,29 @@ test('the folder for states is made, or the server does not start', async () => 
   expect(ran.outcome).toEqual({ exitCode: 1 });
   expect(ran.err).toMatch(/--state-folder: ENOTDIR.*\(ERR_FILE\)/);
   rmSync(scratch, { recursive: true });
+});
+
+test('an address that is taken, or is none, is told in one line', async () => {
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { port } = taken.address() as AddressInfo;
+  child = spawn(process.execPath, [main, 'serve', '--port', String(port), '--model', model]);
+  let err = '';
+  child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+    err += text;
+  });
+  expect(await ended()).toEqual({ code: 1, signal: null });
+  expect(err).toMatch(/^linattn: --host, --port: .*EADDRINUSE.* \(ERR_ARGUMENT\)\n$/);
+  taken.close();
+  for (const wrong of [
+    ['--port', '65536'],
+    ['--host', ''],
+    ['--drain-seconds', '3000000'],
+  ]) {
+    const ran = await call(['serve', ...wrong]);
+    expect(ran.outcome).toEqual({ exitCode: 2 });
+    expect(ran.err).toContain(wrong[0]);
+  }
 });
 
 test('SIGTERM lets what runs end, then the signal ends the process', async () => {
