@@ -1,6 +1,6 @@
 // What the layers that read a caller's sequence piece by piece ask of a piece, before anything of it is read.
 import { type ErrorCode, linattnError, shown } from '../errors';
-import { Tensor } from '../tensor/tensor';
+import { checkInstance, checkTensors } from './arguments';
 import type { Hidden } from './layer';
 
 export interface AttentionTokens {
@@ -13,20 +13,15 @@ const fail = (layer: string, code: ErrorCode, message: string): never => {
   throw linattnError(code, `${layer}: ${message}`);
 };
 
-/** ERR_ARGUMENT unless the call was given the tensors q, k and v, and a sequence of the layer. */
-export function checkTensors(
+/** ERR_ARGUMENT unless the call was given the tensors q, k and v, and a sequence of the layer; ERR_DISPOSED. */
+export function checkCall(
   layer: string,
   input: AttentionTokens,
   sequence: object,
   type: { readonly name: string; readonly prototype: object },
 ): void {
-  const all = { q: input?.q, k: input?.k, v: input?.v };
-  for (const [name, value] of Object.entries(all)) {
-    if (!(value instanceof Tensor)) fail(layer, 'ERR_ARGUMENT', `${name} must be a Tensor, got ${shown(value)}`);
-  }
-  if (!(sequence instanceof (type as unknown as new () => object))) {
-    fail(layer, 'ERR_ARGUMENT', `the sequence must be a ${type.name}, got ${shown(sequence)}`);
-  }
+  checkTensors(layer, { q: input?.q, k: input?.k, v: input?.v });
+  checkInstance(layer, 'the sequence', sequence, type);
 }
 
 /** ERR_SHAPE unless q is [T, Hq, D] and k and v are [T, heads, D], Hq a multiple of heads. */

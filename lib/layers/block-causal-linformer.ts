@@ -1,6 +1,6 @@
 // A causal relative of Linformer, and another model: blocks of B tokens, of which the complete ones are seen as kB learned
 // mixtures each, and the current one token by token. It has to be trained as such.
-import { linattnError, shown } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { convert, convertInto } from '../ops/convert';
 import { copySlots } from '../ops/copy-slots';
 import { floats } from '../ops/float';
@@ -11,7 +11,8 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
+import { checkScale, checkTensors } from './arguments';
+import { type AttentionTokens, checkCall, checkSizes, checkTokens } from './attention-tokens';
 import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
 import type { Hidden } from './layer';
 
@@ -35,7 +36,10 @@ export class BlockCausalLinformer {
 
   /** @throws LinattnError ERR_SHAPE */
   constructor(private readonly options: BlockCausalLinformerOptions) {
+    checkOptions('BlockCausalLinformer', options);
     const { keyProjection: E, valueProjection: F = E } = options;
+    checkTensors('BlockCausalLinformer', { keyProjection: E, valueProjection: F });
+    checkScale('BlockCausalLinformer', options.scale);
     if (E.shape.length !== 3 || F.shape.join() !== E.shape.join()) {
       throw linattnError(
         'ERR_SHAPE',
@@ -59,6 +63,7 @@ export class BlockCausalLinformer {
     dtype?: BlockCausalDType | undefined;
     device?: DeviceName | undefined;
   }): BlockCausalSequence {
+    checkOptions('BlockCausalLinformer', sizes);
     const { capacity, heads, width, dtype = 'float32', device = defaultDevice() } = sizes;
     checkSizes('BlockCausalLinformer', { capacity, heads, width });
     if (!floats.includes(dtype)) {
@@ -77,7 +82,7 @@ export class BlockCausalLinformer {
    * @throws LinattnError ERR_ARGUMENT, beyond the capacity too, ERR_SHAPE, and as softmaxAttention
    */
   forward(input: AttentionTokens, sequence: BlockCausalSequence): Hidden {
-    checkTensors('BlockCausalLinformer', input, sequence, BlockCausalSequence);
+    checkCall('BlockCausalLinformer', input, sequence, BlockCausalSequence);
     const { q, k, v } = input;
     const [T, Hq, D] = q.shape as [number, number, number];
     const { block, slots } = sequence;

@@ -1,5 +1,5 @@
 // The fixed decays of lightning attention (https://arxiv.org/abs/2401.04658), of which three formulas are in use.
-import { linattnError, shown } from '../errors';
+import { checkOptions, linattnError, shown } from '../errors';
 import { alibiSlopes } from './alibi';
 
 /**
@@ -19,13 +19,15 @@ export type LightningFormula = (typeof lightningFormulas)[number];
  */
 export function lightningDecays(
   formula: LightningFormula,
-  { heads, layer, layers }: { heads: number; layer: number; layers: number },
+  sizes: { heads: number; layer: number; layers: number },
 ): number[] {
+  checkOptions('lightningDecays', sizes);
+  const { heads, layer, layers } = sizes;
   const whole = [heads, layer, layers].every((value) => Number.isSafeInteger(value) && value >= 0);
   if (!whole || heads < 1 || layer >= layers) {
     throw linattnError(
       'ERR_ARGUMENT',
-      `lightningDecays: heads must be a whole number from 1, and layer one of 0 to layers - 1; got heads ${heads}, layer ${layer} of ${layers}`,
+      `lightningDecays: heads must be a whole number from 1, and layer one of 0 to layers - 1; got heads ${shown(heads)}, layer ${shown(layer)} of ${shown(layers)}`,
     );
   }
   const each = (decay: (h: number) => number) => Array.from({ length: heads }, (_, h) => decay(h));

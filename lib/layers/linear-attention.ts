@@ -6,6 +6,8 @@ import { Sequences } from '../ops/sequences';
 import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { checkGiven, checkInstance, checkTensors } from './arguments';
+import { checkSizes } from './attention-tokens';
 import { checkMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import type { Hidden } from './layer';
 import { LinearAttentionState, type LinearAttentionStateSizes } from './linear-attention-state';
@@ -80,6 +82,8 @@ export class LinearAttention {
           'again at each token. A decay per head is one (ALiBi); WindowedLinearAttention has the bias in its window',
       );
     }
+    if (normalize !== undefined && !(Number.isFinite(normalize?.eps) && normalize.eps >= 0))
+      fail('ERR_ARGUMENT', `normalize.eps must be a number of 0 or more, got ${shown(normalize?.eps)}`);
     if (normalize && rule !== 'additive')
       fail('ERR_ARGUMENT', `normalize needs the rule 'additive', got '${shown(rule)}'`);
     if (normalize && scale !== 1) fail('ERR_ARGUMENT', `scale must be 1 with normalize, got ${shown(scale)}`);
@@ -107,6 +111,13 @@ export class LinearAttention {
 
   /** Slots for sequences. */
   createState(sizes: LinearAttentionStateSizes & { device?: DeviceName | undefined }): LinearAttentionState {
+    checkOptions('LinearAttention', sizes);
+    const { slots, heads, keyWidth, valueWidth } = sizes;
+    checkSizes('LinearAttention', { slots, heads, keyWidth, valueWidth });
+    return this.stateOf(sizes);
+  }
+
+  private stateOf(sizes: LinearAttentionStateSizes & { device?: DeviceName | undefined }): LinearAttentionState {
     const keySum = this.options.normalize !== undefined;
     return new LinearAttentionState(sizes, { keySum, keyMax: this.streamed, device: sizes.device });
   }
@@ -118,6 +129,8 @@ export class LinearAttention {
    * @throws LinattnError as linearAttention; ERR_UNSUPPORTED for what is not causal
    */
   forward(call: LinearAttentionCall, state?: LinearAttentionState): Hidden {
+    checkCall(call, ['q', 'k', 'v']);
+    if (state !== undefined) checkInstance('LinearAttention', 'state', state, LinearAttentionState);
     return scope(() => {
       const { q, sequences } = call;
       const { decay, k } = this.keysOf(call, state);
@@ -132,6 +145,8 @@ export class LinearAttention {
 
   /** Tokens into the state, nothing out: a memory for `recall`, in as many calls as it takes. */
   remember(call: LinearAttentionMemory, state: LinearAttentionState): void {
+    checkCall(call, ['k', 'v']);
+    checkInstance('LinearAttention', 'state', state, LinearAttentionState);
     scope(() => {
       const { k, decay } = this.keysOf(call, state);
       const held = { state: state.state, keySum: state.keySum };
@@ -144,7 +159,10 @@ export class LinearAttention {
    * @param q [T, Hq, D]
    * @returns [T, Ho, V] as q
    */
-  recall({ q, sequences }: { q: Hidden; sequences: Sequences }, state: LinearAttentionState): Hidden {
+  recall(call: { q: Hidden; sequences: Sequences }, state: LinearAttentionState): Hidden {
+    checkCall(call, ['q']);
+    checkInstance('LinearAttention', 'state', state, LinearAttentionState);
+    const { q, sequences } = call;
     return scope(() => {
       const features = queryFeatures(q, this.queryMap, sequences);
       return this.read(features, withSlots(sequences, 'same', -1), state);
@@ -157,6 +175,7 @@ export class LinearAttention {
    * @throws LinattnError ERR_UNSUPPORTED with a decay or another rule than 'additive', which have an order
    */
   bidirectional(call: Pick<LinearAttentionCall, 'q' | 'k' | 'v' | 'sequences'>): Hidden {
+    checkCall(call, ['q', 'k', 'v']);
     const { q, k, v, sequences } = call;
     if (this.rule !== 'additive' || this.options.decay) {
       fail('ERR_UNSUPPORTED', 'bidirectional attention has no order, so it needs the rule additive, without decay');
@@ -168,7 +187,7 @@ export class LinearAttention {
       const [, heads, keyWidth] = features.shape as [number, number, number];
       const valueWidth = v.shape[2] ?? 0;
       const slots = sequences.rows;
-      using held = this.createState({
+      using held = this.stateOf({
         slots,
         heads: Math.max(heads, v.shape[1] ?? 0),
         keyWidth,
@@ -236,6 +255,15 @@ export class LinearAttention {
     const missing = (): never => fail('ERR_ARGUMENT', 'a and b must be given');
     return { name: 'lowRank', a: a ?? missing(), b: b ?? missing() };
   }
+}
+
+/** ERR_ARGUMENT unless a call has these tensors, sequences, and nothing but tensors for what else it may have. */
+function checkCall(call: Partial<LinearAttentionCall>, needed: readonly ('q' | 'k' | 'v')[]): void {
+  checkOptions('LinearAttention', call);
+  const { decay, beta, a, b } = call;
+  checkTensors('LinearAttention', Object.fromEntries(needed.map((name) => [name, call[name]])));
+  checkGiven('LinearAttention', { decay, beta, a, b });
+  checkInstance('LinearAttention', 'sequences', call.sequences, Sequences);
 }
 
 /** The same tokens with other slots: -1, that of the row's own number, or what they were. */

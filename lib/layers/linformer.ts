@@ -1,6 +1,6 @@
 // Linformer (https://arxiv.org/abs/2006.04768): softmax attention over k learned mixtures of the keys and values.
 // A mixture E K is a sum over tokens of outer products, so it is the state of an additive linear attention: it streams.
-import { linattnError } from '../errors';
+import { checkOptions, linattnError } from '../errors';
 import { convert } from '../ops/convert';
 import { featureMap } from '../ops/feature-map';
 import { gatherRows } from '../ops/gather-rows';
@@ -9,6 +9,8 @@ import { sequences as sequencesOf } from '../ops/sequences';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { leave, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { checkInstance, checkLists, checkScale, checkTensors } from './arguments';
+import { checkSizes } from './attention-tokens';
 import type { Hidden } from './layer';
 
 export interface LinformerOptions {
@@ -83,6 +85,7 @@ export class Linformer {
 
   /** @throws LinattnError ERR_SHAPE; ERR_UNSUPPORTED for causal */
   constructor(private readonly options: LinformerOptions) {
+    checkOptions('Linformer', options);
     if ((options.causal as boolean | undefined) === true) {
       fail(
         'ERR_UNSUPPORTED',
@@ -92,6 +95,8 @@ export class Linformer {
       );
     }
     const { keyProjection: E, valueProjection: F = E } = options;
+    checkTensors('Linformer', { keyProjection: E, valueProjection: F });
+    checkScale('Linformer', options.scale);
     if (E.shape.length !== 3) fail('ERR_SHAPE', `keyProjection must be [n, heads, k], got [${E.shape.join(', ')}]`);
     if (F.shape.join() !== E.shape.join()) {
       fail(
@@ -104,6 +109,9 @@ export class Linformer {
 
   /** Slots for memories. */
   createMemory(sizes: LinformerMemorySizes & { device?: DeviceName | undefined }): LinformerMemory {
+    checkOptions('Linformer', sizes);
+    const { slots, heads, keyWidth, valueWidth } = sizes;
+    checkSizes('Linformer', { slots, heads, keyWidth, valueWidth });
     return new LinformerMemory(sizes, this.slots, sizes.device ?? defaultDevice());
   }
 
@@ -114,10 +122,14 @@ export class Linformer {
    * @throws LinattnError ERR_SHAPE for a sequence longer than n, and as linearAttention
    */
   forward(call: { q: Hidden; k: Hidden; v: Hidden; lengths: readonly number[] }): Hidden {
+    checkOptions('Linformer', call);
     const { q, k, v, lengths } = call;
+    checkTensors('Linformer', { q, k, v });
+    if (k.shape.length !== 3 || v.shape.length !== 3) fail('ERR_SHAPE', 'k and v must be [T, heads, width]');
+    checkLists('Linformer', q, lengths);
     return scope(() => {
       const sizes = { slots: lengths.length, heads: k.shape[1]!, keyWidth: k.shape[2]!, valueWidth: v.shape[2]! };
-      using memory = this.createMemory({ ...sizes, device: q.device });
+      using memory = new LinformerMemory(sizes, this.slots, q.device);
       this.remember({ k, v, lengths }, memory);
       return this.recall({ q, lengths }, memory);
     });
@@ -132,6 +144,10 @@ export class Linformer {
     call: LinformerTokens & { k: Hidden; v: Hidden; positions?: readonly number[] | undefined },
     memory: LinformerMemory,
   ): void {
+    checkOptions('Linformer', call);
+    checkTensors('Linformer', { k: call.k, v: call.v });
+    checkLists('Linformer', call.k, call.lengths, { slots: call.slots, positions: call.positions });
+    checkInstance('Linformer', 'memory', memory, LinformerMemory);
     const { k, v, lengths, slots = lengths.map((_, n) => n), positions = lengths.map(() => 0) } = call;
     const { keyProjection, valueProjection } = this.options;
     scope(() => {
@@ -152,6 +168,10 @@ export class Linformer {
    * @returns [T, Hq, Dv] as q
    */
   recall(call: LinformerTokens & { q: Hidden }, memory: LinformerMemory): Hidden {
+    checkOptions('Linformer', call);
+    checkTensors('Linformer', { q: call.q });
+    checkLists('Linformer', call.q, call.lengths, { slots: call.slots });
+    checkInstance('Linformer', 'memory', memory, LinformerMemory);
     const { q, lengths, slots = lengths.map((_, n) => n) } = call;
     const scale = this.options.scale ?? (q.shape[2] ?? 1) ** -0.5;
     return scope(() => {

@@ -13,7 +13,8 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { own, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { type AttentionTokens, checkSizes, checkTensors, checkTokens } from './attention-tokens';
+import { checkGiven, checkScale } from './arguments';
+import { type AttentionTokens, checkCall, checkSizes, checkTokens } from './attention-tokens';
 import { checkMap, type FavorMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import { type Hidden, pageTokens } from './layer';
 
@@ -134,6 +135,8 @@ export class WindowedLinearAttention {
       }
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
     }
+    checkScale('WindowedLinearAttention', options.scale);
+    checkGiven('WindowedLinearAttention', { relativeBias: options.relativeBias });
     const isFactor = (factor: unknown) => typeof factor === 'number' && !Number.isNaN(factor);
     if (!Array.isArray(windowFactors) || windowFactors.length === 0 || !windowFactors.every(isFactor)) {
       const got = Array.isArray(windowFactors) ? `[${windowFactors.map(shown).join(', ')}]` : shown(windowFactors);
@@ -148,9 +151,9 @@ export class WindowedLinearAttention {
   createSequence(sizes: { heads: number; width: number; device?: DeviceName | undefined }): WindowedLinearSequence {
     checkOptions('WindowedLinearAttention', sizes);
     const { heads, width, device = defaultDevice() } = sizes;
+    checkSizes('WindowedLinearAttention', { heads, width });
     const { window, sinkTokens, featureMap, keyFeatureMap: map = featureMap } = this.options;
     const features = paddedWidth(featureCount(map.name, map.projection?.weights[0]?.shape[0] ?? width, map.order));
-    checkSizes('WindowedLinearAttention', { heads, width });
     const taps = heads * Math.max(width, features) * (window + 1);
     if (taps > mostTaps) {
       fail('ERR_ARGUMENT', `heads x features x (window + 1) must be at most ${mostTaps}, got ${taps}`);
@@ -165,7 +168,7 @@ export class WindowedLinearAttention {
    * @throws LinattnError ERR_ARGUMENT, ERR_SHAPE, ERR_DTYPE, as softmaxAttention and linearAttention
    */
   forward(input: AttentionTokens, sequence: WindowedLinearSequence): Hidden {
-    checkTensors('WindowedLinearAttention', input, sequence, WindowedLinearSequence);
+    checkCall('WindowedLinearAttention', input, sequence, WindowedLinearSequence);
     const { q, k, v } = input;
     const [T = 0, Hq = 0] = q.shape;
     const { pages, keys } = sequence;

@@ -158,7 +158,10 @@ describe('Linformer', () => {
       );
     }
     expect(() => layer.recall({ q: short, lengths: [3], slots: [] }, memory)).toThrow(
-      expect.objectContaining({ code: 'ERR_SHAPE', message: expect.stringMatching(/readSlots must have N = 1/) }),
+      expect.objectContaining({
+        code: 'ERR_SHAPE',
+        message: expect.stringMatching(/slots must have a number for each of 1 lengths/),
+      }),
     );
     for (const options of [
       { keyProjection: float32(nd([4, 8])) },

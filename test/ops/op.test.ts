@@ -1,9 +1,9 @@
 // Every exported op, with each of its arguments in turn replaced by what the types forbid: the error is typed, and names
 // the op, the argument and what came.
-import { LinattnError } from '../../lib/errors';
 import * as ops from '../../lib/ops';
 import { type DType, newArray } from '../../lib/tensor/dtype';
 import { Tensor } from '../../lib/tensor/tensor';
+import { type Call, describeArguments } from '../support/wrong-arguments';
 
 const tensor = <D extends DType>(dtype: D, ...shape: number[]): Tensor<D> => {
   const count = shape.reduce((product, size) => product * size, 1);
@@ -15,16 +15,8 @@ const weight = (N: number, K: number) => ops.weightFrom(f(N, K), 'float32');
 const two = () => ops.sequences([1, 1]); // T = N = 2
 const draw = { directions: 8, width: 8, seed: 1 };
 
-interface Call {
-  /** The op that runs, where it has another name. */
-  readonly op?: string;
-  /** Arguments that are right. */
-  readonly args: () => unknown[];
-  /** What may be absent: a position, or the name of a field. */
-  readonly optional?: readonly (string | number)[];
-}
-
-const calls: Readonly<Record<string, Call>> = {
+/** `op`: the op that runs, where it has another name. */
+const calls: Readonly<Record<string, Call & { readonly op?: string }>> = {
   activation: { args: () => [{ x: f(2, 8), activation: 'silu', scale: 1 }], optional: ['scale'] },
   add: { args: () => [{ a: f(2, 2, 8), b: f(2, 2, 8), scale: 1 }], optional: ['a', 'scale'] },
   addRmsNorm: {
@@ -211,29 +203,6 @@ const calls: Readonly<Record<string, Call>> = {
 /** Functions that are not for tensors of users: oracles, costs, and what the library's own folders share. */
 const others = /(Reference|Cost)$|^(activationNumber|converted|packedSequences|paddedWidth|tokenWords)$/;
 
-const isPlain = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
-
-type Path = readonly (string | number)[];
-
-/** The arguments, and their fields. */
-function paths(value: unknown, path: Path = []): Path[] {
-  const inner = path.length === 0 || isPlain(value) ? Object.entries(value as object) : [];
-  const own = path.length === 0 ? [] : [path];
-  return [...own, ...inner.flatMap(([key, item]) => paths(item, [...path, path.length === 0 ? Number(key) : key]))];
-}
-
-const at = (args: unknown[], path: Path): unknown =>
-  path.reduce((value, key) => (value as Record<string | number, unknown>)[key], args as unknown);
-
-const wrong: readonly unknown[] = [undefined, null, 3, 'x', {}, []];
-
-function isAllowed(right: unknown, value: unknown, optional: boolean): boolean {
-  if (value === undefined) return optional;
-  if (typeof right === 'number') return value === 3;
-  return typeof right === 'boolean' && value === 3;
-}
-
 const functions = ops as unknown as Record<string, (...args: unknown[]) => unknown>;
 
 test('every op is in the table', () => {
@@ -241,47 +210,6 @@ test('every op is in the table', () => {
   expect(exported.filter((name) => !others.test(name)).sort()).toEqual(Object.keys(calls).sort());
 });
 
-describe.each(Object.entries(calls))('%s', (name, { op = name, args, optional = [] }) => {
-  const call = functions[name]!;
-  const run = (path: Path, value: unknown): unknown => {
-    const given = args();
-    const holder = at(given, path.slice(0, -1)) as Record<string | number, unknown>;
-    holder[path.at(-1)!] = value;
-    try {
-      call(...given);
-    } catch (error) {
-      return error;
-    }
-    return undefined;
-  };
-
-  test('takes its arguments', () => {
-    expect(() => call(...args())).not.toThrow();
-  });
-
-  test.each(paths(args()).map((path) => [path.join('.'), path] as const))('argument %s', (_, path) => {
-    const right = at(args(), path);
-    const key = path.at(-1)!;
-    for (const value of wrong) {
-      if (value === undefined && optional.includes(key)) {
-        const error = run(path, value);
-        if (error !== undefined) expect(error).toBeInstanceOf(LinattnError);
-        continue;
-      }
-      if (isPlain(right) && isPlain(value)) continue; // its fields are tried one by one
-      if (isAllowed(right, value, false)) continue;
-      const error = run(path, value);
-      expect({ value, error }).toEqual({ value, error: expect.any(LinattnError) });
-      const { message } = error as LinattnError;
-      expect(message).toMatch(new RegExp(`^(${op}|${name}|device|Weight|Sequences): `));
-      if (typeof key === 'string') expect(message).toContain(key);
-    }
-    if (right instanceof Tensor) {
-      const gone = right;
-      gone.dispose();
-      const error = run(path, gone);
-      expect(error).toMatchObject({ code: 'ERR_DISPOSED' });
-      expect((error as Error).message).toMatch(new RegExp(`^${op}: `));
-    }
-  });
+describe.each(Object.entries(calls))('%s', (name, call) => {
+  describeArguments(new RegExp(`^(${call.op ?? name}|${name}|device|Weight|Sequences): `), call, functions[name]!);
 });
