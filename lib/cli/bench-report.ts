@@ -36,7 +36,7 @@ interface LayerReport {
 }
 
 export async function run(flags: BenchFlags, context: Context): Promise<Report> {
-  const { load, devices } = context.library();
+  const { load, devices, readModelFolder, defaultModel } = context.library();
   const { signal } = context.interrupts;
   const runs = flags.quick ? 3 : 15;
   const machine = `linattn ${version}, Node ${process.version}, ${devices()[0]!.description}`;
@@ -45,6 +45,7 @@ export async function run(flags: BenchFlags, context: Context): Promise<Report> 
   };
   if (flags.mechanisms) return runMechanisms(flags, context, say);
   if (flags.device.startsWith('cuda')) return runOnGpu(flags, context, runs, say);
+  if (flags.op === undefined) await readModelFolder(flags.model ?? defaultModel, flags); // before minutes of ops
   const yardstick = new Yardstick();
   try {
     const rows: Row[] = [];

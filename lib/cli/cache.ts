@@ -1,4 +1,5 @@
 // --cache: where states of what is read are kept, for later texts that begin the same.
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
 import { DirectoryStore } from '../cache/directory-store';
 import type { PrefixStore } from '../cache/prefix-store';
@@ -35,7 +36,7 @@ export const addCacheFlag = (command: Command): Command =>
  */
 export async function withCache<T>(
   { cache, quiet }: CacheFlags & ReportFlags,
-  { stderr }: Context,
+  { stderr, interrupts }: Context,
   work: (options: CacheOptions) => Promise<T>,
 ): Promise<T> {
   const kept = (store: PrefixStore, place: string, cause: () => Error | undefined = () => undefined): CacheOptions => {
@@ -47,7 +48,7 @@ export async function withCache<T>(
   if (cache === undefined || cache === '') return work({});
   if (cache === 'memory') return work({ prefixCache: {} });
   if (!/^rediss?:\/\//.test(cache)) return work(kept(new DirectoryStore(cache), cache));
-  const { client, lastError } = await connect(cache);
+  const { client, lastError } = await connect(cache, interrupts.signal);
   try {
     return await work(kept(new RedisStore(client), placeOf(cache), lastError));
   } finally {
@@ -55,8 +56,8 @@ export async function withCache<T>(
   }
 }
 
-/** A client that goes on trying; while there is no connection its calls fail at once. */
-async function connect(url: string) {
+/** A client that goes on trying; while there is no connection its calls fail at once. Waits for the first one for a while. */
+async function connect(url: string, signal: AbortSignal) {
   if (!URL.canParse(url)) throw linattnError('ERR_ARGUMENT', '--cache must be a folder, redis://host:port or memory');
   const { Redis } = ioredis();
   const times = { connectTimeout: connectMs, disconnectTimeout: disconnectMs };
@@ -68,8 +69,13 @@ async function connect(url: string) {
   client.on('ready', () => {
     failure = undefined;
   });
-  await client.connect().catch(() => undefined); // told when the store is asked
-  return { client, lastError: () => failure };
+  const waited = new AbortController();
+  const patience = delay(connectMs, undefined, { signal: AbortSignal.any([signal, waited.signal]) });
+  // Why there is none is told when the store is asked.
+  await Promise.race([client.connect(), patience]).catch(() => undefined);
+  waited.abort();
+  const silent = new Error(`no answer in ${connectMs} ms`);
+  return { client, lastError: () => failure ?? (client.status === 'ready' ? undefined : silent) };
 }
 
 /** A peer that need not be there. */

@@ -41,7 +41,10 @@ async function readDocument(file: string | undefined, { stdin, interrupts }: Con
   const name = isStdin ? 'standard input' : file;
   const { signal } = interrupts;
   try {
-    return decoded(await readAll(addAbortSignal(signal, isStdin ? stdin : createReadStream(file)), name), name);
+    const reading = readAll(addAbortSignal(signal, isStdin ? stdin : createReadStream(file)), name);
+    const bytes = await interrupts.orGiveUp(reading); // to open a pipe may take for ever
+    signal.throwIfAborted();
+    return decoded(bytes!, name);
   } catch (error) {
     signal.throwIfAborted();
     const { code, syscall } = error as NodeJS.ErrnoException;

@@ -1,6 +1,9 @@
 // linattn generate, chat and serve --cache.
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { DirectoryStore } from '../../lib/cache/directory-store';
 import { RedisStore } from '../../lib/cache/redis-store';
+import { Interrupts } from '../../lib/cli/signals';
 import { call, type FakeModel, fakeModel } from '../support/cli';
 
 test.each([
@@ -63,4 +66,34 @@ test('an address that is none is an error', async () => {
   const { outcome, err } = await call(['generate', '-p', 'Hi', '--cache', 'redis://:-1'], { model });
   expect(outcome).toEqual({ exitCode: 1 });
   expect(err).toContain('ERR_ARGUMENT');
+});
+
+describe('a Redis that takes connections and says nothing', () => {
+  const sockets: Socket[] = [];
+  const server = createServer((socket) => {
+    sockets.push(socket.on('error', () => undefined));
+  }).listen(0, '127.0.0.1');
+  beforeAll(() => server.listening || once(server, 'listening'));
+  afterAll(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  const args = () => ['generate', '-p', 'Hi', '--cache', `redis://127.0.0.1:${(server.address() as AddressInfo).port}`];
+
+  test('is done without, after a while', async () => {
+    const model: FakeModel = fakeModel(['Hello'], () => {
+      model.loaded[0]!.prefixCache!.onStoreError!(new Error('of the client'));
+    });
+    const { outcome, out, err } = await call(args(), { model });
+    expect({ outcome, out }).toEqual({ outcome: { exitCode: 0 }, out: 'Hello' });
+    expect(err).toMatch(/^warning: --cache redis:.*: no answer in 5000 ms\n/);
+  }, 30_000);
+
+  test('keeps no interruption waiting', async () => {
+    const interrupts = new Interrupts();
+    setTimeout(() => interrupts.interrupt('SIGINT'), 200);
+    const started = performance.now();
+    expect((await call(args(), { model: fakeModel(['Hello']), interrupts })).outcome).toEqual({ signal: 'SIGINT' });
+    expect(performance.now() - started).toBeLessThan(4000);
+  });
 });

@@ -85,6 +85,13 @@ test.each([
   expect(stderr).toContain(code);
 });
 
+test('bench says that there is no model before it measures ops', () => {
+  const args = [main, 'bench', '-m', '/nowhere', '--json'];
+  const { status, stdout } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 });
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toMatchObject({ error: { code: 'ERR_FILE' } });
+}, 60_000);
+
 test('a usage error is exit code 2', () => {
   expect(linattn(['generate', '--prmpt', 'x'])).toMatchObject({ status: 2, stdout: '' });
 });

@@ -1,9 +1,11 @@
 // Files, folders and variables that are not what a command was told they are.
 import { constants } from 'node:buffer';
+import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Readable } from 'node:stream';
+import { Interrupts } from '../../lib/cli/signals';
 import { call, fakeModel } from '../support/cli';
 
 let scratch: string;
@@ -71,6 +73,16 @@ test('a document without an end is refused once it is too long', async () => {
   expect(outcome).toEqual({ exitCode: 1 });
   expect(err).toContain(`standard input must have at most ${constants.MAX_STRING_LENGTH} bytes, got more (ERR_FILE)`);
   expect(chunks).toBeLessThan(2 + constants.MAX_STRING_LENGTH / chunk.length + 2);
+});
+
+test('a pipe that nobody writes to keeps no interruption waiting', async () => {
+  const pipe = path.join(scratch, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  const interrupts = new Interrupts();
+  setTimeout(() => interrupts.interrupt('SIGINT'), 200);
+  const { outcome } = await call(['generate', '-f', pipe], { model: fakeModel(['a']), interrupts });
+  expect(outcome).toEqual({ signal: 'SIGINT' });
+  writeFileSync(pipe, ''); // lets go of the thread that opens it
 });
 
 test('variables that are set to nothing are not set', async () => {
