@@ -24,7 +24,7 @@ local function isWhole(names)
   return #names > 0
 end
 local function remove(names)
-  for _, name in ipairs(names) do redis.call('DEL', name) end
+  for _, name in ipairs(names) do redis.call('UNLINK', name) end
 end
 local function keep(names, seconds)
   for _, name in ipairs(names) do

@@ -45,11 +45,15 @@ export function serveCommand(program: Command, context: Context): void {
   addCacheFlag(addModelFlags(command))
     .option('--host <address>', 'address to listen on; 0.0.0.0 is every one', notEmpty, defaults.host)
     .option('--port <n>', '0: any that is free', integer(0, 65_535), defaults.port)
-    .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)')
+    .option('--model-name <name>', '`model` of requests and responses (default: the name of the folder)', notEmpty)
     .addOption(
       withVariable(new Option('--api-key <key>', 'what clients must send as a bearer token'), 'LINATTN_API_KEY'),
     )
-    .option('--state-folder <folder>', 'where sessions are saved and restored by name; made when it is not there')
+    .option(
+      '--state-folder <folder>',
+      'where sessions are saved and restored by name; made when it is not there',
+      notEmpty,
+    )
     .option('--max-concurrency <n>', 'requests that read or write at once', integer(1), defaults.maxConcurrency)
     .option('--max-queue <n>', 'requests that wait; one more is answered 429', integer(0), defaults.maxQueue)
     .option('--max-prompt-tokens <n>', 'of one request', integer(1), defaults.maxPromptTokens)

@@ -70,6 +70,8 @@ test('an address that is taken, or is none, is told in one line', async () => {
   for (const wrong of [
     ['--port', '65536'],
     ['--host', ''],
+    ['--model-name', ''],
+    ['--state-folder', ''],
     ['--drain-seconds', '3000000'],
   ]) {
     const ran = await call(['serve', ...wrong]);
