@@ -167,9 +167,10 @@ function sizesOf(input: LinearAttention & { q?: Tensor | undefined }) {
   const { q, k, v, state, sequences } = input;
   op.instance('sequences', sequences, Sequences);
   op.check((k === undefined) === (v === undefined), 'k and v go together: one of them is absent');
-  for (const [name, tensor] of Object.entries({ q, k, v, state })) {
-    if (tensor !== undefined) op.tensor(name, tensor);
-  }
+  if (q !== undefined) op.tensor('q', q);
+  if (k !== undefined) op.tensor('k', k);
+  if (v !== undefined) op.tensor('v', v);
+  if (state !== undefined) op.tensor('state', state);
   const like = q ?? k;
   if (like === undefined) throw op.error('ERR_ARGUMENT', 'q, or k and v, must be given');
   op.check(q !== undefined || state !== undefined, 'without q and state there is nothing to compute');
