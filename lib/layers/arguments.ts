@@ -2,19 +2,16 @@
 import { linattnError, shown } from '../errors';
 import { Tensor } from '../tensor/tensor';
 
-/** ERR_ARGUMENT unless each is a Tensor, ERR_DISPOSED when it has gone. */
-export function checkTensors(layer: string, tensors: Readonly<Record<string, unknown>>): void {
-  for (const [name, value] of Object.entries(tensors)) {
-    checkInstance(layer, name, value, Tensor);
-    if ((value as Tensor).id === 0) {
-      throw linattnError('ERR_DISPOSED', `${layer}: ${name} is used after its dispose()`);
-    }
-  }
+/** ERR_ARGUMENT unless it is a Tensor, ERR_DISPOSED when it has gone. */
+export function checkTensor(layer: string, name: string, value: unknown): void {
+  checkInstance(layer, name, value, Tensor);
+  if ((value as Tensor).id !== 0) return;
+  throw linattnError('ERR_DISPOSED', `${layer}: ${name} is used after its dispose()`);
 }
 
-/** The same of those that are given. */
-export function checkGiven(layer: string, tensors: Readonly<Record<string, unknown>>): void {
-  checkTensors(layer, Object.fromEntries(Object.entries(tensors).filter(([, value]) => value !== undefined)));
+/** The same where it is given. */
+export function checkGiven(layer: string, name: string, value: unknown): void {
+  if (value !== undefined) checkTensor(layer, name, value);
 }
 
 /** ERR_ARGUMENT unless it is of this class. */

@@ -1,6 +1,6 @@
 // What the layers that read a caller's sequence piece by piece ask of a piece, before anything of it is read.
 import { type ErrorCode, linattnError, shown } from '../errors';
-import { checkInstance, checkTensors } from './arguments';
+import { checkInstance, checkTensor } from './arguments';
 import type { Hidden } from './layer';
 
 export interface AttentionTokens {
@@ -20,7 +20,9 @@ export function checkCall(
   sequence: object,
   type: { readonly name: string; readonly prototype: object },
 ): void {
-  checkTensors(layer, { q: input?.q, k: input?.k, v: input?.v });
+  checkTensor(layer, 'q', input?.q);
+  checkTensor(layer, 'k', input?.k);
+  checkTensor(layer, 'v', input?.v);
   checkInstance(layer, 'the sequence', sequence, type);
 }
 

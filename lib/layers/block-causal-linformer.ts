@@ -11,7 +11,7 @@ import { softmaxAttention } from '../ops/softmax-attention';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { checkScale, checkTensors } from './arguments';
+import { checkScale, checkTensor } from './arguments';
 import { type AttentionTokens, checkCall, checkSizes, checkTokens } from './attention-tokens';
 import { type BlockCausalDType, BlockCausalSequence } from './block-causal-sequence';
 import type { Hidden } from './layer';
@@ -38,7 +38,8 @@ export class BlockCausalLinformer {
   constructor(private readonly options: BlockCausalLinformerOptions) {
     checkOptions('BlockCausalLinformer', options);
     const { keyProjection: E, valueProjection: F = E } = options;
-    checkTensors('BlockCausalLinformer', { keyProjection: E, valueProjection: F });
+    checkTensor('BlockCausalLinformer', 'keyProjection', E);
+    checkTensor('BlockCausalLinformer', 'valueProjection', F);
     checkScale('BlockCausalLinformer', options.scale);
     if (E.shape.length !== 3 || F.shape.join() !== E.shape.join()) {
       throw linattnError(

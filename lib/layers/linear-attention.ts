@@ -6,7 +6,7 @@ import { Sequences } from '../ops/sequences';
 import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { checkGiven, checkInstance, checkTensors } from './arguments';
+import { checkGiven, checkInstance, checkTensor } from './arguments';
 import { checkSizes } from './attention-tokens';
 import { checkMap, keyFeatures, type LayerFeatureMap, queryFeatures } from './feature-maps';
 import type { Hidden } from './layer';
@@ -257,12 +257,13 @@ export class LinearAttention {
   }
 }
 
+const optionalTensors = ['decay', 'beta', 'a', 'b'] as const;
+
 /** ERR_ARGUMENT unless a call has these tensors, sequences, and nothing but tensors for what else it may have. */
 function checkCall(call: Partial<LinearAttentionCall>, needed: readonly ('q' | 'k' | 'v')[]): void {
   checkOptions('LinearAttention', call);
-  const { decay, beta, a, b } = call;
-  checkTensors('LinearAttention', Object.fromEntries(needed.map((name) => [name, call[name]])));
-  checkGiven('LinearAttention', { decay, beta, a, b });
+  for (const name of needed) checkTensor('LinearAttention', name, call[name]);
+  for (const name of optionalTensors) checkGiven('LinearAttention', name, call[name]);
   checkInstance('LinearAttention', 'sequences', call.sequences, Sequences);
 }
 

@@ -9,7 +9,7 @@ import { sequences as sequencesOf } from '../ops/sequences';
 import { type DeviceName, defaultDevice } from '../tensor/device';
 import { leave, scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
-import { checkInstance, checkLists, checkScale, checkTensors } from './arguments';
+import { checkInstance, checkLists, checkScale, checkTensor } from './arguments';
 import { checkSizes } from './attention-tokens';
 import type { Hidden } from './layer';
 
@@ -95,7 +95,8 @@ export class Linformer {
       );
     }
     const { keyProjection: E, valueProjection: F = E } = options;
-    checkTensors('Linformer', { keyProjection: E, valueProjection: F });
+    checkTensor('Linformer', 'keyProjection', E);
+    checkTensor('Linformer', 'valueProjection', F);
     checkScale('Linformer', options.scale);
     if (E.shape.length !== 3) fail('ERR_SHAPE', `keyProjection must be [n, heads, k], got [${E.shape.join(', ')}]`);
     if (F.shape.join() !== E.shape.join()) {
@@ -124,7 +125,9 @@ export class Linformer {
   forward(call: { q: Hidden; k: Hidden; v: Hidden; lengths: readonly number[] }): Hidden {
     checkOptions('Linformer', call);
     const { q, k, v, lengths } = call;
-    checkTensors('Linformer', { q, k, v });
+    checkTensor('Linformer', 'q', q);
+    checkTensor('Linformer', 'k', k);
+    checkTensor('Linformer', 'v', v);
     if (k.shape.length !== 3 || v.shape.length !== 3) fail('ERR_SHAPE', 'k and v must be [T, heads, width]');
     checkLists('Linformer', q, lengths);
     return scope(() => {
@@ -145,7 +148,8 @@ export class Linformer {
     memory: LinformerMemory,
   ): void {
     checkOptions('Linformer', call);
-    checkTensors('Linformer', { k: call.k, v: call.v });
+    checkTensor('Linformer', 'k', call.k);
+    checkTensor('Linformer', 'v', call.v);
     checkLists('Linformer', call.k, call.lengths, { slots: call.slots, positions: call.positions });
     checkInstance('Linformer', 'memory', memory, LinformerMemory);
     const { k, v, lengths, slots = lengths.map((_, n) => n), positions = lengths.map(() => 0) } = call;
@@ -169,7 +173,7 @@ export class Linformer {
    */
   recall(call: LinformerTokens & { q: Hidden }, memory: LinformerMemory): Hidden {
     checkOptions('Linformer', call);
-    checkTensors('Linformer', { q: call.q });
+    checkTensor('Linformer', 'q', call.q);
     checkLists('Linformer', call.q, call.lengths, { slots: call.slots });
     checkInstance('Linformer', 'memory', memory, LinformerMemory);
     const { q, lengths, slots = lengths.map((_, n) => n) } = call;

@@ -136,7 +136,7 @@ export class WindowedLinearAttention {
       fail('ERR_UNSUPPORTED', 'favor subtracts a maximum of its own, which does not cancel beside the window');
     }
     checkScale('WindowedLinearAttention', options.scale);
-    checkGiven('WindowedLinearAttention', { relativeBias: options.relativeBias });
+    checkGiven('WindowedLinearAttention', 'relativeBias', options.relativeBias);
     const isFactor = (factor: unknown) => typeof factor === 'number' && !Number.isNaN(factor);
     if (!Array.isArray(windowFactors) || windowFactors.length === 0 || !windowFactors.every(isFactor)) {
       const got = Array.isArray(windowFactors) ? `[${windowFactors.map(shown).join(', ')}]` : shown(windowFactors);
