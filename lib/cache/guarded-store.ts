@@ -65,6 +65,11 @@ export class GuardedStore extends AskedStore {
     return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
   }
 
+  /** Tokens of a text whose state has this key. */
+  lengthOf(key: string): number {
+    return Number.parseInt(key.slice(this.prefix.length), 10);
+  }
+
   private key(length: number, sha256: string): string {
     return `${this.prefix}${length}-${sha256}`;
   }
