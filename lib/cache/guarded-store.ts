@@ -267,4 +267,10 @@ export class GuardedStore extends AskedStore {
       await this.guarded(shortMs, () => this.store.delete(key), signal);
     }
   }
+
+  /** What waits for an answer keeps the process no longer. Waits for the device's copies out of the memory. */
+  dispose(): void {
+    this.unref();
+    this.memory.dispose();
+  }
 }

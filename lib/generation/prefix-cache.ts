@@ -292,7 +292,7 @@ export class PrefixCache {
     late.abort();
     this.ended.abort();
     await this.demoting;
-    this.outside?.memory.dispose();
+    this.outside?.dispose();
     for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
     this.onDevice.clear();
     this.onHost.clear();
