@@ -74,17 +74,19 @@ export function inputOf(call: string, options: Partial<Record<(typeof names)[num
 
 /** Token ids as int32, each below `vocabularySize`; ERR_ARGUMENT otherwise. */
 export function checkedTokens(call: string, tokens: ArrayLike<number>, vocabularySize: number): Int32Array {
-  const wrong = leadingTokenIds(tokens, vocabularySize);
-  if (wrong < tokens.length) {
-    const id = tokens[wrong];
+  const ids = tokens instanceof Int32Array ? new Int32Array(tokens) : tokens; // a copy first: another thread may write to it
+  const wrong = leadingTokenIds(ids, vocabularySize);
+  if (wrong < ids.length) {
+    const id = ids[wrong];
     throw linattnError(
       'ERR_ARGUMENT',
       `${call}: tokens[${wrong}] must be a whole number below ${vocabularySize}, got ${typeof id === 'number' ? id : typeof id}`,
     );
   }
-  const ids = new Int32Array(tokens.length);
-  ids.set(tokens);
-  return ids;
+  if (ids instanceof Int32Array) return ids;
+  const copied = new Int32Array(ids.length);
+  copied.set(ids);
+  return copied;
 }
 
 /** Sampling with the model's defaults under the caller's options. ERR_ARGUMENT names what is out of range. */
