@@ -17,6 +17,9 @@ export interface StoreCounts {
 export class AskedStore {
   readonly counts = { storeReadBytes: 0, storeWrittenBytes: 0, storeErrors: 0 };
   private restsUntil = 0;
+  /** Of the calls that wait for an answer. */
+  private readonly timers = new Set<NodeJS.Timeout>();
+  private isUnref = false;
 
   constructor(
     protected readonly store: PrefixStore,
@@ -26,6 +29,12 @@ export class AskedStore {
   /** It failed not long ago. */
   get rests(): boolean {
     return performance.now() < this.restsUntil;
+  }
+
+  /** As of a timer: what waits for an answer, now and from now on, keeps the process no longer. */
+  protected unref(): void {
+    this.isUnref = true;
+    for (const timer of this.timers) timer.unref();
   }
 
   /** undefined when the store failed, is late, or rests. Rejects with signal.reason only. */
@@ -38,10 +47,13 @@ export class AskedStore {
     let stop = () => {};
     const stopped = new Promise<never>((_, reject) => {
       const timer = setTimeout(() => reject(new Error(`the store gave no answer in ${answerMs} ms`)), answerMs);
+      if (this.isUnref) timer.unref();
+      this.timers.add(timer);
       const abort = () => reject(signal!.reason);
       signal?.addEventListener('abort', abort);
       stop = () => {
         clearTimeout(timer);
+        this.timers.delete(timer);
         signal?.removeEventListener('abort', abort);
       };
     });

@@ -65,6 +65,11 @@ export class GuardedStore extends AskedStore {
     return this.key(tokens.length, createHash('sha256').update(littleEndian(tokens)).digest('hex'));
   }
 
+  /** Tokens of a text whose state has this key. */
+  lengthOf(key: string): number {
+    return Number.parseInt(key.slice(this.prefix.length), 10);
+  }
+
   private key(length: number, sha256: string): string {
     return `${this.prefix}${length}-${sha256}`;
   }
@@ -261,5 +266,11 @@ export class GuardedStore extends AskedStore {
     for (const key of Array.from(known, String).filter((name) => name.startsWith(prefix))) {
       await this.guarded(shortMs, () => this.store.delete(key), signal);
     }
+  }
+
+  /** What waits for an answer keeps the process no longer. Waits for the device's copies out of the memory. */
+  dispose(): void {
+    this.unref();
+    this.memory.dispose();
   }
 }

@@ -3,6 +3,7 @@ import { checkOptions, linattnError, shown } from '../errors';
 import type { Sampling } from '../ops/sampling-table';
 import { encodeSampling } from '../ops/sampling-table';
 import type { Message, Progress } from '../tokenizer/tokenizer';
+import { leadingTokenIds } from './token-ids';
 
 /**
  * prompt, messages and tokens are the whole context, of which what the session holds is not read again; append is what
@@ -76,18 +77,19 @@ export function inputOf(call: string, options: Partial<Record<(typeof names)[num
 
 /** Token ids as int32, each below `vocabularySize`; ERR_ARGUMENT otherwise. */
 export function checkedTokens(call: string, tokens: ArrayLike<number>, vocabularySize: number): Int32Array {
-  const ids = new Int32Array(tokens.length);
-  for (let i = 0; i < tokens.length; i++) {
-    const id = tokens[i]!;
-    if (!(Number.isInteger(id) && id >= 0 && id < vocabularySize)) {
-      throw linattnError(
-        'ERR_ARGUMENT',
-        `${call}: tokens[${i}] must be a whole number below ${vocabularySize}, got ${typeof id === 'number' ? id : typeof id}`,
-      );
-    }
-    ids[i] = id;
+  const ids = tokens instanceof Int32Array ? new Int32Array(tokens) : tokens; // a copy first: another thread may write to it
+  const wrong = leadingTokenIds(ids, vocabularySize);
+  if (wrong < ids.length) {
+    const id = ids[wrong];
+    throw linattnError(
+      'ERR_ARGUMENT',
+      `${call}: tokens[${wrong}] must be a whole number below ${vocabularySize}, got ${typeof id === 'number' ? id : typeof id}`,
+    );
   }
-  return ids;
+  if (ids instanceof Int32Array) return ids;
+  const copied = new Int32Array(ids.length);
+  copied.set(ids);
+  return copied;
 }
 
 /** Sampling with the model's defaults under the caller's options. ERR_ARGUMENT names what is out of range. */

@@ -7,6 +7,7 @@ import { type StateDType, stateDTypes } from '../state/state-dtype';
 import type { ModelCore } from './model-core';
 import type { SessionStart } from './session';
 import { checkPath, ModelSnapshot, type SnapshotHeader } from './snapshot';
+import { leadingTokenIds } from './token-ids';
 import { type TokenHash, TokenList } from './token-list';
 
 export type SnapshotSource = string | Uint8Array | AsyncIterable<Uint8Array>;
@@ -125,7 +126,7 @@ function isTokenHash(value: unknown, length: number): value is TokenHash {
 }
 
 function checkedTokens(core: ModelCore, reader: FramedReader, tokens: Int32Array): TokenList {
-  if (!tokens.every((token) => token >= 0 && token < core.vocabularySize)) {
+  if (leadingTokenIds(tokens, core.vocabularySize) < tokens.length) {
     throw reader.corrupt(`a token is not below ${core.vocabularySize}`);
   }
   return TokenList.of(tokens);

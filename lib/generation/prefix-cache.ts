@@ -140,7 +140,7 @@ export class PrefixCache {
     try {
       const { checkpoint, history } = await readSnapshot(this.core, 'prefixCache', source, signal);
       const isBeginning = history.unknownStart === 0 && history.commonPrefix(tokens) === checkpoint.length;
-      const isNamed = key === undefined || this.outside!.keyOf(tokens.subarray(0, checkpoint.length)) === key;
+      const isNamed = key === undefined || this.outside!.lengthOf(key) === checkpoint.length;
       if (isBeginning && isNamed) return checkpoint;
       this.store.release(checkpoint);
       return 'wrong';
@@ -292,7 +292,7 @@ export class PrefixCache {
     late.abort();
     this.ended.abort();
     await this.demoting;
-    this.outside?.memory.dispose();
+    this.outside?.dispose();
     for (const entry of this.onDevice) this.store.release(entry.checkpoint!);
     this.onDevice.clear();
     this.onHost.clear();

@@ -10,6 +10,7 @@ import type { PagePool } from './page-pool';
 import type { Checkpoint, SequenceStore } from './sequence-store';
 import type { Content, FramedReader } from './snapshot-format';
 import { decodePart, encodePart, partBytes, type StateDType, storedPart } from './state-dtype';
+import { stateSpans } from './state-spans';
 
 export interface Section {
   readonly name: string;
@@ -120,22 +121,6 @@ function* joined(parts: Iterable<Span>): Generator<Omit<Span, 'tokens'>> {
   if (last !== undefined) yield last;
 }
 
-/** What the bytes [from, to) of the content hold of the parts of a float32 state that begins at `base`. */
-function* stateSpans(
-  layout: { readonly parts: readonly StatePart[] },
-  base: number,
-  from: number,
-  to: number,
-): Generator<{ readonly offset: number; readonly start: number; readonly end: number }> {
-  let begin = base;
-  for (const { shape, offset } of layout.parts) {
-    const bytes = count(shape) * 4;
-    const [start, end] = [Math.max(from, begin), Math.min(to, begin + bytes)];
-    if (start < end) yield { offset: offset * 4 + start - begin, start: start - from, end: end - from };
-    begin += bytes;
-  }
-}
-
 /** The content of a checkpoint, which must be held until the last of it is filled in. `tokens`: to be saved too. */
 export async function contentOf(
   store: SequenceStore,
@@ -144,7 +129,9 @@ export async function contentOf(
   tokens: Int32Array | undefined,
 ): Promise<Content> {
   const kind = { length: checkpoint.length, stateDtype, hasTokens: tokens !== undefined };
-  const front = new Uint8Array(frontBytes(store, kind));
+  const isPlain = stateDtype === 'float32';
+  const [head, beforePages] = [headBytes(store, kind), frontBytes(store, kind)];
+  const front = new Uint8Array(isPlain ? head : beforePages);
   let at = 0;
   const add = (array: ArrayBufferView) => {
     front.set(bytesOf(array), at);
@@ -152,19 +139,24 @@ export async function contentOf(
   };
   if (tokens !== undefined) add(tokens);
   add(await checkpoint.logits.read());
-  const row = await store.states.read(checkpoint.slot);
-  for (const { shape, offset } of store.layout.parts) {
-    const values = row.subarray(offset, offset + count(shape));
-    for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
+  if (!isPlain) {
+    const row = await store.states.read(checkpoint.slot);
+    for (const { shape, offset } of store.layout.parts) {
+      const values = row.subarray(offset, offset + count(shape));
+      for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
+    }
   }
   const fill = async (target: Uint8Array, from: number) => {
     const to = from + target.length;
     if (from < front.length) target.set(front.subarray(from, to));
-    for (const span of spans(store, checkpoint, front.length, from, to)) {
-      const part = target.subarray(span.start, span.end);
-      await span.pool.readPage(span.page, span.offset, part);
-      clearBeyond(span, part);
+    for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, from, to) : []) {
+      await store.states.readPart(checkpoint.slot, offset, target.subarray(start, end));
     }
+    const inPages = [...spans(store, checkpoint, beforePages, from, to)];
+    for (const { pool, page, offset, start, end } of joined(inPages)) {
+      await pool.readPage(page, offset, target.subarray(start, end));
+    }
+    for (const span of inPages) clearBeyond(span, target.subarray(span.start, span.end));
   };
   return { bytes: contentBytes(store, kind), fill };
 }

@@ -178,3 +178,25 @@ test('a store that is silent holds up nobody whose signal comes', async () => {
   setTimeout(() => ended.abort(reason), 10);
   await expect(store.candidates(tokens, 0, ended.signal)).rejects.toBe(reason);
 });
+
+test('a store that is silent keeps the process no longer once it is disposed', async () => {
+  const silent = () => new Promise<never>(() => undefined);
+  const store = new GuardedStore({ get: silent, set: silent, delete: silent, keys: silent }, {}, () => {});
+  const timers = jest.spyOn(globalThis, 'setTimeout');
+  try {
+    const holding = () => timers.mock.results.map(({ value }) => (value as NodeJS.Timeout).hasRef());
+    void store.set('a', [bytes(1, 1)]);
+    const ended = new AbortController();
+    const reading = store.read({ key: 'a' }, wrong, ended.signal);
+    await new Promise(setImmediate);
+    expect(holding()).toEqual([true, true]);
+    store.dispose();
+    const listing = store.candidates(tokens, 0, ended.signal);
+    expect(holding()).toEqual([false, false, false]);
+    ended.abort();
+    await expect(Promise.allSettled([reading, listing])).resolves.toMatchObject([{ reason: ended.signal.reason }, {}]);
+  } finally {
+    for (const { value } of timers.mock.results) clearTimeout(value as NodeJS.Timeout);
+    timers.mockRestore();
+  }
+});

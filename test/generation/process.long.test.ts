@@ -13,3 +13,8 @@ test('fifty workers terminated in mid-prefill leave nothing behind', async () =>
 test('three hundred workers terminated while thousands of their reads complete end quietly', async () => {
   expect((await runProgram('terminate-at-work', [300])).printed).toEqual({ rounds: 300 });
 });
+
+test('a store that never answers keeps the process for no second after dispose', async () => {
+  const { printed, endedAt } = await runProgram<{ at: number }>('silent-store');
+  expect(endedAt - printed.at).toBeLessThan(1000);
+});

@@ -15,12 +15,19 @@ const length = 2500; // 40 pages, of which the last one has 4 tokens
 const rows = 300;
 const elements = rows * 19;
 
-function makeStore(): SequenceStore {
+interface Part {
+  readonly shape: readonly number[];
+  /** In elements of the row. */
+  readonly offset: number;
+}
+
+function makeStore(parts: readonly Part[], elements: number): SequenceStore {
   const groups = [new KvGroup(0), new KvGroup(100)];
   for (let i = 0; i < 4; i++) groups[0]!.add(2, 256);
   groups[1]!.add(1, 24);
   const tensor = Tensor.zeros({ dtype: 'float32', shape: [1], device });
-  const layout = { elements, parts: [{ name: 'state', shape: [rows, 19], offset: 0, tensor, bind: () => {} }] };
+  const named = parts.map((part, i) => ({ ...part, name: `part ${i}`, tensor, bind: () => {} }));
+  const layout = { elements, parts: named };
   return new SequenceStore({ ...layout, bind: () => {} } as never, { groups } as never, {
     ...{ device, sequences: 1, states: 6, vocabularySize, contextLength: 4096, stepTokens: 64 },
     ...{ kvDType: 'bfloat16', kvCapacityTokens: 3 * 4096 },
@@ -30,7 +37,7 @@ function makeStore(): SequenceStore {
 test.each(['float32', 'int8'] as const)('state in %s', async (stateDtype) => {
   await collectForgotten();
   const before = await used();
-  const store = makeStore();
+  const store = makeStore([{ shape: [rows, 19], offset: 0 }], elements);
   const random = seeded(9);
   const logits = Float32Array.from({ length: vocabularySize }, () => random.int(1000));
   const made = Tensor.from(logits, { dtype: 'float32', shape: [1, vocabularySize], device });
@@ -80,6 +87,42 @@ test.each(['float32', 'int8'] as const)('state in %s', async (stateDtype) => {
     }
   }
   for (const one of [checkpoint, back.checkpoint]) store.release(one);
+  store.dispose();
+  expect(await used()).toBe(before);
+});
+
+test('a float32 state of several parts, one of them longer than a block, lies in the file part by part', async () => {
+  await collectForgotten();
+  const before = await used();
+  const parts = [
+    { shape: [100, 19], offset: 0 },
+    { shape: [1100, 4096], offset: 1920 },
+    { shape: [70], offset: 1920 + 1100 * 4096 },
+  ];
+  const elements = 1920 + 1100 * 4096 + 128;
+  const store = makeStore(parts, elements);
+  const made = Tensor.zeros({ dtype: 'float32', shape: [1, vocabularySize], device });
+  const checkpoint = store.emptyCheckpoint(1, made);
+  const row = Float32Array.from({ length: elements }, (_, i) => i);
+  store.states.write(checkpoint.slot, row);
+  const pieces: Uint8Array[] = [];
+  for await (const piece of framed({}, await contentOf(store, checkpoint, 'float32', undefined))) pieces.push(piece);
+  expect(pieces).toHaveLength(2);
+  const reader = new FramedReader('test', new MemorySource(Buffer.concat(pieces)));
+  await reader.header();
+  const header = pieces[0]!.length - 2 ** 24 - 8;
+  const content = Buffer.concat([pieces[0]!.subarray(header, -8), pieces[1]!.subarray(0, -8)]);
+  const { checkpoint: back } = await readContent(store, reader, { length: 1, stateDtype: 'float32', hasTokens: false });
+  const found = await store.states.read(back.slot);
+  let at = vocabularySize * 4;
+  for (const { shape, offset } of parts) {
+    const size = shape.reduce((product, one) => product * one, 1);
+    const saved = content.subarray(at, at + 4 * size);
+    expect(Buffer.compare(saved, Buffer.from(row.buffer, offset * 4, 4 * size))).toBe(0);
+    expect(found.subarray(offset, offset + size)).toEqual(row.subarray(offset, offset + size));
+    at += 4 * size;
+  }
+  for (const one of [checkpoint, back]) store.release(one);
   store.dispose();
   expect(await used()).toBe(before);
 });
