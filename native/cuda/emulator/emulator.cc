@@ -253,7 +253,7 @@ void check_launch(dim3 size, size_t shared) {
   launches++;
   const size_t threads = size_t{size.x} * size.y * size.z;
   if (threads == 0 || threads > 1024) throw Error("ERR_CUDA", "emulator: a block has 1 to 1024 threads");
-  if (shared > kSharedBytes) throw Error("ERR_CUDA", "emulator: too much shared memory");
+  if (shared > shared_bytes()) throw Error("ERR_CUDA", "emulator: too much shared memory");
 }
 
 struct Restore {
