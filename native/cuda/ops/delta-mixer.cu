@@ -307,6 +307,10 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   const char* const weights =
       gates ? s.gate_weights[split] + lane / 4 % 2 * kPitch : s.weights[warp] + lane / 4 * kPitch;
   s.full[warp].wait(0);
+  if (!token.is_one()) {
+    if (blockIdx.x == 0 && block.thread() == 0) report_not_one_token(a.fault, 0, token.begin, token.end);
+    return;
+  }
   block.multiply(weights, split, s.sums[warp]);
   __syncwarp();
   if (warp >= kGatedWarp && !gates) block.fetch_gate();
