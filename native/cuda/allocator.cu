@@ -8,6 +8,8 @@ namespace linattn::cuda {
 namespace {
 
 constexpr size_t kSmall = size_t{1} << 20;
+// Kept also where nothing is handed out: ops on small tensors of a program that has no others ask for no memory anew.
+constexpr size_t kKeptIdle = size_t{64} << 20;
 
 // Eight sizes between powers of two up to 1 MiB, steps of 2 MiB above: blocks of nearly the same size are one
 // another's.
@@ -31,6 +33,7 @@ void Allocator::trim() {
     reserved_.fetch_sub(size, std::memory_order_relaxed);
   }
   cache_.clear();
+  kept_ = 0;
 }
 
 void* Allocator::reserve(size_t size) {
@@ -51,6 +54,7 @@ void* Allocator::allocate(size_t bytes, bool counted) {
   if (kept != cache_.end()) {
     data = kept->second;
     cache_.erase(kept);
+    kept_ -= size;
   } else {
     data = reserve(size);
     if (!data) {
@@ -66,7 +70,10 @@ void* Allocator::allocate(size_t bytes, bool counted) {
 
 void Allocator::free(void* data, size_t bytes, bool counted) {
   if (counted) used_.fetch_sub(bytes, std::memory_order_relaxed);
-  cache_.emplace(block_size(bytes), data);
+  const size_t size = block_size(bytes);
+  cache_.emplace(size, data);
+  kept_ += size;
+  if (kept_ > kKeptIdle && kept_ == reserved()) trim();
 }
 
 }  // namespace linattn::cuda

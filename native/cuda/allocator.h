@@ -1,5 +1,7 @@
 // Caching allocator of a CUDA device. All commands of a device run on one stream, so a block that is given back may be
-// handed out at once: whoever gets it enqueues behind whoever had it. Queue thread, but for the counters.
+// handed out at once: whoever gets it enqueues behind whoever had it. What is kept goes back to the driver when there
+// is no memory left and, but for a little, when nothing is handed out: a process without a model holds none for others
+// to miss. Queue thread, but for the counters.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -23,6 +25,7 @@ class Allocator {
   void trim();
 
   std::multimap<size_t, void*> cache_;  // by block size
+  size_t kept_ = 0;                     // bytes of these
   std::atomic<size_t> used_{0};
   std::atomic<size_t> reserved_{0};
 };

@@ -82,6 +82,11 @@ test('memory that is not there is an error of that tensor, and the device goes o
   after.dispose();
 });
 
+test('memory goes back to the driver when nothing is in use, but for a little', async () => {
+  const { printed } = await runProgram('cuda-idle');
+  expect(printed).toEqual({ held: 200, last: 200, none: 0, little: 40 });
+});
+
 test('what a kernel finds wrong rejects the read, and the device goes on', async () => {
   const weight = Weight.zeros([5, 8], 'float32', { device });
   const ids = (values: number[]) => Tensor.from(values, { dtype: 'int32', shape: [values.length], device });

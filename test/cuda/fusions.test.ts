@@ -187,4 +187,39 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     };
     await expectSameBits(states, enqueue);
   });
+
+  test.each([
+    { Hk: 4, Hv: 4, hidden: 512 },
+    { Hk: 16, Hv: 16, hidden: 1024 },
+  ])('offsets that change after the recording are told, and the states stay: %j', async ({ Hk, Hv, hidden }) => {
+    const [D, taps] = [128, 4];
+    const channels = (2 * Hk + Hv) * D;
+    const stride = channels + Hv * D + 2 * Hv;
+    const toMixer = weightFrom(normal(7, [stride, hidden], dtype), dtype);
+    const weight = normal(2, [channels, taps], 'float32');
+    const [aLog, dtBias] = [normal(3, [Hv], 'float32'), normal(4, [Hv], 'float32')];
+    const [x, residual] = [normal(15, [1, hidden], dtype), normal(16, [1, hidden], dtype)];
+    const norm = { x, residual, weight: normal(12, [hidden], 'float32'), eps: 1e-6 };
+    const states = [normal(5, [4, channels, taps - 1], 'float32'), normal(6, [4, Hv, D, D], 'float32')];
+    const sequences = packedSequences([1], { readSlots: [1], writeSlots: [2] });
+    let out: Tensor | undefined;
+    const graph = deviceOf(device).capture(() => {
+      out = scope(() => {
+        const input = matmul({ x: addRmsNorm(norm).out, weight: toMixer });
+        return mixerStep({ input, at: stride - 2 * Hv, Hk, Hv, weight, aLog, dtBias, sequences }, states).at(-1)!;
+      });
+    });
+    for (const _ of [0, 1]) graph.replay(); // the first one op by op
+    const before = await bitsOf(states);
+    for (const [offsets, told] of [
+      [[0, 0], 'linearAttention: offsets[1] must be in [1, 1], got 0'],
+      [[1, 1], 'linearAttention: offsets[0] must be in [0, 0], got 1'],
+    ] as const) {
+      sequences.offsets.write(Int32Array.from(offsets));
+      graph.replay();
+      await expect(out!.read()).rejects.toThrow(told);
+      expect((await bitsOf(states)).equals(before)).toBe(true);
+    }
+    graph.dispose();
+  });
 });

@@ -1,8 +1,9 @@
 // On a GPU machine: tests under compute-sanitizer, and one line for each tool and file.
 //   node test/gpu/sanitize.js [--tool memcheck,racecheck] [--seconds 600] [--at-once CORES] [--tests PATTERN] [FILE...]
-// Without files, every file of test/ops and test/cuda. Every file begins with one process; a core that is free then takes
-// part in the file that has run longest for its processes. What has not ended after --seconds is killed. --tests is jest's
-// filter of test names. "clean" means that all tests ended well and the tool found nothing. Logs are in build/gpu.
+// Without files, every file of test/ops and test/cuda. A core that is free takes part in the file that has run longest for
+// its processes, if that is long, else it begins another file: so what is left at the end is short. What has not ended
+// after --seconds is killed. --tests is jest's filter of test names. "clean" means that all tests ended well and the tool
+// found nothing. Logs are in build/gpu.
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -27,8 +28,8 @@ const root = path.join(__dirname, '..', '..');
 const logs = path.join(root, 'build', 'gpu');
 const jest = [path.join(root, 'node_modules', 'jest', 'bin', 'jest.js'), '--config', 'jest.cuda.config.js'];
 const sanitizer = ['/usr/local/cuda/bin/compute-sanitizer'].find(fs.existsSync) ?? 'compute-sanitizer';
-/** Milliseconds that a file has run before a second process takes part: many end sooner. */
-const alone = 5000;
+/** Milliseconds that a file has run for each of its processes before another takes part: where files wait, and at the end. */
+const patience = { waiting: 25_000, end: 5000 };
 
 /** A file under a tool. */
 class Checked {
@@ -45,11 +46,18 @@ class Checked {
     fs.rmSync(this.folder, { recursive: true, force: true });
     fs.mkdirSync(path.join(this.folder, 'taken'), { recursive: true });
     fs.writeFileSync(this.results, '');
-    // A model takes a quarter of the GPU's memory: one process for a file that loads some.
-    this.taken = /\bload\(/.test(fs.readFileSync(file, 'utf8'));
+    // A model may take a quarter of the GPU's memory: three at once of the one file that loads some.
+    this.loads = /\bload\(/.test(fs.readFileSync(file, 'utf8'));
+    this.most = !this.loads ? Number.POSITIVE_INFINITY : tool === 'racecheck' ? 2 : 1;
   }
 
-  get patience() {
+  /** Whether another process may take part. */
+  get isOpen() {
+    return this.running > 0 && !this.taken && this.processes.length < this.most;
+  }
+
+  /** Milliseconds, for each of its processes. */
+  get ran() {
     return (Date.now() - this.start) / this.processes.length;
   }
 
@@ -117,15 +125,17 @@ function main() {
   const files = filesOf(execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' }), listed);
   files.sort((a, b) => fs.statSync(b).size - fs.statSync(a).size); // long ones take longest, mostly
   const all = files.flatMap((file) => values.tool.split(',').map((tool) => new Checked(tool, file)));
-  const waiting = [...all];
+  // First what few processes have to do alone, then what racecheck does, which takes longer.
+  const rank = ({ loads, tool }) => (loads ? 0 : tool === 'racecheck' ? 1 : 2);
+  const waiting = [...all].sort((a, b) => rank(a) - rank(b));
   const children = new Map();
   const begin = Date.now();
   let isOver = false;
 
   const next = () => {
-    if (waiting.length > 0) return waiting.shift();
-    const open = all.filter((one) => one.running > 0 && !one.taken && one.patience >= alone);
-    return open.sort((a, b) => b.patience - a.patience)[0];
+    const least = waiting.length > 0 ? patience.waiting : patience.end;
+    const open = all.filter((one) => one.isOpen && one.ran >= least);
+    return open.sort((a, b) => b.ran - a.ran)[0] ?? waiting.shift();
   };
   const fill = () => {
     while (!isOver && children.size < Number(values['at-once'])) {

@@ -253,7 +253,7 @@ void check_launch(dim3 size, size_t shared) {
   launches++;
   const size_t threads = size_t{size.x} * size.y * size.z;
   if (threads == 0 || threads > 1024) throw Error("ERR_CUDA", "emulator: a block has 1 to 1024 threads");
-  if (shared > kSharedBytes) throw Error("ERR_CUDA", "emulator: too much shared memory");
+  if (shared > shared_bytes()) throw Error("ERR_CUDA", "emulator: too much shared memory");
 }
 
 struct Restore {
@@ -320,6 +320,7 @@ void launch(dim3 grid, dim3 size, size_t shared, const std::function<void()>& bo
 
 void launch_clusters(dim3 grid, dim3 size, size_t shared, unsigned cluster, const std::function<void()>& body) {
   check_launch(size, shared);
+  if (grid.x % cluster != 0) throw Error("ERR_CUDA", "emulator: a grid is made of whole clusters");
   std::vector<std::unique_ptr<Block>> made;
   std::vector<Block*> blocks;
   for (unsigned rank = 0; rank < cluster; rank++) {

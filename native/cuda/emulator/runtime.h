@@ -43,6 +43,13 @@ inline cudaError_t state() {
   return text && launches.load() >= std::atol(text) ? cudaErrorIllegalAddress : cudaSuccess;
 }
 
+// The GPU's compute capability, as LINATTN_EMULATOR_CAPABILITY says it (120 for 12.0), and what a block of it may have.
+inline int capability() {
+  static const char* text = std::getenv("LINATTN_EMULATOR_CAPABILITY");
+  return text ? std::atoi(text) : 90;
+}
+inline size_t shared_bytes() { return size_t{capability() / 10 == 12 ? 99u : 227u} << 10; }
+
 using Graph = std::vector<std::function<void()>>;
 inline thread_local Graph* recorded = nullptr;  // what a capture has so far
 
@@ -81,7 +88,14 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* found, int) {
   const char* asked = std::getenv("LINATTN_EMULATOR_MULTIPROCESSORS");
-  *found = {"emulator", 9, 0, asked ? std::atoi(asked) : 4, size_t{227} << 10, size_t{8} << 30, 1 << 20};
+  const int capability = linattn::cuda::emulator::capability();
+  *found = {"emulator",
+            capability / 10,
+            capability % 10,
+            asked ? std::atoi(asked) : 4,
+            linattn::cuda::emulator::shared_bytes(),
+            size_t{8} << 30,
+            1 << 20};
   return cudaSuccess;
 }
 template <class Kernel>

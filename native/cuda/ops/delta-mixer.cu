@@ -280,12 +280,12 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   const bool team = warp < kTeam;
   let_next_begin();
   if (lane == 0) s.full[warp].init();
+  __syncwarp();
   block.fetch_first();  // no kernel that may still run writes weights (packWeight)
   block.prefetch_rest();
-  if (block.thread() == 0) {
-    s.keys_full.init();
-    s.keys_full.expect(sizeof(s.keys));
-  }
+  if (block.thread() == 0) s.keys_full.init();
+  __syncwarp();
+  if (block.thread() == 0) s.keys_full.expect(sizeof(s.keys));
   __syncwarp();
   cluster_arrive<false>();
   cluster_wait();
@@ -307,6 +307,10 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   const char* const weights =
       gates ? s.gate_weights[split] + lane / 4 % 2 * kPitch : s.weights[warp] + lane / 4 * kPitch;
   s.full[warp].wait(0);
+  if (!token.is_one()) {
+    if (blockIdx.x == 0 && block.thread() == 0) report_not_one_token(a.fault, 0, token.begin, token.end);
+    return;
+  }
   block.multiply(weights, split, s.sums[warp]);
   __syncwarp();
   if (warp >= kGatedWarp && !gates) block.fetch_gate();

@@ -94,25 +94,24 @@ __device__ __forceinline__ void round_all(float (&x)[N]) {
   }
 }
 
-static __device__ LINATTN_NO_INLINE void complain(Fault* fault, FaultKind kind, FaultName name, int slot, int slots) {
-  report(fault, kind, name, 0, slot, slots > 0 ? -1 : 0, slots);
-}
-
 // Where the token's states are and go.
 struct TokenSlots {
+  int begin, end;  // of the row's tokens, which are one, as recorded
   int read, write;
-  bool one;  // token, as recorded
 
   __device__ __forceinline__ explicit TokenSlots(const SequencesView& s)
-      : read(s.read_slots[0]), write(s.write_slots[0]), one((s.offsets[0] | (s.offsets[1] ^ 1)) == 0) {}
+      : begin(s.offsets[0]), end(s.offsets[1]), read(s.read_slots[0]), write(s.write_slots[0]) {}
+  __device__ __forceinline__ bool is_one() const { return (begin | (end ^ 1)) == 0; }
   // `slot` of `slots`, or -1.
-  __device__ __forceinline__ int checked(int slot, int slots) const {
-    return one && slot >= -1 && slot < slots ? slot : -1;
-  }
+  __device__ __forceinline__ int checked(int slot, int slots) const { return slot >= -1 && slot < slots ? slot : -1; }
   __device__ __forceinline__ void check(Fault* fault, int slots) const {
-    if (!one) complain(fault, FaultKind::kOffsets, FaultName::kRows, 0, 0);
-    if (checked(read, slots) != read) complain(fault, FaultKind::kRange, FaultName::kReadSlots, read, slots);
-    if (checked(write, slots) != write) complain(fault, FaultKind::kRange, FaultName::kWriteSlots, write, slots);
+    if (checked(read, slots) != read) complain(fault, FaultName::kReadSlots, read, slots);
+    if (checked(write, slots) != write) complain(fault, FaultName::kWriteSlots, write, slots);
+  }
+
+ private:
+  static __device__ LINATTN_NO_INLINE void complain(Fault* fault, FaultName name, int slot, int slots) {
+    report(fault, FaultKind::kRange, name, 0, slot, -1, slots);
   }
 };
 

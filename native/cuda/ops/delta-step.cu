@@ -128,14 +128,13 @@ __device__ __forceinline__ Recurrence known(Recurrence x) {
   return x;
 }
 
-static __device__ LINATTN_NO_INLINE void complain(Fault* fault, FaultKind kind, FaultName name, int n, int slot,
-                                                  int slots) {
-  report(fault, kind, name, n, slot, slots > 0 ? -1 : 0, slots);
+static __device__ LINATTN_NO_INLINE void complain(Fault* fault, FaultName name, int n, int slot, int slots) {
+  report(fault, FaultKind::kRange, name, n, slot, -1, slots);
 }
 
 __device__ __forceinline__ int slot_of(Fault* fault, FaultName name, int slot, int n, int slots) {
   if (slot >= -1 && slot < slots) return slot;
-  complain(fault, FaultKind::kRange, name, n, slot, slots);
+  complain(fault, name, n, slot, slots);
   return -1;
 }
 
@@ -166,7 +165,7 @@ __global__ void __launch_bounds__(2 * kMostSharers * kWarp) delta_step(const __g
   k.load_inputs(conv, n);
   v.load_inputs(conv, n);
   if (offset != n || end != n + 1) {
-    complain(x.fault, FaultKind::kOffsets, FaultName::kRows, 0, 0, 0);
+    report_not_one_token(x.fault, n, offset, end);
     return;
   }
   State<kParts> s;

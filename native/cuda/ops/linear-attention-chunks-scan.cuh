@@ -109,6 +109,7 @@ __global__ __launch_bounds__(Traits::kThreads, Traits::kBlocksAtOnce) void scan_
 
 template <class Traits>
 void launch_scan(const Call& call, Cuda& cuda, const typename Traits::Boxes& boxes = {}) {
+  static_assert(!Traits::kWarpgroup || Traits::kShared <= kWarpgroupShared);
   const LinearSizes& x = call.sizes;
   const int heads = (Traits::kEnds ? x.H : x.Ho) / Traits::kHeads, segments = call.segments;
   const dim3 grid(static_cast<unsigned>((x.rows - x.single_rows) * segments * heads * slices_of<Traits>(x)));

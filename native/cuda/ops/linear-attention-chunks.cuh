@@ -321,9 +321,11 @@ inline int wide_rows(const LinearSizes& x, const Cuda& cuda) {
   return scan_blocks(x, 128) >= processors ? 128 : scan_blocks(x, 64) >= 2 * processors ? 64 : 0;
 }
 
-// Whether the scan is that of Hopper's warpgroups.
+// Whether the scan is that of Hopper's warpgroups. A newer GPU that runs the PTX for 90 may have less shared memory.
+constexpr int kWarpgroupShared = 227 * 1024;
 inline bool by_warpgroups(const LinearSizes& x, const Cuda& cuda) {
-  return cuda.properties.capability == 90 && (x.K == 64 || x.K == 128) && x.V % 64 == 0;
+  return cuda.properties.capability == 90 && cuda.properties.shared_memory >= kWarpgroupShared &&
+         (x.K == 64 || x.K == 128) && x.V % 64 == 0;
 }
 // Whether two heads of 64 state rows that follow one another have the same queries and keys, so that a block takes
 // both.

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, sizeof(T) == 2 ? 4 : 3)
   rows.load_state(s, read);
   write = slot_in(write, FaultName::kWriteSlots, n, x);
   if (offset != n || end != n + 1) {
-    report(x.fault, FaultKind::kOffsets, FaultName::kRows);
+    report_not_one_token(x.fault, n, offset, end);
     return;
   }
   if (x.k.data) rows.update(s, token, read < 0);

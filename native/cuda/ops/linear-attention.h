@@ -53,8 +53,14 @@ struct RowTokens {
 __device__ __forceinline__ RowTokens row_tokens(const SequencesView& s, int n, Fault* fault) {
   const int first = s.offsets[n], end = s.offsets[n + 1];
   if (first >= 0 && first <= end && end <= s.tokens) return {first, end - first};
-  report(fault, FaultKind::kOffsets, FaultName::kRows);
+  report(fault, FaultKind::kOffsets, FaultName::kRows, n, end, first, s.tokens);
   return {0, 0};
+}
+
+// Of row n where every row has one token: its tokens [first, end) are not [n, n + 1).
+__device__ inline LINATTN_NO_INLINE void report_not_one_token(Fault* fault, int n, int first, int end) {
+  const int at = first == n ? n + 1 : n;
+  report(fault, FaultKind::kBetween, FaultName::kOffsets, at, at == n ? first : end, at, at);
 }
 
 // e^g with g clamped to [-30, 0]; NaN stays NaN. A state is multiplied by it at every token, so an error of it grows
