@@ -127,8 +127,8 @@ void run(const Sample& op, Cuda& cuda) {
   x.seen_stride = op.seen.stride0;
   x.allowed = op.allowed.as<const uint32_t>();
   x.allowed_stride = op.allowed.stride0;
-  x.token = op.token.as<int32_t>();
-  x.logprob = op.logprob.as<float>();
+  x.token = op.token();
+  x.logprob = op.logprob();
   // The sum of all weights, 1 at most each, stays below 2^63.
   const int bits = std::bit_width(static_cast<uint64_t>(vocab));
   x.unit = std::bit_cast<float>((127 + std::min(44, 62 - bits)) << 23);
