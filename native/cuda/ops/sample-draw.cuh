@@ -4,8 +4,8 @@
 
 namespace linattn::cuda {
 
-constexpr int kHeldTiles = 4;                           // of a thread
-constexpr int kTileRoom = kSampleThreads * kHeldTiles;  // tiles whose sums shared memory has room for
+constexpr int kTileRoom = 1024;  // tiles whose sums shared memory has room for
+constexpr int kHeldTiles = kTileRoom / kSampleThreads;
 static_assert(kDigits <= kTileRoom);
 constexpr size_t kEndBytes = kListed * sizeof(Listed) + kTileRoom * sizeof(Sum);
 

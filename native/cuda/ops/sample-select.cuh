@@ -1,12 +1,14 @@
 // Where exactly top-k and top-p end, among the logits of the bins in which they do, whatever their number and scores.
 #pragma once
+#include <bit>
+
 #include "cuda/ops/sample-sums.cuh"
 
 namespace linattn::cuda {
 
-constexpr int kDigitBits = 8;
-constexpr int kDigits = 1 << kDigitBits;
-static_assert(kDigits <= kSampleThreads);
+constexpr int kDigits = kSampleThreads;
+constexpr int kDigitBits = std::bit_width(static_cast<unsigned>(kDigits)) - 1;
+static_assert(1 << kDigitBits == kDigits);
 
 // The logits at the edges of a row's filters: listed in shared memory, or, when there are too many for the list, found
 // again in the whole row. get(i): whether there is an i-th one of `count`.

@@ -10,7 +10,11 @@
 
 namespace linattn::cuda {
 
+#ifdef LINATTN_CUDA_EMULATOR
+constexpr int kSampleThreads = 64;  // each costs as much as it does, even where a vocabulary has nothing for it
+#else
 constexpr int kSampleThreads = 256;
+#endif
 constexpr int kSampleWarps = kSampleThreads / kWarp;
 constexpr int kLogits = 4;  // of a thread, next to one another
 constexpr int kTile = kSampleThreads * kLogits;
