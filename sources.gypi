@@ -69,6 +69,7 @@
       "native/cuda/op-functions.cu",
       "native/cuda/ops/activation.cu",
       "native/cuda/ops/add.cu",
+      "native/cuda/ops/begin-decode.cu",
       "native/cuda/ops/begin-step.cu",
       "native/cuda/ops/causal-conv.cu",
       "native/cuda/ops/commit-step.cu",

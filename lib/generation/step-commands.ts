@@ -14,6 +14,7 @@ import type { SequenceState, SequenceStore } from '../state/sequence-store';
 import type { DeviceName } from '../tensor/device';
 import { scope } from '../tensor/scope';
 import { Tensor } from '../tensor/tensor';
+import { readSampled } from './decode-graphs';
 import { hasOutput, type Piece } from './prefill-line';
 
 export class StepCommands {
@@ -72,8 +73,8 @@ export class StepCommands {
     });
   }
 
-  /** What a decode step of B rows enqueues; recorded once a batch size. */
-  decode(rows: Tensor<'int32'>, offsets: Tensor<'int32'>): { token: Tensor<'int32'>; logprob: Tensor<'float32'> } {
+  /** What a decode step of B rows enqueues; recorded once a batch size. Returns the `sampled` of sample. */
+  decode(rows: Tensor<'int32'>, offsets: Tensor<'int32'>): Tensor<'int32'> {
     const { table, stopIds, sampling } = this.store;
     const count = rows.shape[0]!;
     const { readSlots, writeSlots, positions, nextPositions, tokens } = beginStep(rows, offsets, table, true);
@@ -84,9 +85,9 @@ export class StepCommands {
     markSeen({ seen: sampling.seen, rows, offsets, tokens: tokens!, vocab: this.network.vocabularySize });
     const step = { sequences, rows };
     const logits = this.products('fewRows', () => this.network.logits(this.network.hidden(tokens!, step)));
-    const { token, logprob } = sample({ logits, rows, positions: nextPositions, ...sampling });
+    const { sampled, token } = sample({ logits, rows, positions: nextPositions, ...sampling });
     endStep(rows, token, stopIds, table, true);
-    return { token, logprob };
+    return sampled;
   }
 
   /** Samples the token after the prompt from `sequence.logits`; it becomes the pending one. */
@@ -97,16 +98,15 @@ export class StepCommands {
       throw linattnError('ERR_ARGUMENT', 'generate: the state has no next token: read a prompt first');
     const made = scope(() => {
       const rows = this.ints([sequence.slot]);
-      const { token, logprob } = sample({ logits, rows, positions: this.ints([sequence.length]), ...sampling });
+      const { sampled, token } = sample({ logits, rows, positions: this.ints([sequence.length]), ...sampling });
       endStep(rows, token, stopIds, table, false);
-      return { token, logprob };
+      return sampled;
     });
     try {
-      const [tokens, logprobs] = await Promise.all([made.token.read(), made.logprob.read()]);
+      const [tokens, logprobs] = await readSampled(made);
       return [tokens[0]!, logprobs[0]!];
     } finally {
-      made.token.dispose();
-      made.logprob.dispose();
+      made.dispose();
     }
   }
 

@@ -11,9 +11,14 @@ const op = defineOp('sample', {
   intParams: 'in',
   seen: 'optional',
   allowed: 'optional',
-  token: 'out',
-  logprob: 'out',
+  sampled: 'out',
 });
+
+export interface Sampled {
+  readonly sampled: Tensor<'int32'>;
+  readonly token: Tensor<'int32'>;
+  readonly logprob: Tensor<'float32'>;
+}
 
 /**
  * For each row, in the order of Hugging Face's generate: repetition penalty over the tokens of `seen`, tokens outside
@@ -29,7 +34,8 @@ const op = defineOp('sample', {
  * @param intParams int32 [slots, 8], rows of `encodeSampling`
  * @param seen int32 [slots, ceil(vocab / 32)], kept by `markSeen`; without it there is no repetition penalty
  * @param allowed int32 [slots, ceil(vocab / 32)], for slots with `restricted`
- * @returns token int32 [N]; logprob float32 [N], log-softmax of the unmodified logits at the token
+ * @returns token int32 [N]; logprob float32 [N], log-softmax of the unmodified logits at the token; both are parts of
+ *   sampled int32 [2, N]: token, and the bits of logprob
  * @throws LinattnError ERR_SHAPE, ERR_DTYPE; when run ERR_ARGUMENT for a slot out of range, and for logits with NaN or
  *   +inf or without a token to choose, naming the row
  */
@@ -41,7 +47,7 @@ export function sample(input: {
   intParams: Tensor<'int32'>;
   seen?: Tensor<'int32'> | undefined;
   allowed?: Tensor<'int32'> | undefined;
-}): { token: Tensor<'int32'>; logprob: Tensor<'float32'> } {
+}): Sampled {
   const { logits, rows, positions, params, intParams, seen, allowed } = op.input(input);
   const [N, vocab] = op.shape('logits', logits, ['N', 'vocab']) as [number, number];
   op.expect('logits', logits, 'float32', { N, vocab });
@@ -53,10 +59,9 @@ export function sample(input: {
   const words = { slots, words: tokenWords(vocab) };
   if (seen !== undefined) op.expect('seen', seen, 'int32', words);
   if (allowed !== undefined) op.expect('allowed', allowed, 'int32', words);
-  const token = op.output(logits, 'int32', [N]);
-  const logprob = op.output(logits, 'float32', [N]);
-  op.run({ logits, rows, positions, params, intParams, seen, allowed, token, logprob });
-  return { token, logprob };
+  const sampled = op.output(logits, 'int32', [2, N]);
+  op.run({ logits, rows, positions, params, intParams, seen, allowed, sampled });
+  return { sampled, token: sampled.view([N], 0, 1), logprob: sampled.view([N], N, 1, 'float32') };
 }
 
 export interface Distribution {

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "cuda/fusions.h"
+#include "cuda/ops/begin-decode.h"
 #include "cuda/ops/delta-mixer.h"
 #include "cuda/ops/delta-step.h"
 #include "cuda/ops/matmul.h"
@@ -21,6 +22,15 @@ bool overlap(const Tensor& a, const Tensor& b) {
 template <class Op>
 const Op* at_place(const RecordedOps& ops, size_t at) {
   return at < ops.size() ? ops[at].as<Op>() : nullptr;
+}
+
+size_t fuse_begin(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto* begin = at_place<BeginStep>(ops, at);
+  const auto* marks = at_place<MarkSeen>(ops, at + 1);
+  const auto* embedding = at_place<Embedding>(ops, at + 2);
+  const auto* converted = at_place<Convert>(ops, at + 3);
+  if (!begin || !marks || !embedding || !converted) return 0;
+  return begin_decode(*begin, *marks, *embedding, *converted, cuda) ? 4 : 0;
 }
 
 size_t fuse_delta_step(const RecordedOps& ops, size_t at, Cuda& cuda) {
@@ -90,7 +100,7 @@ bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
 
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
   for (const auto fuse :
-       {&fuse_delta_mixer, &fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
+       {&fuse_begin, &fuse_delta_mixer, &fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

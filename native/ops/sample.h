@@ -13,8 +13,10 @@ struct Sample {
   Tensor int_params;  // int32 [slots, 8], SamplingIntParams
   Tensor seen;        // int32 [slots, words], or absent
   Tensor allowed;     // int32 [slots, words], or absent
-  Tensor token;       // int32 [N]
-  Tensor logprob;     // float32 [N]
+  Tensor sampled;     // int32 [2, N]: tokens; the bits of their logprobs, float32
+
+  int32_t* token() const { return sampled.as<int32_t>(); }
+  float* logprob() const { return reinterpret_cast<float*>(token() + logits.shape[0]); }
 
   template <class V>
   void visit(V& v) {
@@ -25,8 +27,7 @@ struct Sample {
     v.in("intParams", int_params);
     v.optional("seen", seen);
     v.optional("allowed", allowed);
-    v.out("token", token);
-    v.out("logprob", logprob);
+    v.out("sampled", sampled);
   }
 };
 

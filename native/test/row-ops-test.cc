@@ -134,8 +134,8 @@ void run_heads(Cpu& cpu, Outputs& outputs) {
 
 void run_sample(Cpu& cpu, Outputs& outputs) {
   constexpr int64_t kRows = 7, kVocab = 5003;
-  auto logits = normal({kRows, kVocab}, 10), params = floats({kRows, 8}), logprob = floats({kRows});
-  auto rows = ints({kRows}), positions = ints({kRows}), int_params = ints({kRows, 8}), token = ints({kRows});
+  auto logits = normal({kRows, kVocab}, 10), params = floats({kRows, 8});
+  auto rows = ints({kRows}), positions = ints({kRows}), int_params = ints({kRows, 8}), sampled = ints({2, kRows});
   auto seen = ints({kRows, token_words(kVocab)});
   for (int32_t n = 0; n < kRows; n++) {
     const float settings[] = {0.4f * static_cast<float>(n), n % 2 ? 0.9f : 1.0f, n % 3 ? 0.01f : 0.0f, 1.2f};
@@ -146,10 +146,12 @@ void run_sample(Cpu& cpu, Outputs& outputs) {
     seen.values[static_cast<size_t>(n * token_words(kVocab))] = 0x55555555;
   }
   run(Sample{logits.tensor, rows.tensor, positions.tensor, params.tensor, int_params.tensor, seen.tensor, Tensor{},
-             token.tensor, logprob.tensor},
+             sampled.tensor},
       cpu);
-  append(outputs, logprob);
-  outputs.tokens = token.values;
+  outputs.tokens.assign(sampled.values.begin(), sampled.values.begin() + kRows);
+  auto logprobs = floats({kRows});
+  std::memcpy(logprobs.values.data(), &sampled.values[kRows], sizeof(float) * kRows);
+  append(outputs, logprobs);
 }
 
 Outputs run_all(Level level, int threads) {

@@ -1,8 +1,12 @@
 // What a recorded graph does with one kernel for several ops has the bits of those ops one by one.
+import { beginStep } from '../../lib/ops/begin-step';
 import { causalConv } from '../../lib/ops/causal-conv';
+import { convert } from '../../lib/ops/convert';
 import { deltaGates } from '../../lib/ops/delta-gates';
+import { embedding } from '../../lib/ops/embedding';
 import { gatedActivation } from '../../lib/ops/gated-activation';
 import { linearAttention } from '../../lib/ops/linear-attention';
+import { markSeen } from '../../lib/ops/mark-seen';
 import { matmul } from '../../lib/ops/matmul';
 import { weightFrom } from '../../lib/ops/pack-weight';
 import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
@@ -100,6 +104,41 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
         return [normed, rope({ x: normed, inverseFrequencies, pairing: 'half', sequences })];
       });
     await expectSameBits(() => [], enqueue);
+  });
+
+  test.each([
+    { slots: [1], depth: 1024 },
+    { slots: [2, -1, 0], depth: 64 },
+    { slots: [0], depth: 40 },
+    { slots: [0, 2, -1, 1, 3], depth: 32 },
+  ])('the begin of a decode step: %j', async ({ slots, depth }) => {
+    const [vocab, N] = [1000, slots.length];
+    const weight = weightFrom(normal(1, [vocab, depth], dtype), dtype);
+    const ints = (values: number[]) => tensorOf({ shape: [values.length], data: Float64Array.from(values) }, 'int32');
+    const [rows, offsets] = [ints(slots), ints(Array.from({ length: N + 1 }, (_, n) => n))];
+    // Of slot 1 a step has ended, slot 2 is not live.
+    const table = Array.from({ length: 4 }, (_, n) => [
+      2 * n,
+      2 * n + 1,
+      100 + n,
+      7 * n,
+      +(n === 1),
+      999,
+      +(n !== 2),
+      5,
+    ]);
+    const states = () => [
+      ints(table.flatMap((row) => [...row, ...new Array<number>(8).fill(0)])).view([4, 16], 0, 16),
+      ints(new Array<number>(4 * 32).fill(0)).view([4, 32], 0, 32),
+    ];
+    await expectSameBits(states, ([sequences, seen]) => {
+      const step = beginStep(rows, offsets, sequences as Tensor<'int32'>, true);
+      const { readSlots, writeSlots, positions, nextPositions, tokens } = step;
+      markSeen({ seen: seen as Tensor<'int32'>, rows, offsets, tokens: tokens!, vocab });
+      const embedded = embedding({ ids: tokens!, weight });
+      const branch = convert({ x: embedded, dtype });
+      return [readSlots, writeSlots, positions, nextPositions, tokens!, embedded, branch];
+    });
   });
 
   test.each([

@@ -86,8 +86,8 @@ Outcome sample_row(const Sample& op, Level level, int64_t row, int32_t slot, flo
   const int32_t token = choose(op, level, row, params, int_params, {scores, nullptr, ids, vocab}, weights);
   if (token < 0) return Outcome::kNoToken;
   const double total = LINATTN_DISPATCH(level, sum_of_exp)(logits, vocab, scan.greatest);
-  op.token.as<int32_t>()[row] = token;
-  op.logprob.as<float>()[row] =
+  op.token()[row] = token;
+  op.logprob()[row] =
       static_cast<float>(static_cast<double>(logits[token]) - static_cast<double>(scan.greatest) - std::log(total));
   return Outcome::kFine;
 }
@@ -118,8 +118,8 @@ void run(const Sample& op, Cpu& cpu) {
   auto* outcomes = cpu.scratch_of<Outcome>(static_cast<size_t>(rows));
   cpu.pool->run(rows, [&](int64_t row, int thread) {
     outcomes[row] = Outcome::kFine;
-    op.token.as<int32_t>()[row] = -1;
-    op.logprob.as<float>()[row] = 0;
+    op.token()[row] = -1;
+    op.logprob()[row] = 0;
     const int64_t own = thread * vocab;
     if (slot_of[row] < 0) return;
     outcomes[row] = sample_row(op, cpu.level, row, slot_of[row], scores + own, weights + own, ids + own);

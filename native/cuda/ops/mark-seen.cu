@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "cuda/device/launch.cuh"
-#include "ops/mark-seen.h"
+#include "cuda/ops/mark-seen.cuh"
 
 namespace linattn::cuda {
 namespace {
@@ -12,52 +12,9 @@ constexpr int kMostThreads = 1024;
 constexpr int64_t kTokensOfBlock = 1024;
 constexpr int64_t kMostParts = 64;
 
-struct MarkView {
-  uint32_t* seen;
-  int64_t stride;
-  int slots, words;
-  const int32_t *rows, *offsets, *tokens;
-  int row_count, token_count, vocab;
-  Fault* fault;
-
-  __device__ bool is_row(int n) const {
-    const auto in = [&](FaultName name, int i, int value, int low, int high) {
-      if (value >= low && value <= high) return true;
-      report(fault, FaultKind::kFromTo, name, i, value, low, high);
-      return false;
-    };
-    return in(FaultName::kRows, n, rows[n], -1, slots - 1) && in(FaultName::kOffsets, n, offsets[n], 0, token_count) &&
-           in(FaultName::kOffsets, n + 1, offsets[n + 1], offsets[n], token_count);
-  }
-
-  __device__ bool is_token(int t) const {
-    if (tokens[t] >= 0 && tokens[t] < vocab) return true;
-    report(fault, FaultKind::kFromTo, FaultName::kTokens, t, tokens[t], 0, vocab - 1);
-    return false;
-  }
-
-  __device__ void mark(int slot, int t) const {
-    atomicOr(seen + slot * stride + tokens[t] / 32, 1u << (tokens[t] % 32));
-  }
-};
-
-// One block; its rows have a token or a few each.
 __global__ void __launch_bounds__(kMostThreads) check_and_mark(MarkView x) {
   wait_for_inputs();
-  const auto for_tokens = [&](auto body) {
-    for (int n = static_cast<int>(threadIdx.x); n < x.row_count; n += static_cast<int>(blockDim.x)) {
-      if (x.rows[n] < 0) continue;
-      for (int t = x.offsets[n]; t < x.offsets[n + 1]; t++) body(x.rows[n], t);
-    }
-  };
-  bool wrong = false;
-  for (int n = static_cast<int>(threadIdx.x); n < x.row_count; n += static_cast<int>(blockDim.x)) {
-    wrong |= !x.is_row(n);
-  }
-  if (__syncthreads_or(wrong)) return;
-  for_tokens([&](int, int t) { wrong |= !x.is_token(t); });
-  if (__syncthreads_or(wrong)) return;
-  for_tokens([&](int slot, int t) { x.mark(slot, t); });
+  x.check_and_mark();
 }
 
 // Block (n, part): a part of row n's tokens.
@@ -90,20 +47,10 @@ __global__ void __launch_bounds__(kThreads) mark_rows(MarkView x, bool clear, co
 }  // namespace
 
 void run(const MarkSeen& op, Cuda& cuda) {
-  const MarkView x = {op.seen.as<uint32_t>(),
-                      op.seen.stride0,
-                      static_cast<int>(op.seen.shape[0]),
-                      static_cast<int>(op.seen.shape[1]),
-                      op.rows.as<const int32_t>(),
-                      op.offsets.as<const int32_t>(),
-                      op.tokens.as<const int32_t>(),
-                      static_cast<int>(op.rows.shape[0]),
-                      static_cast<int>(op.tokens.shape[0]),
-                      static_cast<int>(op.vocab),
-                      cuda.fault()};
+  const MarkView x = mark_view(op, cuda.fault());
   const int64_t rows = x.row_count, tokens = x.token_count;
   if (rows == 0) return;
-  if (!op.clear && tokens <= 4 * rows) {
+  if (marks_few(op)) {
     const auto threads = static_cast<unsigned>(std::min<int64_t>(ceil_div(rows, kWarp) * kWarp, kMostThreads));
     launch_early(cuda, check_and_mark, dim3(1), dim3(threads), 0, x);
     return;
