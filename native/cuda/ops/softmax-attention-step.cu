@@ -1,6 +1,7 @@
 // A block a split of the keys of a key head. Before the kernels in front have ended it guesses where the keys are, and
-// has the copy engine load them; then it makes the queries, the new key and value. The last block of a head merges what
-// all have left. The arithmetic is that of the kernels of softmaxAttention for decode rows and of their merge.
+// has the copy engine load them; then it makes the queries, the new key and value. The blocks of a head's last splits
+// merge what all leave for them, word by word as it comes. The arithmetic is that of the kernels of softmaxAttention
+// for decode rows and of their merge.
 #include "cuda/device/bulk.cuh"
 #include "cuda/device/launch.cuh"
 #include "cuda/fusions.h"
@@ -11,44 +12,54 @@
 namespace linattn::cuda {
 namespace {
 
-constexpr int kMostGroup = 16;      // query heads of a key head
-constexpr int kMostKeyHeads = 128;  // that have a counter
+constexpr int kMostGroup = 16;  // query heads of a key head
 constexpr int kMostSplits = 64;
 constexpr int kMergeGroups = 16;  // sums over every 16th split
+constexpr int kMostParts = 2112;  // of query heads and splits
+constexpr int kMostWidth = 256;
+#ifdef LINATTN_CUDA_EMULATOR
+constexpr int kMostMergers = 1;  // blocks run one after the other
+#else
+constexpr int kMostMergers = 4;  // blocks of a key head
+#endif
 
-// Blocks of a key head that have left their part; 0 between kernels.
-__device__ unsigned arrived[kMostKeyHeads];
+// What the splits leave: of each query head and split the sums of weighted values, then maximum and sum. A word is 0
+// when there is nothing, between kernels all are.
+__device__ uint4 part_words[kMostParts * kMostWidth / 4];
+__device__ uint32_t part_maxima[kMostParts], part_sums[kMostParts];
 
-// Tiles of kKeys keys, as the kernel that runs the op alone has them. Half tiles are loaded, kHalves at most.
+// Tiles of kKeys keys, as the kernel that runs the op alone has them; half tiles are loaded, and so many are there or
+// under way. kWarps multiply, one more loads what does not come at the beginning.
 template <class TGiven, int kWidthGiven, int kKeysGiven, int kWarpsGiven>
 struct StepShape {
   using T = TGiven;
   static constexpr int kWidth = kWidthGiven, kKeys = kKeysGiven, kWarps = kWarpsGiven;
-  static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kHalf = kKeys / 2, kHalves = 3;
+  static constexpr int kMultipliers = kWarps * kWarp, kThreads = kMultipliers + kWarp;
+  static constexpr int kHalf = kKeys / 2, kKeyHalves = 3, kValueHalves = 4;
   static constexpr int kStride = kWidth + kHalfPiece;  // no bank conflicts
-  static constexpr int kLoaded = kHalf * kHalves;
-  static_assert(2 * kKeys <= kThreads);
 };
 
+template <class Shape>
 struct MergeShared {
-  float weights[kMostGroup][kMostSplits], sums[kMostGroup][kMostSplits], max[kMostGroup];
+  float weights[kMostSplits], sums[kMostSplits], max[kMostSplits];
+  float4 totals[kMergeGroups][Shape::kWidth / 4];
 };
 
 template <class Shape>
 struct StepShared {
   using T = typename Shape::T;
   union {
-    alignas(16) T keys[Shape::kLoaded * Shape::kStride];
-    MergeShared merge;  // when no more keys come
+    alignas(16) T keys[Shape::kKeyHalves * Shape::kHalf * Shape::kStride];
+    MergeShared<Shape> merge;  // when no more keys come
   };
-  T values[Shape::kLoaded * Shape::kStride];
+  T values[Shape::kValueHalves * Shape::kHalf * Shape::kStride];
   T queries[16 * Shape::kStride];
   T new_key[Shape::kWidth], new_value[Shape::kWidth];
   DecodeRows<T, Shape::kWidth, 1, Shape::kKeys, Shape::kWarps> rows;
   float cosine[Shape::kWidth / 2], sine[Shape::kWidth / 2];
-  ByteBarrier keys_full[Shape::kHalves], values_full[Shape::kHalves];
-  bool stale, last;
+  ByteBarrier keys_full[Shape::kKeyHalves], values_full[Shape::kValueHalves];
+  int new_page;  // of the new token
+  bool stale;
 };
 
 template <class T>
@@ -57,17 +68,6 @@ struct StepTurns {
   int pairs;
   const float* frequencies;
   Fault* fault;
-};
-
-// What a block has to know of its token.
-struct StepRow {
-  AttentionRow row;
-  int turn_position;
-
-  __device__ bool operator==(const StepRow& other) const {
-    return row.first == other.row.first && row.count == other.row.count && row.position == other.row.position &&
-           row.table_row == other.row.table_row && turn_position == other.turn_position;
-  }
 };
 
 // What lies there when it is called, every time.
@@ -88,10 +88,13 @@ __device__ __forceinline__ void order_before_copies() {
 #endif
 }
 
-template <bool reporting>
-__device__ __forceinline__ StepRow read_row(const AttentionView& x) {
-  const AttentionRow row = attention_row<reporting>(x, 0, [](const int32_t* from) { return read_now(from); });
-  return {row, read_now(x.sequences.offsets) == 0 ? read_now(x.sequences.positions) : 0};
+__device__ __forceinline__ RowWords read_row(const AttentionView& x) {
+  const int32_t* const offsets = x.sequences.offsets;
+  return {read_now(offsets), read_now(offsets + 1), read_now(x.sequences.positions), read_now(x.table_rows)};
+}
+
+__device__ __forceinline__ bool same(const RowWords& a, const RowWords& b) {
+  return a.first == b.first && a.end == b.end && a.position == b.position && a.table_row == b.table_row;
 }
 
 // The keys of a split, half a tile after half a tile.
@@ -113,6 +116,7 @@ struct StepKeys {
   __device__ int tiles() const { return halves / 2; }
   __device__ bool has_new() const { return fresh >= begin && fresh < end; }
   __device__ bool stored(int key) const { return key >= first && key < min(end, fresh); }
+  __device__ bool is_new(int key) const { return key == fresh && has_new(); }
   __device__ uint32_t stored_bytes(int half) const {
     const int from = begin + half * Shape::kHalf, to = from + Shape::kHalf;
     const int keys = min(min(end, fresh), to) - max(first, from);
@@ -120,9 +124,19 @@ struct StepKeys {
   }
 };
 
-// The entry of the page table for a key.
-__device__ __forceinline__ const int32_t* page_entry(const AttentionView& x, const AttentionRow& row, int key) {
-  return row.table + page_column(x, key);
+// Where row r of a half is in shared memory, while it is there.
+template <class Shape>
+__device__ __forceinline__ typename Shape::T* half_row(StepShared<Shape>& shared, int half, int r, bool value) {
+  const int slot = value ? half % Shape::kValueHalves : half % Shape::kKeyHalves;
+  return (value ? shared.values : shared.keys) + (slot * Shape::kHalf + r) * Shape::kStride;
+}
+
+// The same of the new key or value of a split that has it.
+template <class Shape>
+__device__ __forceinline__ typename Shape::T* new_row(StepShared<Shape>& shared, const StepKeys<Shape>& keys,
+                                                      bool value) {
+  const int apart = keys.fresh - keys.begin;
+  return half_row(shared, apart / Shape::kHalf, apart % Shape::kHalf, value);
 }
 
 // Row r of a half, key or value: from its page, which is another one where the table has none, or from the new token,
@@ -131,19 +145,22 @@ template <class Shape>
 __device__ __forceinline__ void load_row(const AttentionView& x, StepShared<Shape>& shared, const StepKeys<Shape>& keys,
                                          int kv_head, int half, int r, bool value, int page) {
   using T = typename Shape::T;
-  const int slot = half % Shape::kHalves, key = keys.begin + half * Shape::kHalf + r;
-  T* const to = (value ? shared.values : shared.keys) + (slot * Shape::kHalf + r) * Shape::kStride;
-  ByteBarrier& full = (value ? shared.values_full : shared.keys_full)[slot];
+  const int key = keys.begin + half * Shape::kHalf + r;
+  T* const to = half_row(shared, half, r, value);
+  ByteBarrier& full =
+      value ? shared.values_full[half % Shape::kValueHalves] : shared.keys_full[half % Shape::kKeyHalves];
   if (r == 0) full.expect(keys.stored_bytes(half));
   if (half >= keys.halves) return;
   if (keys.stored(key)) {
-    const int64_t at = static_cast<int64_t>(key % x.page_tokens) * x.kv_heads + kv_head;
-    const int64_t from = (page >= 0 && page < x.page_count ? page : 0) * x.page_stride + at * Shape::kWidth;
-    copy_bulk(to, static_cast<const T*>(x.pages) + from + (value ? values_apart(x) : 0), Shape::kWidth * sizeof(T),
+    const int in_page = key - quotient(key, x.page_tokens) * x.page_tokens;
+    const int64_t from = static_cast<unsigned>(page) < static_cast<unsigned>(x.page_count) ? page * x.page_stride : 0;
+    const int64_t at = (static_cast<int64_t>(in_page) * x.kv_heads + kv_head) * Shape::kWidth;
+    copy_bulk(to, static_cast<const T*>(x.pages) + from + at + (value ? values_apart(x) : 0), Shape::kWidth * sizeof(T),
               full);
     return;
   }
-  const bool fresh = key == keys.fresh;
+  const bool fresh = keys.is_new(key);
+  if (fresh) shared.new_page = page;
   if (!value && !fresh) return;
   const T* const from = value ? shared.new_value : shared.new_key;
 #pragma unroll 4
@@ -152,98 +169,126 @@ __device__ __forceinline__ void load_row(const AttentionView& x, StepShared<Shap
   }
 }
 
-// What another block has left, past the first cache.
-template <class V>
-__device__ __forceinline__ V load_part(const V* from) {
+// A number as a word that is not 0: the bits of one NaN are those of another.
+__device__ __forceinline__ uint32_t word_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof(bits));
+  return bits == 0xffffffffu ? 0x80000000u : ~bits;
+}
+
+__device__ __forceinline__ float number_of(uint32_t word) {
+  const uint32_t bits = ~word;
+  float x;
+  memcpy(&x, &bits, sizeof(x));
+  return x;
+}
+
+// What is there now, as far as other blocks have written it.
+__device__ __forceinline__ uint4 look(const uint4* from) {
 #ifdef LINATTN_CUDA_EMULATOR
   return *from;
 #else
-  return __ldcg(from);
+  uint4 words;
+  asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+               : "l"(from)
+               : "memory");
+  return words;
 #endif
 }
 
-// What the last block of a head does: the output from the parts of all splits. kDeep: of every 16th split, there are so
-// many at most.
+__device__ __forceinline__ uint32_t look(const uint32_t* from) {
+  return static_cast<uint32_t>(read_now(reinterpret_cast<const int32_t*>(from)));
+}
+
+__device__ __forceinline__ bool complete(const uint4& words) {
+  return words.x != 0 && words.y != 0 && words.z != 0 && words.w != 0;
+}
+__device__ __forceinline__ bool complete(uint32_t word) { return word != 0; }
+
+// The output of a query head from the parts of all splits; `part` is that of the first one. kDeep: of every 16th split,
+// there are so many at most.
 template <int kDeep, class Shape>
-__device__ __forceinline__ void merge_parts(const AttentionView& x, const DecodePlan& plan, const AttentionRow& row,
-                                            int splits, int slot, int kv_head, MergeShared& shared) {
+__device__ __forceinline__ void merge_parts(const AttentionView& x, int splits, int part, OutputRow at,
+                                            MergeShared<Shape>& shared) {
   using T = typename Shape::T;
-  constexpr int kColumns = Shape::kWidth / 4, kAtOnce = kMergeGroups / kDeep;
-  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp;
-  for (int r = thread / kWarp; r < x.group; r += Shape::kWarps) {
-    const int from = (kv_head * x.group + r) * slot;
-    float max[2], sum[2];
+  constexpr int kColumns = Shape::kWidth / 4, kTeams = Shape::kMultipliers / kColumns, kEach = kMergeGroups / kTeams;
+  const int thread = static_cast<int>(threadIdx.x), column = thread % kColumns, first = thread / kColumns * kEach;
+  uint4* const words = part_words + static_cast<int64_t>(part) * kColumns + column;
+  const bool multiplies = thread < Shape::kMultipliers;
+  uint4 got[kDeep][kEach]{};
+  uint32_t max = 0, sum = 0;
+  const auto for_own = [&](auto body) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int s = lane + i * kWarp;
-      max[i] = s < splits ? load_part(plan.max + from + s) : -INFINITY;
-      sum[i] = s < splits ? load_part(plan.sum + from + s) : 0.0f;
-    }
-    const float top = warp_max(fmaxf(max[0], max[1]));
+    for (int d = 0; d < kDeep; d++) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const int s = lane + i * kWarp;
-      shared.weights[r][s] = sum[i] == 0 ? 0.0f : expf(max[i] - top);
-      shared.sums[r][s] = sum[i];
+      for (int g = 0; g < kEach; g++) {
+        const int s = d * kMergeGroups + first + g;
+        if (multiplies && s < splits) body(got[d][g], words + s * kColumns);
+      }
     }
-    if (lane == 0) shared.max[r] = top;
+    if (thread < splits) {
+      body(max, part_maxima + part + thread);
+      body(sum, part_sums + part + thread);
+    }
+  };
+  for (bool all = false; !all;) {
+    for_own([](auto& word, auto* from) {
+      if (!complete(word)) word = look(from);
+    });
+    all = true;
+    for_own([&](const auto& word, auto*) { all &= complete(word); });
+  }
+  for_own([](auto& word, auto* from) { *from = std::remove_reference_t<decltype(word)>{}; });
+  if (thread < splits) {
+    shared.max[thread] = number_of(max);
+    shared.sums[thread] = number_of(sum);
   }
   __syncthreads();
-  for (int i = thread; i < x.group * kColumns; i += Shape::kThreads) {
-    const int r = i / kColumns, column = i % kColumns;
-    const auto* parts = reinterpret_cast<const float4*>(plan.out) +
-                        static_cast<int64_t>(kv_head * x.group + r) * slot * kColumns + column;
-    float4 all{0, 0, 0, 0};
-#pragma unroll 1
-    for (int group = 0; group < kMergeGroups; group += kAtOnce) {
-      float4 part[kDeep][kAtOnce];
+  const int lane = thread % kWarp;
+  const float top = warp_max(fmaxf(lane < splits ? shared.max[lane] : -INFINITY,
+                                   lane + kWarp < splits ? shared.max[lane + kWarp] : -INFINITY));
+  if (thread < splits) shared.weights[thread] = shared.sums[thread] == 0 ? 0.0f : expf(shared.max[thread] - top);
+  __syncthreads();
 #pragma unroll
-      for (int d = 0; d < kDeep; d++) {
+  for (int g = 0; g < kEach; g++) {
+    float4 total{0, 0, 0, 0};
 #pragma unroll
-        for (int g = 0; g < kAtOnce; g++) {
-          const int s = d * kMergeGroups + group + g;
-          part[d][g] = s < splits ? load_part(parts + s * kColumns) : float4{0, 0, 0, 0};
-        }
-      }
+    for (int d = 0; d < kDeep; d++) {
+      const int s = d * kMergeGroups + first + g;
+      if (s >= splits) continue;
+      const float weight = shared.weights[s];
+      if (weight == 0) continue;
+      total.x += weight * number_of(got[d][g].x);
+      total.y += weight * number_of(got[d][g].y);
+      total.z += weight * number_of(got[d][g].z);
+      total.w += weight * number_of(got[d][g].w);
+    }
+    if (multiplies) shared.totals[first + g][column] = total;
+  }
+  __syncthreads();
+  if (thread < kColumns) {
+    float4 all = shared.totals[0][thread];
 #pragma unroll
-      for (int g = 0; g < kAtOnce; g++) {
-        float4 total{0, 0, 0, 0};
-#pragma unroll
-        for (int d = 0; d < kDeep; d++) {
-          const int s = d * kMergeGroups + group + g;
-          const float weight = s < splits ? shared.weights[r][s] : 0.0f;
-          if (weight == 0) continue;
-          total.x += weight * part[d][g].x;
-          total.y += weight * part[d][g].y;
-          total.z += weight * part[d][g].z;
-          total.w += weight * part[d][g].w;
-        }
-        all.x += total.x;
-        all.y += total.y;
-        all.z += total.z;
-        all.w += total.w;
-      }
+    for (int g = 1; g < kMergeGroups; g++) {
+      const float4 total = shared.totals[g][thread];
+      all.x += total.x;
+      all.y += total.y;
+      all.z += total.z;
+      all.w += total.w;
     }
     float sum = 0;
-    for (int s = 0; s < splits; s++) sum += shared.weights[r][s] * shared.sums[r][s];
-    const OutputRow at{row.first, kv_head * x.group + r};
-    const float factor = finish_row(x, at, shared.max[r], sum, column == 0);
+    for (int s = 0; s < splits; s++) sum += shared.weights[s] * shared.sums[s];
+    const float factor = finish_row(x, at, top, sum, thread == 0);
     Pack<T, 4> out;
     out.value[0] = from_float<T>(all.x * factor);
     out.value[1] = from_float<T>(all.y * factor);
     out.value[2] = from_float<T>(all.z * factor);
     out.value[3] = from_float<T>(all.w * factor);
     *reinterpret_cast<Pack<T, 4>*>(static_cast<T*>(x.out) + at.token * x.out_stride + at.head * Shape::kWidth +
-                                   4 * column) = out;
+                                   4 * thread) = out;
   }
-}
-
-// Where the new key, or value, of a split that has it is in shared memory while its half is there.
-template <class Shape>
-__device__ __forceinline__ typename Shape::T* new_row(StepShared<Shape>& shared, const StepKeys<Shape>& keys,
-                                                      bool value) {
-  const int apart = keys.fresh - keys.begin, slot = apart / Shape::kHalf % Shape::kHalves;
-  return (value ? shared.values : shared.keys) + (slot * Shape::kHalf + apart % Shape::kHalf) * Shape::kStride;
+  __syncthreads();
 }
 
 // The turned queries of the block's head, and its new key and value, in shared memory; what norms and rotations write.
@@ -254,9 +299,9 @@ __device__ __forceinline__ void make_new(const AttentionView& x, const StepTurns
   using T = typename Shape::T;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const bool has_piece = lane < Shape::kWidth / kHalfPiece, has_new = has_piece && keys.has_new();
-  const bool placed = keys.fresh - keys.begin < Shape::kLoaded;  // its half is one of the first ones
+  const auto placed = [&](int halves) { return keys.fresh - keys.begin < halves * Shape::kHalf; };
 #pragma unroll 1
-  for (int head = warp; head <= x.group; head += Shape::kWarps) {
+  for (int head = warp; head <= x.group; head += Shape::kWarps + 1) {
     const bool is_key = head == x.group;
     const HeadTurn<T>& turn = is_key ? turns.keys : turns.queries;
     const OwnGroup own = head_group(turn, 0, is_key ? kv_head : kv_head * x.group + head);
@@ -264,25 +309,45 @@ __device__ __forceinline__ void make_new(const AttentionView& x, const StepTurns
     const auto turned = turn_head(normed, turns.pairs, shared.cosine, shared.sine);
     if (stores) store_head(turn, own, normed, turned);
     if (is_key ? !has_new : !has_piece) continue;
-    T* const to = !is_key  ? shared.queries + head * Shape::kStride
-                  : placed ? new_row(shared, keys, false)
-                           : shared.new_key;
+    T* const to = !is_key                     ? shared.queries + head * Shape::kStride
+                  : placed(Shape::kKeyHalves) ? new_row(shared, keys, false)
+                                              : shared.new_key;
     *reinterpret_cast<Pack<T, kHalfPiece>*>(to + lane * kHalfPiece) = turned;
   }
-  if (warp != Shape::kWarps - 1 || !has_new) return;
+  if (warp != Shape::kWarps || !has_new) return;
   const auto* value = static_cast<const T*>(x.v) + static_cast<int64_t>(kv_head) * Shape::kWidth;
-  T* const to = placed ? new_row(shared, keys, true) : shared.new_value;
+  T* const to = placed(Shape::kValueHalves) ? new_row(shared, keys, true) : shared.new_value;
   *reinterpret_cast<uint4*>(to + lane * kHalfPiece) = *reinterpret_cast<const uint4*>(value + lane * kHalfPiece);
 }
 
+// Says what is wrong with the row; 0 to the output where it has no keys.
+template <class T>
+LINATTN_NO_INLINE __device__ void report_row(const AttentionView& x, const StepTurns<T>& turns, const RowWords& words,
+                                             bool clears, int kv_head) {
+  if (kv_head == 0) {
+    check_offsets(x.sequences, turns.fault);
+    attention_row<true>(x, 0, words);
+  }
+  if (!clears) return;
+  for (int r = 0; r < x.group; r++) {
+    clear_row(x, {0, kv_head * x.group + r}, static_cast<int>(threadIdx.x), x.width, static_cast<int>(blockDim.x));
+  }
+}
+
+// Says which pages of the keys are not there.
+LINATTN_NO_INLINE __device__ void report_pages(const AttentionView& x, const AttentionRow& row) {
+  for (int key = row.begin_key(x.window); key < row.end_key(); key++) key_page(x, row, key);
+}
+
 template <class Shape>
-__global__ void __launch_bounds__(Shape::kThreads)
+__global__ void __launch_bounds__(Shape::kThreads, 2)
     step_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
                 const __grid_constant__ StepTurns<typename Shape::T> turns) {
   using T = typename Shape::T;
   using Rows = decltype(StepShared<Shape>::rows);
-  constexpr int kHalf = Shape::kHalf, kHalves = Shape::kHalves, kThreads = Shape::kThreads;
-  constexpr int kRounds = (2 * Shape::kLoaded + kThreads - 1) / kThreads;
+  constexpr int kHalf = Shape::kHalf, kThreads = Shape::kThreads;
+  constexpr int kFirstKeys = Shape::kKeyHalves * kHalf, kFirst = kFirstKeys + Shape::kValueHalves * kHalf;
+  constexpr int kRounds = (kFirst + kThreads - 1) / kThreads;
   auto& shared = *dynamic_shared<StepShared<Shape>>();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
@@ -301,143 +366,169 @@ __global__ void __launch_bounds__(Shape::kThreads)
   }
   __syncthreads();
 
-  StepRow token = read_row<false>(x);
+  RowWords words = read_row(x);
 #ifdef LINATTN_CUDA_EMULATOR
-  if (split % 2 == 1 && token.row.table) token.row.position = token.turn_position /= 2;  // a wrong guess
+  if (split % 2 == 1) words.position /= 2;  // a wrong guess
 #endif
+  const bool last = split == static_cast<int>(gridDim.x) - 1;  // its split is there seldom: it does what is to be once
+  AttentionRow row;
   KeySplits splits;
   StepKeys<Shape> keys;
-  int loaded = 0;  // halves that were loaded for nothing
-  for (;;) {
-    splits = key_splits(x, plan, token.row);
-    keys = StepKeys<Shape>(x, token.row, splits, split);
+  bool missing = false;  // a page
+  const auto find_page = [&](int key) {
+    return keys.stored(key) || keys.is_new(key) ? row.table + page_column(x, key) : nullptr;
+  };
+  const auto is_missing = [&](int page) { return static_cast<unsigned>(page) >= static_cast<unsigned>(x.page_count); };
+  int tries = 0;
+  for (;; tries++) {
+    row = attention_row(x, 0, words);
+    splits = key_splits(x, plan, row);
+    keys = StepKeys<Shape>(x, row, splits, split);
+    const int32_t* entries[kRounds];
     int pages[kRounds];
     const auto for_rows = [&](auto body) {
 #pragma unroll
       for (int round = 0; round < kRounds; round++) {
         const int i = thread + round * kThreads;
-        if (i < 2 * Shape::kLoaded) body(i % Shape::kLoaded, i >= Shape::kLoaded, pages[round]);
+        const bool value = i >= kFirstKeys;
+        if (i < kFirst) body(value ? i - kFirstKeys : i, value, entries[round], pages[round]);
       }
     };
-    for_rows([&](int r, bool, int& page) {
-      page = keys.stored(keys.begin + r) ? read_now(page_entry(x, token.row, keys.begin + r)) : 0;
+    for_rows([&](int r, bool, const int32_t*& entry, int& page) {
+      entry = find_page(keys.begin + r);
+      page = entry ? read_now(entry) : 0;
     });
-    for_rows(
-        [&](int r, bool value, int page) { load_row(x, shared, keys, kv_head, r / kHalf, r % kHalf, value, page); });
+    for_rows([&](int r, bool value, const int32_t*, int page) {
+      load_row(x, shared, keys, kv_head, r / kHalf, r % kHalf, value, page);
+    });
+    const int turn_position = words.first == 0 ? words.position : 0;
 #pragma unroll 1
     for (int i = thread; i < turns.pairs; i += kThreads) {
-      turn_of(token.turn_position, turns.frequencies[i], shared.cosine[i], shared.sine[i]);
+      turn_of(turn_position, turns.frequencies[i], shared.cosine[i], shared.sine[i]);
     }
     __syncthreads();
-    if (loaded == 0) wait_for_inputs();
-    const StepRow read = read_row<true>(x);
-    bool stale = !(read == token);
-    for_rows([&](int r, bool, int page) {
-      if (keys.stored(keys.begin + r)) stale |= read_now(page_entry(x, token.row, keys.begin + r)) != page;
+    if (tries == 0) wait_for_inputs();
+    const RowWords now = read_row(x);
+    bool stale = false;
+    for_rows([&](int, bool, const int32_t* entry, int page) {
+      if (entry) stale |= read_now(entry) != page;
+      missing |= is_missing(page);
     });
-    if (split == 0 || keys.halves > 0) make_new(x, turns, shared, keys, kv_head, split == 0);
-    if (stale) shared.stale = true;
+    if (last || keys.halves > 0) make_new(x, turns, shared, keys, kv_head, last);
+    if (stale || !same(now, words)) shared.stale = true;
     __syncthreads();
     if (!shared.stale) break;
-    for (int i = 0; i < kHalves; i++) {
-      shared.keys_full[i].wait(loaded / kHalves);
-      shared.values_full[i].wait(loaded / kHalves);
-    }
-    loaded += kHalves;
-    token = read;
+    for (auto& full : shared.keys_full) full.wait(tries);
+    for (auto& full : shared.values_full) full.wait(tries);
+    words = now;
+    missing = false;
     order_before_copies();
     __syncthreads();
     shared.stale = false;
     __syncthreads();
   }
-  if (split == 0 && kv_head == 0) check_offsets(x.sequences, turns.fault);
-  if (splits.count() == 0 && split == 0) {
-    for (int r = 0; r < x.group; r++) clear_row(x, {0, kv_head * x.group + r}, thread, Shape::kWidth, kThreads);
-  }
+  if (last) report_row(x, turns, words, splits.count() == 0, kv_head);
   if (keys.halves == 0) return;
 
   const int r = thread / Rows::kSharers;
   const float slope = x.slopes ? x.slopes[kv_head * x.group + min(r, x.group - 1)] : 0.0f;
-  const int64_t new_place = keys.has_new() ? key_offset(x, token.row, token.row.position) : -1;
   typename Rows::Sums out{};
+  if (warp == Shape::kWarps) {
+    // Keys go where those of this tile were when these have their scores; values where those of the tile before were.
 #pragma unroll 1
-  for (int half = 0; half < keys.halves; half += 2) {
-    // The rows that go where this tile is: a thread has one of the keys or of the values.
-    const int coming = half + kHalves + thread % Shape::kKeys / kHalf, coming_row = thread % kHalf;
-    const int coming_key = keys.begin + coming * kHalf + coming_row;
-    const bool comes = coming < keys.halves;
-    const int page = comes && keys.stored(coming_key) ? key_page(x, token.row, coming_key) : -1;
-    const auto load_coming = [&](bool value) {
-      if (comes && thread / Shape::kKeys == value) {
-        load_row(x, shared, keys, kv_head, coming, coming_row, value, page);
-      }
-    };
-    const auto wait_for = [&](ByteBarrier* full) {
-      for (int i = half; i < half + 2; i++) full[i % kHalves].wait((loaded + i) / kHalves);
-    };
-    const int slots[2] = {half % kHalves * kHalf, (half + 1) % kHalves * kHalf - kHalf};
-    const auto at = [&](const T* tile) {
-      return
-          [=](int r, int piece) { return tile + (r + slots[r < kHalf ? 0 : 1]) * Shape::kStride + piece * kHalfPiece; };
-    };
-    const T* const queries = shared.queries;
-    wait_for(shared.keys_full);
-    score_tile(
-        shared.rows, [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; },
-        at(shared.keys));
-    __syncthreads();
-    load_coming(false);
-    weigh_tile<false>(shared.rows, x, keys.begin + half * kHalf, {}, token.row.position, r < x.group, slope, nullptr);
-    __syncthreads();
-    wait_for(shared.values_full);
-    add_values(shared.rows, at(shared.values), out);
-    if (half + 2 < keys.halves) {
+    for (int half = 0; half < keys.halves; half += 2) {
+      constexpr int kEach = Shape::kKeys / kWarp;
+      const int next[2] = {half + Shape::kKeyHalves, half + Shape::kValueHalves - 2};
+      int pages[2][kEach];
+      const auto for_rows = [&](auto body) {
+#pragma unroll
+        for (int value = 0; value < 2; value++) {
+#pragma unroll
+          for (int i = 0; i < kEach; i++) {
+            const int r = lane + i * kWarp, at = next[value] + r / kHalf;
+            if (at < keys.halves && (value == 0 || half > 0)) body(at, r % kHalf, value, pages[value][i]);
+          }
+        }
+      };
+      for_rows([&](int at, int r, int, int& page) {
+        const int32_t* const entry = find_page(keys.begin + at * kHalf + r);
+        page = entry ? read_now(entry) : 0;
+      });
       __syncthreads();
-      load_coming(true);
+      for_rows([&](int at, int r, int value, int& page) {
+        load_row(x, shared, keys, kv_head, at, r, value, page);
+        missing |= is_missing(page);
+      });
+      __syncthreads();
+    }
+  } else {
+    const T* const queries = shared.queries;
+    const auto query_at = [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; };
+    const auto at = [](const T* first, const T* second) {
+      return [=](int r, int piece) {
+        return (r < kHalf ? first : second) + r % kHalf * Shape::kStride + piece * kHalfPiece;
+      };
+    };
+#pragma unroll 1
+    for (int half = 0; half < keys.halves; half += 2) {
+      const auto tile = [&](bool value) {
+        for (int i = half; i < half + 2; i++) {
+          constexpr int kKeyHalves = Shape::kKeyHalves, kValueHalves = Shape::kValueHalves;
+          value ? shared.values_full[i % kValueHalves].wait(i / kValueHalves + tries)
+                : shared.keys_full[i % kKeyHalves].wait(i / kKeyHalves + tries);
+        }
+        return at(half_row(shared, half, 0, value), half_row(shared, half + 1, 0, value));
+      };
+      score_tile(shared.rows, query_at, tile(false));
+      __syncthreads();
+      weigh_tile<false>(shared.rows, x, keys.begin + half * kHalf, {}, row.position, r < x.group, slope, nullptr);
+      __syncthreads();
+      add_values(shared.rows, tile(true), out);
     }
   }
+  if (missing) report_pages(x, row);
 
-  if (new_place >= 0 && warp < 2 && lane < Shape::kWidth / kHalfPiece) {
-    const bool value = warp == 1;
-    T* const to = static_cast<T*>(x.pages) + new_place + (value ? values_apart(x) : 0) + kv_head * Shape::kWidth;
-    *reinterpret_cast<uint4*>(to + lane * kHalfPiece) =
-        *reinterpret_cast<const uint4*>(new_row(shared, keys, value) + lane * kHalfPiece);
-  }
   const int part = kv_head * x.group * splits.most + split;  // of the first query row
   if (thread < x.group) {
-    plan.max[part + thread * splits.most] = shared.rows.max[thread];
-    plan.sum[part + thread * splits.most] = shared.rows.sum[thread];
+    part_maxima[part + thread * splits.most] = word_of(shared.rows.max[thread]);
+    part_sums[part + thread * splits.most] = word_of(shared.rows.sum[thread]);
   }
 #pragma unroll
   for (int high = 0; high < 2; high++) {
-    const int row = high * 8 + lane / 4;
-    if (row >= x.group) continue;
-    float* const to = plan.out + static_cast<int64_t>(part + row * splits.most) * Shape::kWidth;
+    const int r = high * 8 + lane / 4;
+    if (warp == Shape::kWarps || r >= x.group) continue;
+    auto* const to = reinterpret_cast<uint2*>(part_words) + (part + r * splits.most) * (Shape::kWidth / 2);
 #pragma unroll
     for (int n = 0; n < Rows::kColumnTiles; n++) {
       const int d = (warp * Rows::kColumnTiles + n) * 8 + lane % 4 * 2;
-      *reinterpret_cast<float2*>(to + d) = make_float2(out[0][n][2 * high], out[0][n][2 * high + 1]);
+      to[d / 2] = uint2{word_of(out[0][n][2 * high]), word_of(out[0][n][2 * high + 1])};
     }
   }
-  __syncthreads();
-  const int count = splits.count();
-  if (thread == 0) {
-    __threadfence();
-    shared.last = atomicAdd(&arrived[kv_head], 1u) + 1 == static_cast<unsigned>(count);
-    if (shared.last) arrived[kv_head] = 0;
-    __threadfence();
+  const int page = shared.new_page;
+  if (keys.has_new() && page >= 0 && page < x.page_count && warp < 2 && lane < Shape::kWidth / kHalfPiece) {
+    const bool value = warp == 1;
+    const int64_t at = static_cast<int64_t>(row.position % x.page_tokens) * x.kv_heads + kv_head;
+    T* const to = static_cast<T*>(x.pages) + page * x.page_stride + (value ? values_apart(x) : 0) + at * Shape::kWidth;
+    *reinterpret_cast<uint4*>(to + lane * kHalfPiece) =
+        *reinterpret_cast<const uint4*>(new_row(shared, keys, value) + lane * kHalfPiece);
   }
+  const int count = splits.count(), merger = count - 1 - split, mergers = min(kMostMergers, count);
+  if (merger >= mergers) return;
   __syncthreads();
-  if (!shared.last) return;
-  count <= kMergeGroups       ? merge_parts<1, Shape>(x, plan, token.row, count, splits.most, kv_head, shared.merge)
-  : count <= 2 * kMergeGroups ? merge_parts<2, Shape>(x, plan, token.row, count, splits.most, kv_head, shared.merge)
-                              : merge_parts<4, Shape>(x, plan, token.row, count, splits.most, kv_head, shared.merge);
+#pragma unroll 1
+  for (int r = merger; r < x.group; r += mergers) {
+    const int head = kv_head * x.group + r;
+    const OutputRow to{row.first, head};
+    count <= kMergeGroups       ? merge_parts<1, Shape>(x, count, head * splits.most, to, shared.merge)
+    : count <= 2 * kMergeGroups ? merge_parts<2, Shape>(x, count, head * splits.most, to, shared.merge)
+                                : merge_parts<4, Shape>(x, count, head * splits.most, to, shared.merge);
+  }
 }
 
 template <class Shape>
-void launch_step(const AttentionView& x, const NormedTurn& queries, const NormedTurn& keys, Cuda& cuda) {
+void launch_step(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
+                 Cuda& cuda) {
   using T = typename Shape::T;
-  const DecodePlan plan = plan_decode(x, 1, cuda);
   const StepTurns<T> turns{head_turn<T>(queries), head_turn<T>(keys),
                            static_cast<int>(queries.rope.inverse_frequencies.shape[0]),
                            queries.rope.inverse_frequencies.as<const float>(), cuda.faults + kOpIndex<Rope>};
@@ -455,15 +546,16 @@ bool follows(const AttentionView& x, [[maybe_unused]] const Cuda& cuda) {
 }
 
 template <class T>
-void launch_width(const AttentionView& x, const NormedTurn& queries, const NormedTurn& keys, Cuda& cuda) {
+void launch_width(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
+                  Cuda& cuda) {
 #ifdef LINATTN_CUDA_EMULATOR
   constexpr int kWarps = 4, kWideKeys = 32;
 #else
   constexpr int kWarps = 8, kWideKeys = 64;
 #endif
-  x.width == 64    ? launch_step<StepShape<T, 64, 64, 4>>(x, queries, keys, cuda)
-  : x.width == 128 ? launch_step<StepShape<T, 128, 64, kWarps>>(x, queries, keys, cuda)
-                   : launch_step<StepShape<T, 256, kWideKeys, kWarps>>(x, queries, keys, cuda);
+  x.width == 64    ? launch_step<StepShape<T, 64, 64, 4>>(x, plan, queries, keys, cuda)
+  : x.width == 128 ? launch_step<StepShape<T, 128, 64, kWarps>>(x, plan, queries, keys, cuda)
+                   : launch_step<StepShape<T, 256, kWideKeys, kWarps>>(x, plan, queries, keys, cuda);
 }
 
 bool same_rows(const Sequences& a, const Sequences& b) {
@@ -482,16 +574,17 @@ bool step_attention(const NormedTurn& queries, const NormedTurn& keys, const Sof
   }
   cuda.op = kOpIndex<SoftmaxAttention>;
   const AttentionView x = attention_view(op, cuda);
+  const DecodePlan plan = plan_decode(x, 1, cuda);
   const bool width = x.width == 64 || x.width == 128 || x.width == 256;
   const std::initializer_list<Tensor> made = {queries.norm.out, keys.norm.out, query.out, key.out};
   if (!width || !supports_mma(x) || !x.pieces || x.bias || x.sink_tokens > 0 || x.group > kMostGroup ||
-      x.kv_heads > kMostKeyHeads || !follows(x, cuda) || !apart(made, {op.v, op.out, op.pages}) ||
+      x.heads * plan.splits > kMostParts || !follows(x, cuda) || !apart(made, {op.v, op.out, op.pages}) ||
       !apart({op.out, op.pages}, {queries.norm.x, keys.norm.x, op.v}) || !apart({op.out}, {op.pages})) {
     return false;
   }
   for_float(x.q_type, [&](auto t) {
     using T = decltype(t);
-    if constexpr (sizeof(T) == 2) launch_width<T>(x, queries, keys, cuda);
+    if constexpr (sizeof(T) == 2) launch_width<T>(x, plan, queries, keys, cuda);
   });
   return true;
 }

@@ -98,19 +98,20 @@ struct AttentionRow {
   __device__ int end_key() const { return position + count; }
 };
 
-struct LoadValue {
-  __device__ int32_t operator()(const int32_t* from) const { return *from; }
+// What the batch says of a row.
+struct RowWords {
+  int first, end, position, table_row;
 };
 
-// Row n; without tokens where its offsets make no sense, dropped where its keys have no place. One caller reports.
-template <bool reporting = false, class Load = LoadValue>
-__device__ AttentionRow attention_row(const AttentionView& x, int n, Load load = {}) {
+// Row n of such words; without tokens where its offsets make no sense, dropped where its keys have no place. One caller
+// reports.
+template <bool reporting = false>
+__device__ AttentionRow attention_row(const AttentionView& x, int n, const RowWords& words) {
   const auto complain = [&](FaultKind kind, FaultName name, int value, int low, int limit) {
     if constexpr (reporting) report(x.fault, kind, name, n, value, low, limit);
   };
   AttentionRow row;
-  const int first = load(x.sequences.offsets + n), end = load(x.sequences.offsets + n + 1);
-  const int position = load(x.sequences.positions + n), table_row = load(x.table_rows + n);
+  const auto [first, end, position, table_row] = words;
   const int most = n < x.single_rows ? 1 : x.max_tokens;
   if (first < 0 || end < first || end > x.sequences.tokens || end - first > most) {
     complain(FaultKind::kOffsets, FaultName::kRows, end, first, x.sequences.tokens);
@@ -137,6 +138,12 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n, Load load =
   row.table_row = table_row;
   row.table = x.page_table + table_row * x.table_stride;
   return row;
+}
+
+template <bool reporting = false>
+__device__ AttentionRow attention_row(const AttentionView& x, int n) {
+  const int32_t* const offsets = x.sequences.offsets + n;
+  return attention_row<reporting>(x, n, {offsets[0], offsets[1], x.sequences.positions[n], x.table_rows[n]});
 }
 
 // The entry of a row of the table that has the page of a position.
