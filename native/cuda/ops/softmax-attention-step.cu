@@ -322,7 +322,7 @@ __device__ __forceinline__ void make_new(const AttentionView& x, const StepTurns
 
 // Says what is wrong with the row; 0 to the output where it has no keys.
 template <class T>
-LINATTN_NO_INLINE __device__ void report_row(const AttentionView& x, const StepTurns<T>& turns, const RowWords& words,
+LINATTN_NO_INLINE __device__ void report_row(const AttentionView& x, const StepTurns<T>& turns, RowWords words,
                                              bool clears, int kv_head) {
   if (kv_head == 0) {
     check_offsets(x.sequences, turns.fault);
@@ -335,7 +335,7 @@ LINATTN_NO_INLINE __device__ void report_row(const AttentionView& x, const StepT
 }
 
 // Says which pages of the keys are not there.
-LINATTN_NO_INLINE __device__ void report_pages(const AttentionView& x, const AttentionRow& row) {
+LINATTN_NO_INLINE __device__ void report_pages(const AttentionView& x, AttentionRow row) {
   for (int key = row.begin_key(x.window); key < row.end_key(); key++) key_page(x, row, key);
 }
 
