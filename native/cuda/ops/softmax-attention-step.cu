@@ -1,7 +1,7 @@
 // A block a split of the keys of a key head. Before the kernels in front have ended it guesses where the keys are, and
-// has the copy engine load them; then it makes the queries, the new key and value. The blocks of a head's last splits
-// merge what all leave for them, word by word as it comes. The arithmetic is that of the kernels of softmaxAttention
-// for decode rows and of their merge.
+// has the copy engine load them; then it makes the queries, the new key and value. Blocks after those of a head's
+// splits merge what these leave for them, word by word as it comes. The arithmetic is that of the kernels of
+// softmaxAttention for decode rows and of their merge.
 #include "cuda/device/bulk.cuh"
 #include "cuda/device/launch.cuh"
 #include "cuda/fusions.h"
@@ -29,15 +29,19 @@ __device__ uint4 part_words[kMostParts * kMostWidth / 4];
 __device__ uint32_t part_maxima[kMostParts], part_sums[kMostParts];
 
 // Tiles of kKeys keys, as the kernel that runs the op alone has them; half tiles are loaded, and so many are there or
-// under way. kWarps multiply, one more loads what does not come at the beginning.
+// under way. kWarps multiply, one more finds out where the keys are that do not come at the beginning.
 template <class TGiven, int kWidthGiven, int kKeysGiven, int kWarpsGiven>
 struct StepShape {
   using T = TGiven;
   static constexpr int kWidth = kWidthGiven, kKeys = kKeysGiven, kWarps = kWarpsGiven;
   static constexpr int kMultipliers = kWarps * kWarp, kThreads = kMultipliers + kWarp;
   static constexpr int kHalf = kKeys / 2, kKeyHalves = 3, kValueHalves = 4;
+  static constexpr int kFound = 8;                     // halves whose places are known
   static constexpr int kStride = kWidth + kHalfPiece;  // no bank conflicts
 };
+
+// Where a key is in its head's part of the pages, if it is there.
+constexpr int64_t kUnseenKey = -1, kNewKey = -2;
 
 template <class Shape>
 struct MergeShared {
@@ -56,6 +60,7 @@ struct StepShared {
   T queries[16 * Shape::kStride];
   T new_key[Shape::kWidth], new_value[Shape::kWidth];
   DecodeRows<T, Shape::kWidth, 1, Shape::kKeys, Shape::kWarps> rows;
+  int64_t places[Shape::kFound][Shape::kHalf];
   float cosine[Shape::kWidth / 2], sine[Shape::kWidth / 2];
   ByteBarrier keys_full[Shape::kKeyHalves], values_full[Shape::kValueHalves];
   int new_page;  // of the new token
@@ -139,33 +144,79 @@ __device__ __forceinline__ typename Shape::T* new_row(StepShared<Shape>& shared,
   return half_row(shared, apart / Shape::kHalf, apart % Shape::kHalf, value);
 }
 
-// Row r of a half, key or value: from its page, which is another one where the table has none, or from the new token,
-// or nothing.
+__device__ __forceinline__ bool is_page(const AttentionView& x, int page) {
+  return static_cast<unsigned>(page) < static_cast<unsigned>(x.page_count);
+}
+
+// Where a key begins in its page, which is another one where the table has none.
+__device__ __forceinline__ int64_t place_of(const AttentionView& x, int page, int key) {
+  const int in_page = key - quotient(key, x.page_tokens) * x.page_tokens;
+  return (is_page(x, page) ? page * x.page_stride : 0) + static_cast<int64_t>(in_page) * x.kv_heads * x.width;
+}
+
+// Row r of one of the first halves, key or value, but for the new token's: by the copy engine, or zeros.
 template <class Shape>
-__device__ __forceinline__ void load_row(const AttentionView& x, StepShared<Shape>& shared, const StepKeys<Shape>& keys,
-                                         int kv_head, int half, int r, bool value, int page) {
+__device__ __forceinline__ void load_first_row(const AttentionView& x, StepShared<Shape>& shared,
+                                               const StepKeys<Shape>& keys, int kv_head, int half, int r, bool value,
+                                               int page) {
   using T = typename Shape::T;
   const int key = keys.begin + half * Shape::kHalf + r;
   T* const to = half_row(shared, half, r, value);
-  ByteBarrier& full =
-      value ? shared.values_full[half % Shape::kValueHalves] : shared.keys_full[half % Shape::kKeyHalves];
+  ByteBarrier& full = (value ? shared.values_full : shared.keys_full)[half];
   if (r == 0) full.expect(keys.stored_bytes(half));
   if (half >= keys.halves) return;
   if (keys.stored(key)) {
-    const int in_page = key - quotient(key, x.page_tokens) * x.page_tokens;
-    const int64_t from = static_cast<unsigned>(page) < static_cast<unsigned>(x.page_count) ? page * x.page_stride : 0;
-    const int64_t at = (static_cast<int64_t>(in_page) * x.kv_heads + kv_head) * Shape::kWidth;
-    copy_bulk(to, static_cast<const T*>(x.pages) + from + at + (value ? values_apart(x) : 0), Shape::kWidth * sizeof(T),
-              full);
+    const T* const from = static_cast<const T*>(x.pages) + place_of(x, page, key) + kv_head * Shape::kWidth;
+    copy_bulk(to, from + (value ? values_apart(x) : 0), Shape::kWidth * sizeof(T), full);
     return;
   }
-  const bool fresh = keys.is_new(key);
-  if (fresh) shared.new_page = page;
-  if (!value && !fresh) return;
-  const T* const from = value ? shared.new_value : shared.new_key;
+  if (keys.is_new(key)) shared.new_page = page;
+  if (!value) return;
 #pragma unroll 4
-  for (int i = 0; i < Shape::kWidth; i += kHalfPiece) {
-    *reinterpret_cast<uint4*>(to + i) = fresh ? *reinterpret_cast<const uint4*>(from + i) : uint4{0, 0, 0, 0};
+  for (int i = 0; i < Shape::kWidth; i += kHalfPiece) *reinterpret_cast<uint4*>(to + i) = uint4{0, 0, 0, 0};
+}
+
+// Finds where the keys of two halves are, by a warp; true where a page is missing.
+template <class Shape>
+__device__ __forceinline__ bool find_halves(const AttentionView& x, StepShared<Shape>& shared,
+                                            const StepKeys<Shape>& keys, const AttentionRow& row, int half) {
+  bool missing = false;
+#pragma unroll
+  for (int i = 0; i < Shape::kKeys; i += kWarp) {
+    const int r = i + static_cast<int>(threadIdx.x) % kWarp, key = keys.begin + half * Shape::kHalf + r;
+    int64_t place = kUnseenKey;
+    if (keys.stored(key) || keys.is_new(key)) {
+      const int page = read_now(row.table + page_column(x, key));
+      missing |= !is_page(x, page);
+      place = keys.is_new(key) ? kNewKey : place_of(x, page, key);
+      if (keys.is_new(key)) shared.new_page = page;
+    }
+    shared.places[(half + r / Shape::kHalf) % Shape::kFound][r % Shape::kHalf] = place;
+  }
+  return missing;
+}
+
+// Two halves that were found, keys or values. By all threads that multiply.
+template <class Shape>
+__device__ __forceinline__ void load_halves(const AttentionView& x, StepShared<Shape>& shared,
+                                            const StepKeys<Shape>& keys, int kv_head, int half, bool value) {
+  using T = typename Shape::T;
+  constexpr int kPieces = Shape::kWidth / kHalfPiece, kAtOnce = Shape::kMultipliers / kPieces;
+  const int thread = static_cast<int>(threadIdx.x), column = thread % kPieces * kHalfPiece;
+  const T* const pages =
+      static_cast<const T*>(x.pages) + (value ? values_apart(x) : 0) + kv_head * Shape::kWidth + column;
+#pragma unroll 4
+  for (int r = thread / kPieces; r < Shape::kKeys; r += kAtOnce) {
+    const int of = half + r / Shape::kHalf, in_half = r % Shape::kHalf;
+    if (of >= keys.halves) break;
+    const int64_t place = shared.places[of % Shape::kFound][in_half];
+    T* const to = half_row(shared, of, in_half, value) + column;
+    if (place == kNewKey) {
+      *reinterpret_cast<uint4*>(to) =
+          *reinterpret_cast<const uint4*>((value ? shared.new_value : shared.new_key) + column);
+    } else {
+      copy_async_16(to, pages + (place >= 0 ? place : 0), place >= 0);
+    }
   }
 }
 
@@ -207,10 +258,10 @@ __device__ __forceinline__ bool complete(const uint4& words) {
 __device__ __forceinline__ bool complete(uint32_t word) { return word != 0; }
 
 // The output of a query head from the parts of all splits; `part` is that of the first one. kDeep: of every 16th split,
-// there are so many at most.
+// there are so many at most. `dry`: fetches the code, to no effect.
 template <int kDeep, class Shape>
 __device__ __forceinline__ void merge_parts(const AttentionView& x, int splits, int part, OutputRow at,
-                                            MergeShared<Shape>& shared) {
+                                            MergeShared<Shape>& shared, bool dry) {
   using T = typename Shape::T;
   constexpr int kColumns = Shape::kWidth / 4, kTeams = Shape::kMultipliers / kColumns, kEach = kMergeGroups / kTeams;
   const int thread = static_cast<int>(threadIdx.x), column = thread % kColumns, first = thread / kColumns * kEach;
@@ -232,14 +283,16 @@ __device__ __forceinline__ void merge_parts(const AttentionView& x, int splits, 
       body(sum, part_sums + part + thread);
     }
   };
+#pragma unroll 1
   for (bool all = false; !all;) {
     for_own([](auto& word, auto* from) {
       if (!complete(word)) word = look(from);
     });
     all = true;
+    if (dry) break;
     for_own([&](const auto& word, auto*) { all &= complete(word); });
   }
-  for_own([](auto& word, auto* from) { *from = std::remove_reference_t<decltype(word)>{}; });
+  if (!dry) for_own([](auto& word, auto* from) { *from = std::remove_reference_t<decltype(word)>{}; });
   if (thread < splits) {
     shared.max[thread] = number_of(max);
     shared.sums[thread] = number_of(sum);
@@ -267,7 +320,7 @@ __device__ __forceinline__ void merge_parts(const AttentionView& x, int splits, 
     if (multiplies) shared.totals[first + g][column] = total;
   }
   __syncthreads();
-  if (thread < kColumns) {
+  if (thread < kColumns && !dry) {
     float4 all = shared.totals[0][thread];
 #pragma unroll
     for (int g = 1; g < kMergeGroups; g++) {
@@ -375,10 +428,19 @@ __global__ void __launch_bounds__(Shape::kThreads, 2)
   KeySplits splits;
   StepKeys<Shape> keys;
   bool missing = false;  // a page
-  const auto find_page = [&](int key) {
-    return keys.stored(key) || keys.is_new(key) ? row.table + page_column(x, key) : nullptr;
+  int merger = -1;       // of the head's blocks that merge
+  const auto merge = [&](bool dry) {
+    const int count = splits.count(), mergers = min(kMostMergers, min(x.group, static_cast<int>(gridDim.x)));
+#pragma unroll 1
+    for (int r = merger; r < x.group; r += mergers) {
+      const int head = kv_head * x.group + r, part = head * splits.most;
+      const OutputRow to{row.first, head};
+      count <= kMergeGroups       ? merge_parts<1, Shape>(x, count, part, to, shared.merge, dry)
+      : count <= 2 * kMergeGroups ? merge_parts<2, Shape>(x, count, part, to, shared.merge, dry)
+                                  : merge_parts<4, Shape>(x, count, part, to, shared.merge, dry);
+      if (dry) break;
+    }
   };
-  const auto is_missing = [&](int page) { return static_cast<unsigned>(page) >= static_cast<unsigned>(x.page_count); };
   int tries = 0;
   for (;; tries++) {
     row = attention_row(x, 0, words);
@@ -395,11 +457,12 @@ __global__ void __launch_bounds__(Shape::kThreads, 2)
       }
     };
     for_rows([&](int r, bool, const int32_t*& entry, int& page) {
-      entry = find_page(keys.begin + r);
+      const int key = keys.begin + r;
+      entry = keys.stored(key) || keys.is_new(key) ? row.table + page_column(x, key) : nullptr;
       page = entry ? read_now(entry) : 0;
     });
     for_rows([&](int r, bool value, const int32_t*, int page) {
-      load_row(x, shared, keys, kv_head, r / kHalf, r % kHalf, value, page);
+      load_first_row(x, shared, keys, kv_head, r / kHalf, r % kHalf, value, page);
     });
     const int turn_position = words.first == 0 ? words.position : 0;
 #pragma unroll 1
@@ -407,12 +470,19 @@ __global__ void __launch_bounds__(Shape::kThreads, 2)
       turn_of(turn_position, turns.frequencies[i], shared.cosine[i], shared.sine[i]);
     }
     __syncthreads();
+    merger = -1;
+    if (splits.count() > 0) {
+      const int blocks = static_cast<int>(gridDim.x), mergers = min(kMostMergers, min(x.group, blocks));
+      const int first = min(splits.count(), blocks - mergers);
+      if (split >= first && split < first + mergers) merger = split - first;
+    }
+    if (tries == 0 && merger >= 0 && keys.halves == 0) merge(true);
     if (tries == 0) wait_for_inputs();
     const RowWords now = read_row(x);
     bool stale = false;
     for_rows([&](int, bool, const int32_t* entry, int page) {
       if (entry) stale |= read_now(entry) != page;
-      missing |= is_missing(page);
+      missing |= !is_page(x, page);
     });
     if (last || keys.halves > 0) make_new(x, turns, shared, keys, kv_head, last);
     if (stale || !same(now, words)) shared.stale = true;
@@ -428,62 +498,57 @@ __global__ void __launch_bounds__(Shape::kThreads, 2)
     __syncthreads();
   }
   if (last) report_row(x, turns, words, splits.count() == 0, kv_head);
-  if (keys.halves == 0) return;
+  if (keys.halves == 0) {
+    if (merger >= 0) merge(false);
+    return;
+  }
 
   const int r = thread / Rows::kSharers;
   const float slope = x.slopes ? x.slopes[kv_head * x.group + min(r, x.group - 1)] : 0.0f;
   typename Rows::Sums out{};
-  if (warp == Shape::kWarps) {
-    // Keys go where those of this tile were when these have their scores; values where those of the tile before were.
+  // Keys go where those of a tile were when these have their scores; values where those of the tile before were.
+  const bool finds = warp == Shape::kWarps;
+  if (finds && keys.halves > 2) missing |= find_halves(x, shared, keys, row, Shape::kKeyHalves);
+  const T* const queries = shared.queries;
+  const auto query_at = [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; };
 #pragma unroll 1
-    for (int half = 0; half < keys.halves; half += 2) {
-      constexpr int kEach = Shape::kKeys / kWarp;
-      const int next[2] = {half + Shape::kKeyHalves, half + Shape::kValueHalves - 2};
-      int pages[2][kEach];
-      const auto for_rows = [&](auto body) {
-#pragma unroll
-        for (int value = 0; value < 2; value++) {
-#pragma unroll
-          for (int i = 0; i < kEach; i++) {
-            const int r = lane + i * kWarp, at = next[value] + r / kHalf;
-            if (at < keys.halves && (value == 0 || half > 0)) body(at, r % kHalf, value, pages[value][i]);
-          }
-        }
-      };
-      for_rows([&](int at, int r, int, int& page) {
-        const int32_t* const entry = find_page(keys.begin + at * kHalf + r);
-        page = entry ? read_now(entry) : 0;
-      });
-      __syncthreads();
-      for_rows([&](int at, int r, int value, int& page) {
-        load_row(x, shared, keys, kv_head, at, r, value, page);
-        missing |= is_missing(page);
-      });
-      __syncthreads();
-    }
-  } else {
-    const T* const queries = shared.queries;
-    const auto query_at = [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; };
-    const auto at = [](const T* first, const T* second) {
+  for (int half = 0; half < keys.halves; half += 2) {
+    const auto at = [&](bool value) {
+      const T *const first = half_row(shared, half, 0, value), *const second = half_row(shared, half + 1, 0, value);
       return [=](int r, int piece) {
         return (r < kHalf ? first : second) + r % kHalf * Shape::kStride + piece * kHalfPiece;
       };
     };
-#pragma unroll 1
-    for (int half = 0; half < keys.halves; half += 2) {
-      const auto tile = [&](bool value) {
-        for (int i = half; i < half + 2; i++) {
-          constexpr int kKeyHalves = Shape::kKeyHalves, kValueHalves = Shape::kValueHalves;
-          value ? shared.values_full[i % kValueHalves].wait(i / kValueHalves + tries)
-                : shared.keys_full[i % kKeyHalves].wait(i / kKeyHalves + tries);
-        }
-        return at(half_row(shared, half, 0, value), half_row(shared, half + 1, 0, value));
-      };
-      score_tile(shared.rows, query_at, tile(false));
+    const auto wait_for_first = [&](ByteBarrier* full, int halves) {
+      if (half < halves) full[half].wait(tries);
+      if (half + 1 < halves) full[half + 1].wait(tries);
+    };
+    const bool goes_on = half + 2 < keys.halves;
+    if (half > 0) {
+      copy_async_wait<1>();  // the keys
       __syncthreads();
+    }
+    if (!finds) {
+      wait_for_first(shared.keys_full, Shape::kKeyHalves);
+      score_tile(shared.rows, query_at, at(false));
+    } else if (goes_on) {
+      missing |= find_halves(x, shared, keys, row, half + Shape::kKeyHalves + 2);
+    }
+    __syncthreads();
+    if (!finds) {
+      if (goes_on) {
+        load_halves(x, shared, keys, kv_head, half + Shape::kKeyHalves, false);
+        copy_async_commit();
+        if (half > 0) load_halves(x, shared, keys, kv_head, half + Shape::kValueHalves - 2, true);
+        copy_async_commit();
+      }
       weigh_tile<false>(shared.rows, x, keys.begin + half * kHalf, {}, row.position, r < x.group, slope, nullptr);
-      __syncthreads();
-      add_values(shared.rows, tile(true), out);
+      goes_on ? copy_async_wait<2>() : copy_async_wait<0>();  // the values
+    }
+    __syncthreads();
+    if (!finds) {
+      wait_for_first(shared.values_full, Shape::kValueHalves);
+      add_values(shared.rows, at(true), out);
     }
   }
   if (missing) report_pages(x, row);
@@ -512,17 +577,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 2)
     *reinterpret_cast<uint4*>(to + lane * kHalfPiece) =
         *reinterpret_cast<const uint4*>(new_row(shared, keys, value) + lane * kHalfPiece);
   }
-  const int count = splits.count(), merger = count - 1 - split, mergers = min(kMostMergers, count);
-  if (merger >= mergers) return;
+  if (merger < 0) return;
   __syncthreads();
-#pragma unroll 1
-  for (int r = merger; r < x.group; r += mergers) {
-    const int head = kv_head * x.group + r;
-    const OutputRow to{row.first, head};
-    count <= kMergeGroups       ? merge_parts<1, Shape>(x, count, head * splits.most, to, shared.merge)
-    : count <= 2 * kMergeGroups ? merge_parts<2, Shape>(x, count, head * splits.most, to, shared.merge)
-                                : merge_parts<4, Shape>(x, count, head * splits.most, to, shared.merge);
-  }
+  merge(false);
 }
 
 template <class Shape>
