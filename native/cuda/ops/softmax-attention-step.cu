@@ -260,8 +260,8 @@ __device__ __forceinline__ bool complete(uint32_t word) { return word != 0; }
 // The output of a query head from the parts of all splits; `part` is that of the first one. kDeep: of every 16th split,
 // there are so many at most. `dry`: fetches the code, to no effect.
 template <int kDeep, class Shape>
-__device__ __forceinline__ void merge_parts(const AttentionView& x, int splits, int part, OutputRow at,
-                                            MergeShared<Shape>& shared, bool dry) {
+LINATTN_NO_INLINE __device__ void merge_parts(const AttentionView& x, int splits, int part, OutputRow at,
+                                              MergeShared<Shape>& shared, bool dry) {
   using T = typename Shape::T;
   constexpr int kColumns = Shape::kWidth / 4, kTeams = Shape::kMultipliers / kColumns, kEach = kMergeGroups / kTeams;
   const int thread = static_cast<int>(threadIdx.x), column = thread % kColumns, first = thread / kColumns * kEach;
@@ -393,7 +393,7 @@ LINATTN_NO_INLINE __device__ void report_pages(const AttentionView& x, Attention
 }
 
 template <class Shape>
-__global__ void __launch_bounds__(Shape::kThreads, 2)
+__global__ void __launch_bounds__(Shape::kThreads)
     step_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
                 const __grid_constant__ StepTurns<typename Shape::T> turns) {
   using T = typename Shape::T;
