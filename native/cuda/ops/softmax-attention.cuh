@@ -103,8 +103,7 @@ struct RowWords {
   int first, end, position, table_row;
 };
 
-// Row n of such words; without tokens where its offsets make no sense, dropped where its keys have no place. One caller
-// reports.
+// Row n; without tokens where its offsets make no sense, dropped where its keys have no place. One caller reports.
 template <bool reporting = false>
 __device__ AttentionRow attention_row(const AttentionView& x, int n, const RowWords& words) {
   const auto complain = [&](FaultKind kind, FaultName name, int value, int low, int limit) {
