@@ -75,7 +75,7 @@ __device__ __forceinline__ void copy_key_box(T* tile, const AttentionView& x, co
 // By so many threads, from a multiple of them on; a barrier of them must follow where this is true.
 template <int kKeys, int kWidth, int kThreads, class T>
 __device__ __forceinline__ bool clear_unseen(T* values, int first_key, int begin_key, int end_key) {
-  constexpr int kPieces = kWidth / kPiece;
+  constexpr int kPieces = kWidth / kHalfPiece;
   if (first_key >= begin_key && first_key + kKeys <= end_key) return false;
   for (int i = threadIdx.x % kThreads; i < kKeys * kPieces; i += kThreads) {
     const int r = i / kPieces, key = first_key + r;
