@@ -137,8 +137,8 @@ bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
 }
 
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
-  for (const auto fuse :
-       {&fuse_delta_mixer, &fuse_delta_step, &fuse_attention_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
+  for (const auto fuse : {&fuse_delta_mixer, &fuse_delta_step, &fuse_attention_step, &fuse_turns, &fuse_normed_product,
+                          &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

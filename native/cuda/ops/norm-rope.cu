@@ -56,7 +56,10 @@ bool turns_heads(const NormedTurn& queries, const NormedTurn& keys) {
          rope.sequences.offsets.data == other.sequences.offsets.data &&
          rope.sequences.positions.data == other.sequences.positions.data &&
          rope.sequences.rows == other.sequences.rows &&
-         apart({queries.norm.out, keys.norm.out, rope.out, other.out}, {queries.norm.x, keys.norm.x});
+         apart({queries.norm.out, keys.norm.out, rope.out, other.out}, {queries.norm.x, keys.norm.x}) &&
+         // Warps write them in any order.
+         apart({queries.norm.out}, {keys.norm.out, rope.out, other.out}) &&
+         apart({keys.norm.out}, {rope.out, other.out}) && apart({rope.out}, {other.out});
 }
 
 bool norm_and_turn(const NormedTurn& queries, const NormedTurn& keys, Cuda& cuda) {

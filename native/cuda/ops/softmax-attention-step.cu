@@ -1,7 +1,7 @@
-// A block a split of the keys of a key head. Before the kernels in front have ended it guesses where the keys are, and
-// has the copy engine load them; then it makes the queries, the new key and value. Blocks after those of a head's
-// splits merge what these leave for them, word by word as it comes. The arithmetic is that of the kernels of
-// softmaxAttention for decode rows and of their merge.
+// A block a split of the keys of a key head. Before the kernels in front have ended one warp guesses where the keys
+// are, and has the copy engine load the first ones; then all make the queries, the new key and value. Blocks after
+// those of a head's splits merge what these leave for them, word by word as it comes. The arithmetic is that of the
+// kernels of softmaxAttention for decode rows and of their merge.
 #include "cuda/device/launch.cuh"
 #include "cuda/fusions.h"
 #include "cuda/ops/norm-rope.cuh"
@@ -20,10 +20,17 @@ struct StepTurns {
   const float* frequencies;
   Fault* fault;
 };
-// What threads have written to shared memory comes before what the copy engine will write there. By these threads.
-__device__ __forceinline__ void order_before_copies() {
-#ifndef LINATTN_CUDA_EMULATOR
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(LINATTN_CUDA_EMULATOR)
+
+// Of the warps that multiply.
+template <class Shape>
+__device__ __forceinline__ void meet() {
+  __syncwarp();
+#ifdef LINATTN_CUDA_EMULATOR
+  emulator::named_barrier(1, Shape::kMultipliers);
+#else
+  asm volatile("bar.sync 1, %0;" ::"n"(Shape::kMultipliers) : "memory");
 #endif
 }
 
@@ -35,15 +42,14 @@ __device__ __forceinline__ RowWords read_row(const AttentionView& x) {
 __device__ __forceinline__ bool same(const RowWords& a, const RowWords& b) {
   return a.first == b.first && a.end == b.end && a.position == b.position && a.table_row == b.table_row;
 }
+
 // The turned queries of the block's head, and its new key and value, in shared memory; what norms and rotations write.
 template <class Shape>
 __device__ __forceinline__ void make_new(const AttentionView& x, const StepTurns<typename Shape::T>& turns,
-                                         StepShared<Shape>& shared, const StepKeys<Shape>& keys, int kv_head,
-                                         bool stores) {
+                                         StepShared<Shape>& shared, bool has_new, int kv_head, bool stores) {
   using T = typename Shape::T;
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const bool has_piece = lane < Shape::kWidth / kHalfPiece, has_new = has_piece && keys.has_new();
-  const auto placed = [&](int halves) { return keys.fresh - keys.begin < halves * Shape::kHalf; };
+  const bool has_piece = lane < Shape::kWidth / kHalfPiece;
 #pragma unroll 1
   for (int head = warp; head <= x.group; head += Shape::kWarps + 1) {
     const bool is_key = head == x.group;
@@ -52,16 +58,14 @@ __device__ __forceinline__ void make_new(const AttentionView& x, const StepTurns
     const auto normed = norm_head(turn, own);
     const auto turned = turn_head(normed, turns.pairs, shared.cosine, shared.sine);
     if (stores) store_head(turn, own, normed, turned);
-    if (is_key ? !has_new : !has_piece) continue;
-    T* const to = !is_key                     ? shared.queries + head * Shape::kStride
-                  : placed(Shape::kKeyHalves) ? new_row(shared, keys, false)
-                                              : shared.new_key;
+    if (!has_piece || (is_key && !has_new)) continue;
+    T* const to = is_key ? shared.new_row[0] : shared.queries + head * Shape::kStride;
     *reinterpret_cast<Pack<T, kHalfPiece>*>(to + lane * kHalfPiece) = turned;
   }
-  if (warp != Shape::kWarps || !has_new) return;
+  if (warp != Shape::kWarps || !has_piece || !has_new) return;
   const auto* value = static_cast<const T*>(x.v) + static_cast<int64_t>(kv_head) * Shape::kWidth;
-  T* const to = placed(Shape::kValueHalves) ? new_row(shared, keys, true) : shared.new_value;
-  *reinterpret_cast<uint4*>(to + lane * kHalfPiece) = *reinterpret_cast<const uint4*>(value + lane * kHalfPiece);
+  *reinterpret_cast<uint4*>(shared.new_row[1] + lane * kHalfPiece) =
+      *reinterpret_cast<const uint4*>(value + lane * kHalfPiece);
 }
 
 // Says what is wrong with the row; 0 to the output where it has no keys.
@@ -83,21 +87,79 @@ LINATTN_NO_INLINE __device__ void report_pages(const AttentionView& x, Attention
   for (int key = row.begin_key(x.window); key < row.end_key(); key++) key_page(x, row, key);
 }
 
+// The scores and weighted values of a split's tiles. By the warps that multiply; `tries` phases of barriers have
+// passed.
+template <class Shape, class Sums>
+__device__ __forceinline__ void multiply_keys(const AttentionView& x, StepShared<Shape>& shared,
+                                              StepBarriers<Shape>& barriers, const StepKeys<Shape>& keys, int kv_head,
+                                              int tries, Sums& out) {
+  using T = typename Shape::T;
+  using Rows = decltype(StepShared<Shape>::rows);
+  constexpr int kHalf = Shape::kHalf, kSlots = Shape::kSlots;
+  const int thread = static_cast<int>(threadIdx.x), r = thread / Rows::kSharers;
+  const float slope = x.slopes ? x.slopes[kv_head * x.group + min(r, x.group - 1)] : 0.0f;
+  const T* const queries = shared.queries;
+  const auto query_at = [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; };
+#pragma unroll 1
+  for (int tile = 0; tile < keys.tiles; tile++) {
+    const int first_key = keys.begin + tile * Shape::kKeys, in_tile = keys.fresh - first_key;
+    const auto slot = [=](int h) { return (tile * Shape::kHalves + h) % kSlots; };
+    const auto wait = [&](int h) {
+      barriers.full[slot(h)].wait(tries + (tile * Shape::kHalves + h) / kSlots);
+      barriers.full[slot(h + 1)].wait(tries + (tile * Shape::kHalves + h + 1) / kSlots);
+    };
+    const auto at = [&](int h) {
+      const T *const low = shared.slots[slot(h)], *const high = shared.slots[slot(h + 1)];
+      return [=](int r, int piece) { return (r < kHalf ? low : high) + wgmma_place<Shape::kWidth>(r % kHalf, piece); };
+    };
+    // The new token's row comes from this kernel, and not from its page.
+    const bool has_new = in_tile >= 0 && in_tile < Shape::kKeys;
+    const auto put_new = [&](int h) {
+      if (thread >= Shape::kWidth / kHalfPiece) return;
+      T* const to = shared.slots[slot(h + in_tile / kHalf)] + wgmma_place<Shape::kWidth>(in_tile % kHalf, thread);
+      *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(shared.new_row[h / 2] + thread * kHalfPiece);
+    };
+    wait(0);
+    if (has_new) {
+      put_new(0);
+      meet<Shape>();
+    }
+    score_tile(shared.rows, query_at, at(0));
+    barriers.empty[slot(0)].arrive();
+    barriers.empty[slot(1)].arrive();
+    meet<Shape>();
+    weigh_tile<false>(shared.rows, x, first_key, {}, keys.fresh, r < x.group, slope, nullptr);
+    wait(2);
+    for (int half = 0; half < 2; half++) {
+      clear_unseen<kHalf, Shape::kWidth, Shape::kMultipliers>(shared.slots[slot(2 + half)], first_key + half * kHalf,
+                                                              keys.first, keys.end);
+    }
+    if (has_new) put_new(2);
+    meet<Shape>();
+    add_values(shared.rows, at(2), out);
+    barriers.empty[slot(2)].arrive();
+    barriers.empty[slot(3)].arrive();
+  }
+}
+
+#endif
+
+// Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
 template <class Shape>
 __global__ void __launch_bounds__(Shape::kThreads)
     step_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
-                const __grid_constant__ StepTurns<typename Shape::T> turns) {
+                const __grid_constant__ StepTurns<typename Shape::T> turns, const __grid_constant__ KeyBoxes boxes) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(LINATTN_CUDA_EMULATOR)
   using T = typename Shape::T;
   using Rows = decltype(StepShared<Shape>::rows);
-  constexpr int kHalf = Shape::kHalf, kThreads = Shape::kThreads;
-  constexpr int kFirstKeys = Shape::kKeyHalves * kHalf, kFirst = kFirstKeys + Shape::kValueHalves * kHalf;
-  constexpr int kRounds = (kFirst + kThreads - 1) / kThreads;
+  __shared__ StepBarriers<Shape> barriers;
   auto& shared = *dynamic_shared<StepShared<Shape>>();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
   const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
+  const bool loads = warp == Shape::kWarps;
   if (thread == 0) {
-    for (auto& barrier : shared.keys_full) barrier.init();
-    for (auto& barrier : shared.values_full) barrier.init();
+    for (auto& barrier : barriers.full) barrier.init();
+    for (auto& barrier : barriers.empty) barrier.init(Shape::kWarps);
     shared.stale = false;
   }
   if (thread < 16) {
@@ -137,27 +199,13 @@ __global__ void __launch_bounds__(Shape::kThreads)
     row = attention_row(x, 0, words);
     splits = key_splits(x, plan, row);
     keys = StepKeys<Shape>(x, row, splits, split);
-    const int32_t* entries[kRounds];
-    int pages[kRounds];
-    const auto for_rows = [&](auto body) {
-#pragma unroll
-      for (int round = 0; round < kRounds; round++) {
-        const int i = thread + round * kThreads;
-        const bool value = i >= kFirstKeys;
-        if (i < kFirst) body(value ? i - kFirstKeys : i, value, entries[round], pages[round]);
-      }
-    };
-    for_rows([&](int r, bool, const int32_t*& entry, int& page) {
-      const int key = keys.begin + r;
-      entry = keys.stored(key) || keys.is_new(key) ? row.table + page_column(x, key) : nullptr;
-      page = entry ? read_now(entry) : 0;
-    });
-    for_rows([&](int r, bool value, const int32_t*, int page) {
-      load_first_row(x, shared, keys, kv_head, r / kHalf, r % kHalf, value, page);
-    });
+    const StepBox<Shape> box(x, boxes, row, keys, 0);
+    const bool reads = loads && box.entry;
+    const int page = reads ? read_now(box.entry) : 0;
+    if (loads) load_first(x, shared, barriers, boxes, keys, box, kv_head, page);
     const int turn_position = words.first == 0 ? words.position : 0;
 #pragma unroll 1
-    for (int i = thread; i < turns.pairs; i += kThreads) {
+    for (int i = thread; i < turns.pairs; i += Shape::kThreads) {
       turn_of(turn_position, turns.frequencies[i], shared.cosine[i], shared.sine[i]);
     }
     __syncthreads();
@@ -167,80 +215,37 @@ __global__ void __launch_bounds__(Shape::kThreads)
       const int first = min(splits.count(), blocks - mergers);
       if (split >= first && split < first + mergers) merger = split - first;
     }
-    if (tries == 0 && merger >= 0 && keys.halves == 0) merge(true);
+    if (tries == 0 && merger >= 0 && keys.tiles == 0) merge(true);
     if (tries == 0) wait_for_inputs();
     const RowWords now = read_row(x);
-    bool stale = false;
-    for_rows([&](int, bool, const int32_t* entry, int page) {
-      if (entry) stale |= read_now(entry) != page;
-      missing |= !is_page(x, page);
-    });
-    if (last || keys.halves > 0) make_new(x, turns, shared, keys, kv_head, last);
-    if (stale || !same(now, words)) shared.stale = true;
+    const bool moved = reads && read_now(box.entry) != page;
+    missing = reads && !is_page(x, page);
+    if (last || keys.tiles > 0) make_new(x, turns, shared, keys.has_new(), kv_head, last);
+    if (moved || !same(now, words)) shared.stale = true;
     __syncthreads();
     if (!shared.stale) break;
-    for (auto& full : shared.keys_full) full.wait(tries);
-    for (auto& full : shared.values_full) full.wait(tries);
+    for (auto& full : barriers.full) full.wait(tries);
     words = now;
-    missing = false;
-    order_before_copies();
+#ifndef LINATTN_CUDA_EMULATOR
+    wgmma_publish();  // what a dry merge left where keys come
+#endif
     __syncthreads();
     shared.stale = false;
     __syncthreads();
   }
   if (last) report_row(x, turns, words, splits.count() == 0, kv_head);
-  if (keys.halves == 0) {
+  if (keys.tiles == 0) {
     if (merger >= 0) merge(false);
     return;
   }
+  const bool stores = keys.has_new() && warp < 2 && lane < Shape::kWidth / kHalfPiece;
+  const int new_page = stores ? row.table[page_column(x, keys.fresh)] : -1;
 
-  const int r = thread / Rows::kSharers;
-  const float slope = x.slopes ? x.slopes[kv_head * x.group + min(r, x.group - 1)] : 0.0f;
   typename Rows::Sums out{};
-  // Keys go where those of a tile were when these have their scores; values where those of the tile before were.
-  const bool finds = warp == Shape::kWarps;
-  if (finds && keys.halves > 2) missing |= find_halves(x, shared, keys, row, Shape::kKeyHalves);
-  const T* const queries = shared.queries;
-  const auto query_at = [=](int r, int piece) { return queries + r * Shape::kStride + piece * kHalfPiece; };
-#pragma unroll 1
-  for (int half = 0; half < keys.halves; half += 2) {
-    const auto at = [&](bool value) {
-      const T *const first = half_row(shared, half, 0, value), *const second = half_row(shared, half + 1, 0, value);
-      return [=](int r, int piece) {
-        return (r < kHalf ? first : second) + r % kHalf * Shape::kStride + piece * kHalfPiece;
-      };
-    };
-    const auto wait_for_first = [&](ByteBarrier* full, int halves) {
-      if (half < halves) full[half].wait(tries);
-      if (half + 1 < halves) full[half + 1].wait(tries);
-    };
-    const bool goes_on = half + 2 < keys.halves;
-    if (half > 0) {
-      copy_async_wait<1>();  // the keys
-      __syncthreads();
-    }
-    if (!finds) {
-      wait_for_first(shared.keys_full, Shape::kKeyHalves);
-      score_tile(shared.rows, query_at, at(false));
-    } else if (goes_on) {
-      missing |= find_halves(x, shared, keys, row, half + Shape::kKeyHalves + 2);
-    }
-    __syncthreads();
-    if (!finds) {
-      if (goes_on) {
-        load_halves(x, shared, keys, kv_head, half + Shape::kKeyHalves, false);
-        copy_async_commit();
-        if (half > 0) load_halves(x, shared, keys, kv_head, half + Shape::kValueHalves - 2, true);
-        copy_async_commit();
-      }
-      weigh_tile<false>(shared.rows, x, keys.begin + half * kHalf, {}, row.position, r < x.group, slope, nullptr);
-      goes_on ? copy_async_wait<2>() : copy_async_wait<0>();  // the values
-    }
-    __syncthreads();
-    if (!finds) {
-      wait_for_first(shared.values_full, Shape::kValueHalves);
-      add_values(shared.rows, at(true), out);
-    }
+  if (loads) {
+    missing |= load_rest(x, shared, barriers, boxes, row, keys, kv_head);
+  } else {
+    multiply_keys(x, shared, barriers, keys, kv_head, tries, out);
   }
   if (missing) report_pages(x, row);
 
@@ -252,7 +257,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
 #pragma unroll
   for (int high = 0; high < 2; high++) {
     const int r = high * 8 + lane / 4;
-    if (warp == Shape::kWarps || r >= x.group) continue;
+    if (loads || r >= x.group) continue;
     auto* const to = reinterpret_cast<uint2*>(part_words) + (part + r * splits.most) * (Shape::kWidth / 2);
 #pragma unroll
     for (int n = 0; n < Rows::kColumnTiles; n++) {
@@ -260,50 +265,47 @@ __global__ void __launch_bounds__(Shape::kThreads)
       to[d / 2] = uint2{word_of(out[0][n][2 * high]), word_of(out[0][n][2 * high + 1])};
     }
   }
-  const int page = shared.new_page;
-  if (keys.has_new() && page >= 0 && page < x.page_count && warp < 2 && lane < Shape::kWidth / kHalfPiece) {
-    const bool value = warp == 1;
+  if (stores && is_page(x, new_page)) {
     const int64_t at = static_cast<int64_t>(row.position % x.page_tokens) * x.kv_heads + kv_head;
-    T* const to = static_cast<T*>(x.pages) + page * x.page_stride + (value ? values_apart(x) : 0) + at * Shape::kWidth;
+    T* const to = static_cast<T*>(x.pages) + new_page * x.page_stride + warp * values_apart(x) + at * Shape::kWidth;
     *reinterpret_cast<uint4*>(to + lane * kHalfPiece) =
-        *reinterpret_cast<const uint4*>(new_row(shared, keys, value) + lane * kHalfPiece);
+        *reinterpret_cast<const uint4*>(shared.new_row[warp] + lane * kHalfPiece);
   }
   if (merger < 0) return;
   __syncthreads();
   merge(false);
+#endif
 }
 
 template <class Shape>
-void launch_step(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
+bool launch_step(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
                  Cuda& cuda) {
   using T = typename Shape::T;
+  KeyBoxes boxes;
+  if (!make_key_boxes(x, Shape::kHalf, boxes)) return false;
+#ifndef LINATTN_CUDA_EMULATOR
+  if (!is_for_hopper(step_kernel<Shape>)) return false;
+#endif
   const StepTurns<T> turns{head_turn<T>(queries), head_turn<T>(keys),
                            static_cast<int>(queries.rope.inverse_frequencies.shape[0]),
                            queries.rope.inverse_frequencies.as<const float>(), cuda.faults + kOpIndex<Rope>};
   const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(x.kv_heads));
-  launch_early(cuda, step_kernel<Shape>, grid, Shape::kThreads, sizeof(StepShared<Shape>), x, plan, turns);
+  launch_early(cuda, step_kernel<Shape>, grid, Shape::kThreads, sizeof(StepShared<Shape>), x, plan, turns, boxes);
+  return true;
 }
 
-// Whether the kernel of the plain op is the one that step_kernel follows.
-bool follows(const AttentionView& x, [[maybe_unused]] const Cuda& cuda) {
-#ifdef LINATTN_CUDA_EMULATOR
-  return x.page_tokens > 0;
-#else
-  return cuda.properties.capability == 90 && x.page_tokens % 8 == 0;
-#endif
-}
-
+// With the tiles of the kernel that runs the op alone.
 template <class T>
-void launch_width(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
+bool launch_width(const AttentionView& x, const DecodePlan& plan, const NormedTurn& queries, const NormedTurn& keys,
                   Cuda& cuda) {
 #ifdef LINATTN_CUDA_EMULATOR
   constexpr int kWarps = 4, kWideKeys = 32;
 #else
   constexpr int kWarps = 8, kWideKeys = 64;
 #endif
-  x.width == 64    ? launch_step<StepShape<T, 64, 64, 4>>(x, plan, queries, keys, cuda)
-  : x.width == 128 ? launch_step<StepShape<T, 128, 64, kWarps>>(x, plan, queries, keys, cuda)
-                   : launch_step<StepShape<T, 256, kWideKeys, kWarps>>(x, plan, queries, keys, cuda);
+  return x.width == 64    ? launch_step<StepShape<T, 64, 64, 4>>(x, plan, queries, keys, cuda)
+         : x.width == 128 ? launch_step<StepShape<T, 128, 64, kWarps>>(x, plan, queries, keys, cuda)
+                          : launch_step<StepShape<T, 256, kWideKeys, kWarps>>(x, plan, queries, keys, cuda);
 }
 
 bool same_rows(const Sequences& a, const Sequences& b) {
@@ -311,30 +313,39 @@ bool same_rows(const Sequences& a, const Sequences& b) {
          a.positions.data == b.positions.data;
 }
 
+bool fit(const NormedTurn& queries, const NormedTurn& keys, const SoftmaxAttention& op) {
+  const Rope &query = queries.rope, &key = keys.rope;
+  const auto same_heads = [](const Tensor& a, const Tensor& b) {
+    return a.data == b.data && a.dtype == b.dtype && a.shape[0] == 1 && a.shape[1] == b.shape[1] &&
+           a.shape[2] == b.shape[2];
+  };
+  const std::initializer_list<Tensor> made = {queries.norm.out, keys.norm.out, query.out, key.out};
+  const std::initializer_list<Tensor> attended = {op.out, op.row_max, op.row_sum, op.pages};
+  return turns_heads(queries, keys) && op.sequences.rows == 1 && op.sequences.tokens == 1 &&
+         same_rows(op.sequences, query.sequences) && same_heads(op.q, query.out) && same_heads(op.k, key.out) &&
+         apart(attended, {queries.norm.x, keys.norm.x, op.v}) &&
+         // Blocks write them in any order.
+         apart(made, {op.v}) && apart(made, attended) && apart({op.out}, {op.row_max, op.row_sum, op.pages}) &&
+         apart({op.row_max}, {op.row_sum, op.pages}) && apart({op.row_sum}, {op.pages});
+}
+
 }  // namespace
 
 bool step_attention(const NormedTurn& queries, const NormedTurn& keys, const SoftmaxAttention& op, Cuda& cuda) {
-  const Rope &query = queries.rope, &key = keys.rope;
-  if (!turns_heads(queries, keys) || op.sequences.rows != 1 || op.sequences.tokens != 1 ||
-      !same_rows(op.sequences, query.sequences) || op.q.data != query.out.data || op.k.data != key.out.data ||
-      op.q.shape[0] != 1 || op.q.shape[1] != query.x.shape[1] || op.k.shape[1] != key.x.shape[1]) {
-    return false;
-  }
+  if (!fit(queries, keys, op)) return false;
   cuda.op = kOpIndex<SoftmaxAttention>;
   const AttentionView x = attention_view(op, cuda);
   const DecodePlan plan = plan_decode(x, 1, cuda);
-  const bool width = x.width == 64 || x.width == 128 || x.width == 256;
-  const std::initializer_list<Tensor> made = {queries.norm.out, keys.norm.out, query.out, key.out};
-  if (!width || !supports_mma(x) || !x.pieces || x.bias || x.sink_tokens > 0 || x.group > kMostGroup ||
-      x.heads * plan.splits > kMostParts || !follows(x, cuda) || !apart(made, {op.v, op.out, op.pages}) ||
-      !apart({op.out, op.pages}, {queries.norm.x, keys.norm.x, op.v}) || !apart({op.out}, {op.pages})) {
+  if (!has_key_boxes(x, cuda) || !supports_mma(x) || !x.pieces || x.bias || x.sink_tokens > 0 || x.group > kMostGroup ||
+      x.heads * plan.splits > kMostParts) {
     return false;
   }
+  bool launched = false;
   for_float(x.q_type, [&](auto t) {
     using T = decltype(t);
-    if constexpr (sizeof(T) == 2) launch_width<T>(x, plan, queries, keys, cuda);
+    if constexpr (sizeof(T) == 2) launched = launch_width<T>(x, plan, queries, keys, cuda);
   });
-  return true;
+  return launched;
 }
 
 }  // namespace linattn::cuda

@@ -1,48 +1,51 @@
 // The keys of a split, for the attention of one token: which they are, where they lie in shared memory, how they come.
 #pragma once
-#include "cuda/device/bulk.cuh"
+#include <algorithm>
+
+#include "cuda/ops/softmax-attention-boxes.cuh"
 #include "cuda/ops/softmax-attention-decode.cuh"
 #include "cuda/ops/softmax-attention-step-merge.cuh"
 
 namespace linattn::cuda {
 
-// Tiles of kKeys keys, as the kernel that runs the op alone has them; half tiles are loaded, and so many are there or
-// under way. kWarps multiply, one more finds out where the keys are that do not come at the beginning.
+// Tiles of kKeys keys, as the kernel that runs the op alone has them. They come in halves: two of keys and two of
+// values for each tile, one after the other, each to the next of kSlots slots. kWarps multiply, one more loads.
 template <class TGiven, int kWidthGiven, int kKeysGiven, int kWarpsGiven>
 struct StepShape {
   using T = TGiven;
   static constexpr int kWidth = kWidthGiven, kKeys = kKeysGiven, kWarps = kWarpsGiven;
   static constexpr int kMultipliers = kWarps * kWarp, kThreads = kMultipliers + kWarp;
-  static constexpr int kHalf = kKeys / 2, kKeyHalves = 3, kValueHalves = 4;
-  static constexpr int kFound = 8;                     // halves whose places are known
-  static constexpr int kStride = kWidth + kHalfPiece;  // no bank conflicts
+  static constexpr int kHalf = kKeys / 2, kHalfValues = kHalf * kWidth;
+  static constexpr int kHalves = 4;  // of a tile
+  // Room for the blocks of a product beside it, so that it can begin before they end.
+  static constexpr int kSlots = std::min(4 * kHalves, 7 * 256 / kWidth);
+  static constexpr int kStride = kWidth + kHalfPiece;  // of queries: no bank conflicts
 };
 
-// Where a key is in its head's part of the pages, if it is there.
-constexpr int64_t kUnseenKey = -1, kNewKey = -2;
 template <class Shape>
 struct StepShared {
   using T = typename Shape::T;
   union {
-    alignas(16) T keys[Shape::kKeyHalves * Shape::kHalf * Shape::kStride];
+    alignas(1024) T slots[Shape::kSlots][Shape::kHalfValues];
     MergeShared<Shape> merge;  // when no more keys come
   };
-  T values[Shape::kValueHalves * Shape::kHalf * Shape::kStride];
   T queries[16 * Shape::kStride];
-  T new_key[Shape::kWidth], new_value[Shape::kWidth];
+  alignas(16) T new_row[2][Shape::kWidth];  // key and value of the new token
   DecodeRows<T, Shape::kWidth, 1, Shape::kKeys, Shape::kWarps> rows;
-  int64_t places[Shape::kFound][Shape::kHalf];
   float cosine[Shape::kWidth / 2], sine[Shape::kWidth / 2];
-  ByteBarrier keys_full[Shape::kKeyHalves], values_full[Shape::kValueHalves];
-  int new_page;  // of the new token
   bool stale;
 };
 
-// The keys of a split, half a tile after half a tile.
+template <class Shape>
+struct StepBarriers {
+  ByteBarrier full[Shape::kSlots], empty[Shape::kSlots];
+};
+
+// The keys of a split.
 template <class Shape>
 struct StepKeys {
   int begin, end, first, fresh;  // of the tiles; of the keys that are seen, of which the last one is the new one
-  int halves;
+  int tiles;
 
   StepKeys() = default;
   __device__ StepKeys(const AttentionView& x, const AttentionRow& row, const KeySplits& splits, int split) {
@@ -51,109 +54,99 @@ struct StepKeys {
     if (split >= splits.count()) end = begin;
     first = max(begin, row.begin_key(x.window));
     fresh = row.position;
-    halves = 2 * quotient_up(end - begin, Shape::kKeys);
+    tiles = quotient_up(end - begin, Shape::kKeys);
   }
 
-  __device__ int tiles() const { return halves / 2; }
+  __device__ int halves() const { return tiles * Shape::kHalves; }
   __device__ bool has_new() const { return fresh >= begin && fresh < end; }
-  __device__ bool stored(int key) const { return key >= first && key < min(end, fresh); }
-  __device__ bool is_new(int key) const { return key == fresh && has_new(); }
-  __device__ uint32_t stored_bytes(int half) const {
-    const int from = begin + half * Shape::kHalf, to = from + Shape::kHalf;
-    const int keys = min(min(end, fresh), to) - max(first, from);
-    return max(0, keys) * Shape::kWidth * static_cast<uint32_t>(sizeof(typename Shape::T));
-  }
 };
-
-// Where row r of a half is in shared memory, while it is there.
-template <class Shape>
-__device__ __forceinline__ typename Shape::T* half_row(StepShared<Shape>& shared, int half, int r, bool value) {
-  const int slot = value ? half % Shape::kValueHalves : half % Shape::kKeyHalves;
-  return (value ? shared.values : shared.keys) + (slot * Shape::kHalf + r) * Shape::kStride;
-}
-
-// The same of the new key or value of a split that has it.
-template <class Shape>
-__device__ __forceinline__ typename Shape::T* new_row(StepShared<Shape>& shared, const StepKeys<Shape>& keys,
-                                                      bool value) {
-  const int apart = keys.fresh - keys.begin;
-  return half_row(shared, apart / Shape::kHalf, apart % Shape::kHalf, value);
-}
 
 __device__ __forceinline__ bool is_page(const AttentionView& x, int page) {
   return static_cast<unsigned>(page) < static_cast<unsigned>(x.page_count);
 }
 
-// Where a key begins in its page, which is another one where the table has none.
-__device__ __forceinline__ int64_t place_of(const AttentionView& x, int page, int key) {
-  const int in_page = key - quotient(key, x.page_tokens) * x.page_tokens;
-  return (is_page(x, page) ? page * x.page_stride : 0) + static_cast<int64_t>(in_page) * x.kv_heads * x.width;
-}
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(LINATTN_CUDA_EMULATOR)
 
-// Row r of one of the first halves, key or value, but for the new token's: by the copy engine, or zeros.
+// The box of a lane in a tile: tiles have up to 8, lanes 8 and on those of the tiles that follow.
 template <class Shape>
-__device__ __forceinline__ void load_first_row(const AttentionView& x, StepShared<Shape>& shared,
-                                               const StepKeys<Shape>& keys, int kv_head, int half, int r, bool value,
-                                               int page) {
-  using T = typename Shape::T;
-  const int key = keys.begin + half * Shape::kHalf + r;
-  T* const to = half_row(shared, half, r, value);
-  ByteBarrier& full = (value ? shared.values_full : shared.keys_full)[half];
-  if (r == 0) full.expect(keys.stored_bytes(half));
-  if (half >= keys.halves) return;
-  if (keys.stored(key)) {
-    const T* const from = static_cast<const T*>(x.pages) + place_of(x, page, key) + kv_head * Shape::kWidth;
-    copy_bulk(to, from + (value ? values_apart(x) : 0), Shape::kWidth * sizeof(T), full);
-    return;
+struct StepBox {
+  static constexpr int kMost = Shape::kKeys / kTileRows;
+  int tile, half, in_half, key;  // of its tile, keys or values; the first key
+  const int32_t* entry;          // of the table, null: no key of it is seen
+
+  __device__ StepBox(const AttentionView& x, const KeyBoxes& boxes, const AttentionRow& row,
+                     const StepKeys<Shape>& keys, int first_tile) {
+    const int lane = threadIdx.x % kWarp, in_tile = lane % kMost, of_half = quotient(Shape::kHalf, boxes.keys);
+    tile = first_tile + lane / kMost;
+    half = quotient(in_tile, of_half);
+    in_half = in_tile - half * of_half;
+    key = keys.begin + tile * Shape::kKeys + in_tile * boxes.keys;
+    const bool seen = half < 2 && tile < keys.tiles && key + boxes.keys > keys.first && key < keys.end;
+    entry = seen ? row.table + page_column(x, key) : nullptr;
   }
-  if (keys.is_new(key)) shared.new_page = page;
-  if (!value) return;
-#pragma unroll 4
-  for (int i = 0; i < Shape::kWidth; i += kHalfPiece) *reinterpret_cast<uint4*>(to + i) = uint4{0, 0, 0, 0};
+
+  // Half h of its tile, the first two of keys, to the slot that comes.
+  __device__ void copy(const AttentionView& x, StepShared<Shape>& shared, StepBarriers<Shape>& barriers,
+                       const KeyBoxes& boxes, int kv_head, int h, int page) const {
+    if (half != h % 2) return;
+    const int slot = (tile * Shape::kHalves + h) % Shape::kSlots;
+    const int in_page = key - quotient(key, x.page_tokens) * x.page_tokens;
+    const KeyBox box{true, entry && is_page(x, page) ? page : x.page_count, in_page / kTileRows};
+    copy_keys<Shape::kWidth>(shared.slots[slot] + in_half * boxes.keys * Shape::kWidth, x, boxes, box, kv_head, h >= 2,
+                             barriers.full[slot]);
+  }
+};
+
+template <class Shape>
+constexpr uint32_t kStepHalfBytes = Shape::kHalfValues * sizeof(typename Shape::T);
+
+// The halves that there are slots for, by a warp. Boxes are those of the first tiles.
+template <class Shape>
+__device__ __forceinline__ void load_first(const AttentionView& x, StepShared<Shape>& shared,
+                                           StepBarriers<Shape>& barriers, const KeyBoxes& boxes,
+                                           const StepKeys<Shape>& keys, const StepBox<Shape>& box, int kv_head,
+                                           int page) {
+  const int lane = threadIdx.x % kWarp;
+  if (lane < Shape::kSlots) barriers.full[lane].expect(lane < keys.halves() ? kStepHalfBytes<Shape> : 0);
+  __syncwarp();
+  if (box.tile >= keys.tiles) return;
+#pragma unroll
+  for (int h = 0; h < Shape::kHalves; h++) {
+    if (box.tile * Shape::kHalves + h < Shape::kSlots) box.copy(x, shared, barriers, boxes, kv_head, h, page);
+  }
 }
 
-// Finds where the keys of two halves are, by a warp; true where a page is missing.
+// All that come later, by a warp. True for a lane that found no page.
 template <class Shape>
-__device__ __forceinline__ bool find_halves(const AttentionView& x, StepShared<Shape>& shared,
-                                            const StepKeys<Shape>& keys, const AttentionRow& row, int half) {
+__device__ __forceinline__ bool load_rest(const AttentionView& x, StepShared<Shape>& shared,
+                                          StepBarriers<Shape>& barriers, const KeyBoxes& boxes, const AttentionRow& row,
+                                          const StepKeys<Shape>& keys, int kv_head) {
+  constexpr int kSlots = Shape::kSlots, kHalves = Shape::kHalves;
+  const int lane = threadIdx.x % kWarp;
   bool missing = false;
+  const auto read = [](const StepBox<Shape>& box) { return box.entry ? read_now(box.entry) : 0; };
+  StepBox<Shape> next(x, boxes, row, keys, kSlots / kHalves);
+  int next_page = read(next);
+#pragma unroll 1
+  for (int tile = kSlots / kHalves; tile < keys.tiles; tile++) {
+    const StepBox<Shape> box = next;
+    const int page = next_page;
+    next = StepBox<Shape>(x, boxes, row, keys, tile + 1);
+    next_page = read(next);
 #pragma unroll
-  for (int i = 0; i < Shape::kKeys; i += kWarp) {
-    const int r = i + static_cast<int>(threadIdx.x) % kWarp, key = keys.begin + half * Shape::kHalf + r;
-    int64_t place = kUnseenKey;
-    if (keys.stored(key) || keys.is_new(key)) {
-      const int page = read_now(row.table + page_column(x, key));
-      missing |= !is_page(x, page);
-      place = keys.is_new(key) ? kNewKey : place_of(x, page, key);
-      if (keys.is_new(key)) shared.new_page = page;
+    for (int h = 0; h < kHalves; h++) {
+      const int half = tile * kHalves + h, slot = half % kSlots;
+      if (half < kSlots) continue;
+      barriers.empty[slot].wait(half / kSlots - 1);
+      if (lane == 0) barriers.full[slot].expect(kStepHalfBytes<Shape>);
+      __syncwarp();
+      if (lane < StepBox<Shape>::kMost) box.copy(x, shared, barriers, boxes, kv_head, h, page);
     }
-    shared.places[(half + r / Shape::kHalf) % Shape::kFound][r % Shape::kHalf] = place;
+    missing |= box.entry && !is_page(x, page);
   }
   return missing;
 }
 
-// Two halves that were found, keys or values. By all threads that multiply.
-template <class Shape>
-__device__ __forceinline__ void load_halves(const AttentionView& x, StepShared<Shape>& shared,
-                                            const StepKeys<Shape>& keys, int kv_head, int half, bool value) {
-  using T = typename Shape::T;
-  constexpr int kPieces = Shape::kWidth / kHalfPiece, kAtOnce = Shape::kMultipliers / kPieces;
-  const int thread = static_cast<int>(threadIdx.x), column = thread % kPieces * kHalfPiece;
-  const T* const pages =
-      static_cast<const T*>(x.pages) + (value ? values_apart(x) : 0) + kv_head * Shape::kWidth + column;
-#pragma unroll 4
-  for (int r = thread / kPieces; r < Shape::kKeys; r += kAtOnce) {
-    const int of = half + r / Shape::kHalf, in_half = r % Shape::kHalf;
-    if (of >= keys.halves) break;
-    const int64_t place = shared.places[of % Shape::kFound][in_half];
-    T* const to = half_row(shared, of, in_half, value) + column;
-    if (place == kNewKey) {
-      *reinterpret_cast<uint4*>(to) =
-          *reinterpret_cast<const uint4*>((value ? shared.new_value : shared.new_key) + column);
-    } else {
-      copy_async_16(to, pages + (place >= 0 ? place : 0), place >= 0);
-    }
-  }
-}
+#endif
 
 }  // namespace linattn::cuda
