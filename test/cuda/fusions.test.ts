@@ -8,36 +8,9 @@ import { weightFrom } from '../../lib/ops/pack-weight';
 import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
 import { rope } from '../../lib/ops/rope';
 import { packedSequences, type Sequences } from '../../lib/ops/sequences';
-import { softmaxAttention } from '../../lib/ops/softmax-attention';
-import { deviceOf } from '../../lib/tensor/device';
-import { scope } from '../../lib/tensor/scope';
-import { Tensor } from '../../lib/tensor/tensor';
+import type { Tensor } from '../../lib/tensor/tensor';
 import { rounded, seeded, tensorOf } from '../support/arrays';
-import { device } from '../support/device';
-import { bitsOf } from '../support/linear-attention';
-
-type Half = 'bfloat16' | 'float16';
-
-/** What `enqueue` makes of states, and these, after three runs: the first replay runs op by op, later ones as one graph. */
-async function expectSameBits(states: () => Tensor[], enqueue: (states: Tensor[]) => Tensor[]): Promise<void> {
-  const runs = [0, 1, 2];
-  const plain = states();
-  const made = runs.map(() => enqueue(plain));
-  const wanted = await bitsOf([...made.at(-1)!, ...plain]);
-  const own = states();
-  let recorded: Tensor[] = [];
-  const graph = deviceOf(device).capture(() => {
-    recorded = scope(() => enqueue(own));
-  });
-  for (const _ of runs) graph.replay();
-  const got = await bitsOf([...recorded, ...own]);
-  graph.dispose();
-  expect(got.length).toBeGreaterThan(0);
-  expect(got.equals(wanted)).toBe(true);
-}
-
-const normal = <D extends Half | 'float32'>(seed: number, shape: number[], dtype: D) =>
-  tensorOf(rounded(seeded(seed).normal(shape), dtype), dtype);
+import { expectSameBits, type Half, normal } from '../support/recorded';
 
 interface Mixer {
   /** [T, q | k | v | .. | b | a], with b from column `at` on. */
@@ -101,58 +74,6 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
         return [normed, rope({ x: normed, inverseFrequencies, pairing: 'half', sequences })];
       });
     await expectSameBits(() => [], enqueue);
-  });
-
-  test.each([
-    { position: 1100, heads: [8, 2], D: 256, rotary: 64 },
-    { position: 0, heads: [8, 2], D: 256, rotary: 64 },
-    { position: 63, heads: [4, 2], D: 128, rotary: 128 },
-    { position: 64, heads: [3, 1], D: 64, rotary: 32 },
-    { position: 2500, heads: [2, 1], D: 256, rotary: 64 },
-    { position: 2239, heads: [4, 2], D: 128, rotary: 64 },
-    { position: 9000, heads: [16, 1], D: 64, rotary: 16 },
-    { position: 700, heads: [4, 1], D: 128, rotary: 128, window: 300, tablePages: 30 },
-    { position: 700, heads: [4, 1], D: 128, rotary: 128, tableRow: -1 },
-    { position: 130, heads: [4, 1], D: 64, rotary: 64, extras: true },
-  ])('attention of one token: %j', async ({ position, heads, D, rotary, window = 0, ...more }) => {
-    const [queries, keys] = heads as [number, number];
-    const [pageTokens, layers] = [16, 2];
-    const { tableRow = 1, extras = false, tablePages = 7 * Math.floor((position + 3) / pageTokens / 7) + 8 } = more;
-    const stride = (queries + 2 * keys) * D + 8;
-    const input = normal(1, [1, stride], dtype);
-    const norms = [normal(2, [D], 'float32'), normal(3, [D], 'float32')];
-    const inverseFrequencies = tensorOf(rounded(seeded(4).uniform([rotary / 2]), 'float32'), 'float32');
-    const sequences = packedSequences([1], { positions: [position] });
-    const order = Array.from({ length: 2 * tablePages }, (_, i) => (i * 7 + 3) % tablePages);
-    const pageTable = Tensor.from(Int32Array.from(order), { dtype: 'int32', shape: [2, tablePages], device });
-    const tableRows = Tensor.from(Int32Array.of(tableRow), { dtype: 'int32', shape: [1], device });
-    const pageShape = [2, pageTokens, keys, D];
-    const page = pageShape.reduce((product, size) => product * size);
-    const optional = extras
-      ? { sinks: normal(6, [queries], 'float32'), alibiSlopes: normal(7, [queries], 'float32'), statistics: true }
-      : {};
-    const enqueue = ([pages]: Tensor[]) =>
-      Array.from({ length: layers }, (_, layer) => {
-        const [q, k] = heads.map((count, i) => {
-          const x = input.view([1, count, D], i * queries * D, stride);
-          const normed = rmsNorm({ x, weight: norms[i]!, eps: 1e-6, zeroCentred: true });
-          return [normed, rope({ x: normed, inverseFrequencies, pairing: 'half', sequences })] as const;
-        });
-        const attended = softmaxAttention({
-          q: q![1],
-          k: k![1],
-          v: input.view([1, keys, D], (queries + keys) * D, stride),
-          pages: (pages as Tensor<Half>).view([tablePages, ...pageShape], layer * page, layers * page),
-          pageTable,
-          tableRows,
-          sequences,
-          scale: D ** -0.5,
-          window,
-          ...optional,
-        });
-        return [...q!, ...k!, attended.out, ...(extras ? [attended.rowMax!, attended.rowSum!] : [])];
-      }).flat();
-    await expectSameBits(() => [normal(5, [tablePages, layers * page], dtype)], enqueue);
   });
 
   test.each([
