@@ -35,6 +35,8 @@ function attentionOfToken(options: {
   readonly window?: number;
   readonly tableRow?: number;
   readonly tablePages?: number;
+  /** Pages that there are, the last one for tokens near `most` alone: several entries of the table have the same one. */
+  readonly poolPages?: number;
   readonly extras?: boolean;
 }): AttentionOfToken {
   const { dtype, heads, D, rotary, most, window = 0, tableRow = 1, extras = false } = options;
@@ -46,11 +48,19 @@ function attentionOfToken(options: {
   const norms = [normal(2, [D], 'float32'), normal(3, [D], 'float32')];
   const inverseFrequencies = tensorOf(rounded(seeded(4).uniform([rotary / 2]), 'float32'), 'float32');
   const packed = packedSequences([1]);
-  const order = Array.from({ length: 2 * tablePages }, (_, i) => (i * 7 + 3) % tablePages);
+  const { poolPages = tablePages } = options;
+  const order = Array.from({ length: 2 * tablePages }, (_, i) =>
+    poolPages === tablePages
+      ? (i * 7 + 3) % tablePages
+      : i % tablePages < Math.floor(most / pageTokens)
+        ? (i * 7 + 3) % (poolPages - 1)
+        : poolPages - 1,
+  );
   const pageTable = Tensor.from(Int32Array.from(order), { dtype: 'int32', shape: [2, tablePages], device });
   const rows = Tensor.from(Int32Array.of(tableRow), { dtype: 'int32', shape: [1], device });
   const pageShape = [2, pageTokens, keys, D];
   const page = pageShape.reduce((product, size) => product * size);
+  const some = rounded(seeded(5).normal([4099]), dtype).data;
   const optional = extras
     ? { sinks: normal(6, [queries], 'float32'), alibiSlopes: normal(7, [queries], 'float32'), statistics: true }
     : {};
@@ -60,9 +70,10 @@ function attentionOfToken(options: {
     pageTable,
     sequences: packed,
     pages(value) {
-      const shape = [tablePages, layers * page];
-      if (value === undefined) return normal(5, shape, dtype);
-      return tensorOf({ shape, data: new Float64Array(tablePages * layers * page).fill(value) }, dtype);
+      const shape = [poolPages, layers * page];
+      const data = new Float64Array(poolPages * layers * page);
+      for (let i = 0; i < data.length; i++) data[i] = value ?? some[i % some.length]!;
+      return tensorOf({ shape, data }, dtype);
     },
     enqueue: ([pages], positions = packed.positions, tableRows = rows) => {
       const sequences = new Sequences({ ...packed.record, positions });
@@ -76,7 +87,7 @@ function attentionOfToken(options: {
           q: q![1],
           k: k![1],
           v: input.view([1, keys, D], (queries + keys) * D, stride),
-          pages: (pages as Tensor<Half>).view([tablePages, ...pageShape], layer * page, layers * page),
+          pages: (pages as Tensor<Half>).view([poolPages, ...pageShape], layer * page, layers * page),
           pageTable,
           tableRows,
           sequences,
@@ -100,14 +111,14 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     { position: 2239, heads: [4, 2], D: 128, rotary: 64 },
     { position: 9000, heads: [16, 1], D: 64, rotary: 16 },
     // Splits of more keys than there is room for.
-    { position: 2200, heads: [8, 8], D: 256, rotary: 64 },
-    { position: 2990, heads: [8, 8], D: 64, rotary: 64 },
-    { position: 3000, heads: [8, 8], D: 128, rotary: 64, window: 2900 },
+    { position: 4100, heads: [8, 8], D: 256, rotary: 64, poolPages: 18 },
+    { position: 4100, heads: [16, 16], D: 64, rotary: 64, poolPages: 18 },
+    { position: 4100, heads: [16, 16], D: 128, rotary: 64, window: 4000, poolPages: 18 },
     { position: 700, heads: [4, 1], D: 128, rotary: 128, window: 300, tablePages: 30 },
     { position: 700, heads: [4, 1], D: 128, rotary: 128, tableRow: -1 },
     { position: 130, heads: [4, 1], D: 64, rotary: 64, extras: true },
   ])('attention of one token: %j', async ({ position, heads, ...more }) => {
-    const attention = attentionOfToken({ dtype, heads: heads as [number, number], most: position + 3, ...more });
+    const attention = attentionOfToken({ dtype, heads: heads as [number, number], most: position, ...more });
     attention.positions.write(Int32Array.of(position));
     await expectSameBits(() => [attention.pages()], attention.enqueue);
   });
@@ -118,10 +129,9 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
   ])('attention of a token whose place is known late: %j', async ({ D, places, empty }) => {
     // What the kernel in front writes, and not what was there before, says where the keys are.
     const attention = attentionOfToken({ dtype, heads: [4, 2], D, rotary: 64, most: Math.max(...places) });
-    const [position, row] = [attention.positions, attention.tableRows].map(({ shape }) =>
-      Tensor.zeros({ dtype: 'int32', shape, device }),
-    ) as [Tensor<'int32'>, Tensor<'int32'>];
-    const first = Tensor.zeros({ dtype: 'int32', shape: [1], device });
+    const [position, row, first] = [0, 0, 0].map((value) =>
+      Tensor.from(Int32Array.of(value), { dtype: 'int32', shape: [1], device }),
+    ) as [Tensor<'int32'>, Tensor<'int32'>, Tensor<'int32'>];
     const now = (x: Tensor<'int32'>) => gatherRows({ x: x.view([1, 1], 0, 1), rows: first }).view([1], 0, 1);
     const pages = [0, 1].map(() => attention.pages(empty ? Number.NaN : undefined)) as [Tensor<Half>, Tensor<Half>];
     const enqueue = (own: Tensor<Half>) => attention.enqueue([own], now(position), now(row));
