@@ -112,6 +112,7 @@ LINATTN_NO_INLINE __device__ void merge_parts(const AttentionView& x, int splits
     if (dry) break;
     for_own([&](const auto& word, auto*) { all &= complete(word); });
   }
+  __syncwarp();  // lanes that waited longer
   if (!dry) for_own([](auto& word, auto* from) { *from = std::remove_reference_t<decltype(word)>{}; });
   if (thread < splits) {
     shared.max[thread] = number_of(max);
