@@ -163,22 +163,25 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     const attention = attentionOfToken({ dtype, heads: [2, 1], D: 256, rotary: 64, most: 2100, tableRow: 0 });
     attention.positions.write(Int32Array.of(2100));
     const pages = attention.pages();
-    const problem = (made: Tensor[]) =>
-      made
-        .at(-1)!
-        .read()
-        .catch((reason: unknown) => reason);
+    // A read rejects with what one op has found.
+    const problems = async (made: Tensor[]) => {
+      for (const found: unknown[] = []; ; ) {
+        const error = await made[0]!.read().catch((reason: unknown) => reason);
+        if (!(error instanceof LinattnError)) return found;
+        found.push(error);
+      }
+    };
     let recorded: Tensor[] = [];
     const graph = deviceOf(device).capture(() => {
       recorded = scope(() => attention.enqueue([pages]));
     });
     for (const _ of [0, 1]) graph.replay();
-    expect(await problem(recorded)).not.toBeInstanceOf(Error);
+    expect(await problems(recorded)).toEqual([]);
     spoil(attention);
-    const wanted = await problem(attention.enqueue([pages]));
-    expect(wanted).toBeInstanceOf(LinattnError);
+    const wanted = await problems(attention.enqueue([pages]));
+    expect(wanted.length).toBeGreaterThan(0);
     graph.replay();
-    expect(await problem(recorded)).toEqual(wanted);
+    expect(await problems(recorded)).toEqual(wanted);
     graph.dispose();
   });
 });
