@@ -128,6 +128,7 @@
       "native/cuda/ops/softmax-attention-generic.cu",
       "native/cuda/ops/softmax-attention-prefill-wgmma.cu",
       "native/cuda/ops/softmax-attention-prefill.cu",
+      "native/cuda/ops/softmax-attention-step.cu",
       "native/cuda/ops/softmax-attention.cu",
       "native/cuda/ops/weighted-sum.cu",
       "native/cuda/pins.cu",

@@ -6,12 +6,24 @@
 #include "cuda/ops/delta-step.h"
 #include "cuda/ops/matmul.h"
 #include "cuda/ops/norm-rope.h"
+#include "cuda/ops/softmax-attention-step.h"
 
 namespace linattn::cuda {
 namespace {
 
+// Rows at the same distance from one another, those of one tensor in the gaps of the other's.
+bool interleaved(const Tensor& a, const Tensor& b) {
+  const auto bytes = [](const Tensor& t, int64_t values) {
+    return values * static_cast<int64_t>(dtype_bytes(t.dtype));
+  };
+  const int64_t stride = bytes(a, a.stride0);
+  if (a.rank < 1 || b.rank < 1 || stride <= 0 || stride != bytes(b, b.stride0)) return false;
+  const int64_t apart = ((b.as<char>() - a.as<char>()) % stride + stride) % stride;
+  return apart >= bytes(a, a.inner()) && apart + bytes(b, b.inner()) <= stride;
+}
+
 bool overlap(const Tensor& a, const Tensor& b) {
-  if (!a || !b || a.size() == 0 || b.size() == 0) return false;
+  if (!a || !b || a.size() == 0 || b.size() == 0 || interleaved(a, b)) return false;
   const auto end = [](const Tensor& t) {
     const int64_t rows = t.rank > 0 ? t.shape[0] - 1 : 0;
     return t.as<char>() + (rows * t.stride0 + t.inner()) * static_cast<int64_t>(dtype_bytes(t.dtype));
@@ -45,6 +57,42 @@ size_t fuse_turns(const RecordedOps& ops, size_t at, Cuda& cuda) {
   const auto *query_turn = at_place<Rope>(ops, at + 1), *key_turn = at_place<Rope>(ops, at + 3);
   if (!query_norm || !key_norm || !query_turn || !key_turn) return 0;
   return norm_and_turn({*query_norm, *query_turn}, {*key_norm, *key_turn}, cuda) ? 4 : 0;
+}
+
+// Whether an op writes any of a tensor's memory.
+struct Writes {
+  const Tensor& to;
+  bool any = false;
+
+  void in(const char*, const Tensor&) {}
+  void optional(const char*, const Tensor&) {}
+  void inout(const char*, const Tensor& t) { any |= overlap(t, to); }
+  void out(const char*, const Tensor& t) { any |= overlap(t, to); }
+  template <class T>
+  void number(const char*, const T&) {}
+};
+
+bool writes(const RecordedOp& recorded, const Tensor& to) {
+  Writes visitor{to};
+#define LINATTN_VISIT(Op)                       \
+  if (const auto* fields = recorded.as<Op>()) { \
+    Op op = *fields;                            \
+    op.visit(visitor);                          \
+  }
+  LINATTN_OPS(LINATTN_VISIT)
+#undef LINATTN_VISIT
+  return visitor.any;
+}
+
+size_t fuse_attention_step(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto *query_norm = at_place<RmsNorm>(ops, at), *key_norm = at_place<RmsNorm>(ops, at + 2);
+  const auto *query_turn = at_place<Rope>(ops, at + 1), *key_turn = at_place<Rope>(ops, at + 3);
+  const auto* attention = at_place<SoftmaxAttention>(ops, at + 4);
+  if (!query_norm || !key_norm || !query_turn || !key_turn || !attention) return 0;
+  for (size_t i = 0; i < at; i++) {
+    if (writes(ops[i], attention->pages)) return 0;
+  }
+  return step_attention({*query_norm, *query_turn}, {*key_norm, *key_turn}, *attention, cuda) ? 5 : 0;
 }
 
 // The op at a place, if it is a product of the one row that `made` holds.
@@ -99,8 +147,8 @@ bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
 }
 
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
-  for (const auto fuse :
-       {&fuse_begin, &fuse_delta_mixer, &fuse_delta_step, &fuse_turns, &fuse_normed_product, &fuse_gated_product}) {
+  for (const auto fuse : {&fuse_begin, &fuse_delta_mixer, &fuse_delta_step, &fuse_attention_step, &fuse_turns,
+                          &fuse_normed_product, &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

@@ -12,35 +12,9 @@ import { weightFrom } from '../../lib/ops/pack-weight';
 import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
 import { rope } from '../../lib/ops/rope';
 import { packedSequences, type Sequences } from '../../lib/ops/sequences';
-import { deviceOf } from '../../lib/tensor/device';
-import { scope } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { rounded, seeded, tensorOf } from '../support/arrays';
-import { device } from '../support/device';
-import { bitsOf } from '../support/linear-attention';
-
-type Half = 'bfloat16' | 'float16';
-
-/** What `enqueue` makes of states, and these, after three runs: the first replay runs op by op, later ones as one graph. */
-async function expectSameBits(states: () => Tensor[], enqueue: (states: Tensor[]) => Tensor[]): Promise<void> {
-  const runs = [0, 1, 2];
-  const plain = states();
-  const made = runs.map(() => enqueue(plain));
-  const wanted = await bitsOf([...made.at(-1)!, ...plain]);
-  const own = states();
-  let recorded: Tensor[] = [];
-  const graph = deviceOf(device).capture(() => {
-    recorded = scope(() => enqueue(own));
-  });
-  for (const _ of runs) graph.replay();
-  const got = await bitsOf([...recorded, ...own]);
-  graph.dispose();
-  expect(got.length).toBeGreaterThan(0);
-  expect(got.equals(wanted)).toBe(true);
-}
-
-const normal = <D extends Half | 'float32'>(seed: number, shape: number[], dtype: D) =>
-  tensorOf(rounded(seeded(seed).normal(shape), dtype), dtype);
+import { expectSameBits, type Half, normal } from '../support/recorded';
 
 interface Mixer {
   /** [T, q | k | v | .. | b | a], with b from column `at` on. */

@@ -27,8 +27,8 @@ struct StreamShape {
   static constexpr int kTileValues = kKeys * kWidth;
   // As the shared memory has room for; with a width of 64, of two blocks: a tile has little to multiply.
   static constexpr int kStages = (kRowTiles == 1 ? 3 : 2) * (kWidth == 64 ? 2 : 256 / kWidth);
-  static constexpr int kQueryStride = kWidth + kPiece;  // no bank conflicts
-  static constexpr int kQueries = 2;                    // splits whose queries are there
+  static constexpr int kQueryStride = kWidth + kHalfPiece;  // no bank conflicts
+  static constexpr int kQueries = 2;                        // splits whose queries are there
 };
 
 // A tile of keys of a split.
@@ -81,21 +81,21 @@ __device__ __forceinline__ void stream_new(const AttentionView& x, const Attenti
   end = min(end, row.end_key());
   if (begin >= end) return;
   const int lane = threadIdx.x % kWarp;
-  const bool has_piece = x.pieces && lane < x.width / kPiece;
+  const bool has_piece = x.pieces && lane < x.width / kHalfPiece;
 #pragma unroll 1
   for (int position = begin; position < end; position++) {
     const int64_t token = row.first + position - row.position, head = static_cast<int64_t>(kv_head) * x.width;
     const int64_t k = token * x.k_stride + head, v = token * x.v_stride + head;
     uint4 new_k, new_v;
     if (has_piece) {
-      new_k = *piece_of(x.k, k + lane * kPiece);
-      new_v = *piece_of(x.v, v + lane * kPiece);
+      new_k = *piece_of(x.k, k + lane * kHalfPiece);
+      new_v = *piece_of(x.v, v + lane * kHalfPiece);
     }
     const int64_t key = key_offset(x, row, position);
     if (key < 0) continue;
     if (has_piece) {
-      *piece_of(x.pages, key + head + lane * kPiece) = new_k;
-      *piece_of(x.pages, key + head + values_apart(x) + lane * kPiece) = new_v;
+      *piece_of(x.pages, key + head + lane * kHalfPiece) = new_k;
+      *piece_of(x.pages, key + head + values_apart(x) + lane * kHalfPiece) = new_v;
     }
     if (!x.pieces) stream_values(x, key + head, k, v);
   }
@@ -198,7 +198,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
     };
     const T* const queries = shared.queries[place];
     score_tile(
-        shared.rows, [queries](int r, int piece) { return queries + r * Shape::kQueryStride + piece * kPiece; },
+        shared.rows, [queries](int r, int piece) { return queries + r * Shape::kQueryStride + piece * kHalfPiece; },
         at(shared.keys[stage]));
     clear_unseen<Shape::kKeys, kWidth, kThreads>(shared.values[stage], tile.first_key, tile.begin_key, tile.end_key);
     named_barrier(1, kThreads);

@@ -34,14 +34,14 @@ __device__ __forceinline__ void score_tile(Rows& shared, QueryAt query_at, KeyAt
     uint32_t b[kN][4];
 #pragma unroll
     for (int n = 0; n < kN; n++) {
-      load_tiles_x4(b[n], key_at((warp * kN + n) * 8 + lane % 8, d / kPiece + lane / 8));
+      load_tiles_x4(b[n], key_at((warp * kN + n) * 8 + lane % 8, d / kHalfPiece + lane / 8));
     }
 #pragma unroll
     for (int part = 0; part < 2; part++) {
 #pragma unroll
       for (int m = 0; m < kRowTiles; m++) {
         uint32_t a[4];
-        load_tiles_x4(a, query_at(m * 16 + lane % 16, d / kPiece + 2 * part + lane / 16));
+        load_tiles_x4(a, query_at(m * 16 + lane % 16, d / kHalfPiece + 2 * part + lane / 16));
 #pragma unroll
         for (int n = 0; n < kN; n++) mma_16x8x16<T>(sums[m][n], a, {b[n][2 * part], b[n][2 * part + 1]});
       }
@@ -123,7 +123,7 @@ __device__ __forceinline__ void add_values(Rows& shared, ValueAt value_at, typen
     uint32_t a[kRowTiles][4];
 #pragma unroll
     for (int m = 0; m < kRowTiles; m++) {
-      load_tiles_x4(a[m], shared.weights + (m * 16 + lane % 16) * Rows::kScoreStride + k + lane / 16 * kPiece);
+      load_tiles_x4(a[m], shared.weights + (m * 16 + lane % 16) * Rows::kScoreStride + k + lane / 16 * kHalfPiece);
     }
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {

@@ -78,7 +78,8 @@ __device__ __forceinline__ void produce(const AttentionView& x, const KeyBoxes& 
 template <class T, class Shape, bool kShared>
 __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork& work, HopperShared<T, Shape>& shared,
                                         StageBarriers<Shape>& barriers) {
-  constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kRows = Shape::kConsumerRows, kPieces = kWidth / kPiece;
+  constexpr int kWidth = Shape::kWidth, kKeys = Shape::kKeys, kRows = Shape::kConsumerRows,
+                kPieces = kWidth / kHalfPiece;
   const int group = threadIdx.x / kWarpgroup - 1, thread = threadIdx.x % kWarpgroup;
   const int warp = thread / kWarp, lane = thread % kWarp;
   const int first_row = work.first_row + group * kRows;
@@ -89,7 +90,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
     const bool present = r < rows;
     const OutputRow at = output_row(x, work.row, work.kv_head, work.first_row + (r < rows ? group * kRows + r : 0));
     const T* from = static_cast<const T*>(x.q) + at.token * x.q_stride + at.head * x.width;
-    copy_async_16(queries + wgmma_place<kWidth>(r, piece), present ? from + piece * kPiece : from, present);
+    copy_async_16(queries + wgmma_place<kWidth>(r, piece), present ? from + piece * kHalfPiece : from, present);
   }
   copy_async_commit();
 
@@ -231,7 +232,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
       if (lane % 4 == 0) parts.sum[r] = sum[half];
 #pragma unroll
       for (int n = 0; n < kPieces; n++) {
-        parts.pair(r, n * kPiece + lane % 4 * 2) = make_float2(out[4 * n + 2 * half], out[4 * n + 2 * half + 1]);
+        parts.pair(r, n * kHalfPiece + lane % 4 * 2) = make_float2(out[4 * n + 2 * half], out[4 * n + 2 * half + 1]);
       }
     }
   } else {
@@ -253,7 +254,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const HopperWork
       const int r = warp * 16 + j / kPieces, piece = j % kPieces;
       if (r >= rows) continue;
       const OutputRow at = output_row(x, work.row, work.kv_head, first_row + r);
-      T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
+      T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kHalfPiece;
       *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(queries + wgmma_place<kWidth>(r, piece));
     }
   }

@@ -99,8 +99,8 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
   const T* const query_rows = shared.queries + (warp_row + lane % 16) * kWidth;
   const T* const key_rows = shared.keys + (lane % 8 + lane / 16 * 8) * kWidth;
   const T* const value_rows = shared.values + lane % 16 * kWidth;
-  const int query_swizzle = (lane / 16 ^ lane % 8) * kPiece;
-  const int key_swizzle = (lane / 8 % 2 ^ lane % 8) * kPiece;
+  const int query_swizzle = (lane / 16 ^ lane % 8) * kHalfPiece;
+  const int key_swizzle = (lane / 8 % 2 ^ lane % 8) * kHalfPiece;
 
   for (int key_tile = 0; key_tile < tiles.count; key_tile++) {
     copy_async_wait<0>();
@@ -271,12 +271,12 @@ __global__ void __launch_bounds__(PrefillShape<kWidth>::kThreads, PrefillShape<k
     }
   }
   __syncwarp();
-  constexpr int kPieces = kWidth / kPiece;
+  constexpr int kPieces = kWidth / kHalfPiece;
   for (int i = lane; i < 16 * kM * kPieces; i += kWarp) {
     const int r = warp_row + i / kPieces, piece = i % kPieces;
-    if (r >= rows || piece * kPiece >= x.width) continue;
+    if (r >= rows || piece * kHalfPiece >= x.width) continue;
     const OutputRow at = output_row(x, row, kv_head, first_row + r);
-    T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kPiece;
+    T* const to = static_cast<T*>(x.out) + at.token * x.out_stride + at.head * x.width + piece * kHalfPiece;
     *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(shared.queries + tile_place<kWidth>(r, piece));
   }
 }

@@ -19,69 +19,12 @@ bool aligned(const void* data, int64_t stride_bytes) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride_bytes % 16 == 0;
 }
 
-// Whether the kernels with matrix instructions take it: 16-bit values, in pieces of 16 bytes.
-bool supports_mma(const AttentionView& x) {
-  if (x.q_type == DType::kFloat32 || x.q_type != x.page_type || x.width % 8 != 0 || x.width > 256) return false;
-  return aligned(x.q, 2 * x.q_stride) && aligned(x.out, 2 * x.out_stride) && aligned(x.pages, 2 * x.page_stride);
-}
-
 // Whether keys and values go to the pages as they are, in pieces of 16 bytes.
 bool stores_pieces(const AttentionView& x) {
   const int64_t bytes = dtype_bytes(x.page_type);
   if (x.k_type != x.page_type || x.v_type != x.page_type || x.kv_heads * x.width * bytes % 16 != 0) return false;
   return aligned(x.k, bytes * x.k_stride) && aligned(x.v, bytes * x.v_stride) &&
          aligned(x.pages, bytes * x.page_stride);
-}
-
-AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
-  AttentionView x{};
-  x.sequences = view_of(op.sequences);
-  x.single_rows = op.sequences.single_rows;
-  x.max_tokens = op.sequences.max_tokens;
-  x.q = op.q.data;
-  x.k = op.k.data;
-  x.v = op.v.data;
-  x.pages = op.pages.data;
-  x.out = op.out.data;
-  x.q_type = op.q.dtype;
-  x.k_type = op.k.dtype;
-  x.v_type = op.v.dtype;
-  x.page_type = op.pages.dtype;
-  x.q_stride = op.q.stride0;
-  x.k_stride = op.k.stride0;
-  x.v_stride = op.v.stride0;
-  x.out_stride = op.out.stride0;
-  x.page_stride = op.pages.stride0;
-  x.page_count = static_cast<int>(op.pages.shape[0]);
-  x.page_tokens = static_cast<int>(op.pages.shape[2]);
-  x.page_table = op.page_table.as<const int32_t>();
-  x.table_rows = op.table_rows.as<const int32_t>();
-  x.table_stride = op.page_table.stride0;
-  x.table_count = static_cast<int>(op.page_table.shape[0]);
-  x.table_pages = static_cast<int>(op.page_table.shape[1]);
-  if (op.sinks) x.sinks = op.sinks.as<const float>();
-  if (op.alibi_slopes) x.slopes = op.alibi_slopes.as<const float>();
-  if (op.relative_bias) {
-    x.bias = op.relative_bias.as<const float>();
-    x.bias_stride = op.relative_bias.stride0;
-    x.last_bias = static_cast<int>(op.relative_bias.shape[1]) - 1;
-  }
-  if (op.row_max) x.row_max = op.row_max.as<float>();
-  if (op.row_sum) x.row_sum = op.row_sum.as<float>();
-  x.max_stride = op.row_max.stride0;
-  x.sum_stride = op.row_sum.stride0;
-  x.heads = static_cast<int>(op.q.shape[1]);
-  x.kv_heads = static_cast<int>(op.k.shape[1]);
-  x.group = x.heads / x.kv_heads;
-  x.width = static_cast<int>(op.q.shape[2]);
-  x.window = op.window;
-  x.sink_tokens = op.sink_tokens;
-  x.sink_pages = static_cast<int>(op.sink_pages());
-  x.scale = op.scale;
-  x.decode_tokens = std::max(8, 64 / x.group);
-  x.pieces = stores_pieces(x);
-  x.fault = cuda.fault();
-  return x;
 }
 
 // A warp for each token: its keys and values to the pages, where its row takes the prefill kernels; 0 to the output
@@ -202,6 +145,64 @@ __global__ void merge_kernel(const __grid_constant__ AttentionView x, const __gr
   }
 }
 
+}  // namespace
+
+bool supports_mma(const AttentionView& x) {
+  if (x.q_type == DType::kFloat32 || x.q_type != x.page_type || x.width % 8 != 0 || x.width > 256) return false;
+  return aligned(x.q, 2 * x.q_stride) && aligned(x.out, 2 * x.out_stride) && aligned(x.pages, 2 * x.page_stride);
+}
+
+AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda) {
+  AttentionView x{};
+  x.sequences = view_of(op.sequences);
+  x.single_rows = op.sequences.single_rows;
+  x.max_tokens = op.sequences.max_tokens;
+  x.q = op.q.data;
+  x.k = op.k.data;
+  x.v = op.v.data;
+  x.pages = op.pages.data;
+  x.out = op.out.data;
+  x.q_type = op.q.dtype;
+  x.k_type = op.k.dtype;
+  x.v_type = op.v.dtype;
+  x.page_type = op.pages.dtype;
+  x.q_stride = op.q.stride0;
+  x.k_stride = op.k.stride0;
+  x.v_stride = op.v.stride0;
+  x.out_stride = op.out.stride0;
+  x.page_stride = op.pages.stride0;
+  x.page_count = static_cast<int>(op.pages.shape[0]);
+  x.page_tokens = static_cast<int>(op.pages.shape[2]);
+  x.page_table = op.page_table.as<const int32_t>();
+  x.table_rows = op.table_rows.as<const int32_t>();
+  x.table_stride = op.page_table.stride0;
+  x.table_count = static_cast<int>(op.page_table.shape[0]);
+  x.table_pages = static_cast<int>(op.page_table.shape[1]);
+  if (op.sinks) x.sinks = op.sinks.as<const float>();
+  if (op.alibi_slopes) x.slopes = op.alibi_slopes.as<const float>();
+  if (op.relative_bias) {
+    x.bias = op.relative_bias.as<const float>();
+    x.bias_stride = op.relative_bias.stride0;
+    x.last_bias = static_cast<int>(op.relative_bias.shape[1]) - 1;
+  }
+  if (op.row_max) x.row_max = op.row_max.as<float>();
+  if (op.row_sum) x.row_sum = op.row_sum.as<float>();
+  x.max_stride = op.row_max.stride0;
+  x.sum_stride = op.row_sum.stride0;
+  x.heads = static_cast<int>(op.q.shape[1]);
+  x.kv_heads = static_cast<int>(op.k.shape[1]);
+  x.group = x.heads / x.kv_heads;
+  x.width = static_cast<int>(op.q.shape[2]);
+  x.window = op.window;
+  x.sink_tokens = op.sink_tokens;
+  x.sink_pages = static_cast<int>(op.sink_pages());
+  x.scale = op.scale;
+  x.decode_tokens = std::max(8, 64 / x.group);
+  x.pieces = stores_pieces(x);
+  x.fault = cuda.fault();
+  return x;
+}
+
 DecodePlan plan_decode(const AttentionView& x, int rows, Cuda& cuda) {
   DecodePlan plan{};
   plan.rows = rows;
@@ -225,8 +226,6 @@ DecodePlan plan_decode(const AttentionView& x, int rows, Cuda& cuda) {
   plan.sum = cuda.scratch_of<float>(slots);
   return plan;
 }
-
-}  // namespace
 
 void run(const SoftmaxAttention& op, Cuda& cuda) {
   if (op.q.size() == 0) return;

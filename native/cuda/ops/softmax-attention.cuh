@@ -55,6 +55,11 @@ struct DecodePlan {
   float *out, *max, *sum;
 };
 
+AttentionView attention_view(const SoftmaxAttention& op, Cuda& cuda);
+// Whether the kernels with matrix instructions take it: 16-bit values, in pieces of 16 bytes.
+bool supports_mma(const AttentionView& x);
+DecodePlan plan_decode(const AttentionView& x, int rows, Cuda& cuda);
+
 // a / b of counts, and rounded up: without signs and in 32 bits these are short code, where the code of a decode step
 // is what takes time.
 __host__ __device__ inline int quotient(int a, int b) {
@@ -93,15 +98,19 @@ struct AttentionRow {
   __device__ int end_key() const { return position + count; }
 };
 
+// What the batch says of a row.
+struct RowWords {
+  int first, end, position, table_row;
+};
+
 // Row n; without tokens where its offsets make no sense, dropped where its keys have no place. One caller reports.
 template <bool reporting = false>
-__device__ AttentionRow attention_row(const AttentionView& x, int n) {
+__device__ AttentionRow attention_row(const AttentionView& x, int n, const RowWords& words) {
   const auto complain = [&](FaultKind kind, FaultName name, int value, int low, int limit) {
     if constexpr (reporting) report(x.fault, kind, name, n, value, low, limit);
   };
   AttentionRow row;
-  const int first = x.sequences.offsets[n], end = x.sequences.offsets[n + 1];
-  const int position = x.sequences.positions[n], table_row = x.table_rows[n];
+  const auto [first, end, position, table_row] = words;
   const int most = n < x.single_rows ? 1 : x.max_tokens;
   if (first < 0 || end < first || end > x.sequences.tokens || end - first > most) {
     complain(FaultKind::kOffsets, FaultName::kRows, end, first, x.sequences.tokens);
@@ -130,10 +139,22 @@ __device__ AttentionRow attention_row(const AttentionView& x, int n) {
   return row;
 }
 
+template <bool reporting = false>
+__device__ AttentionRow attention_row(const AttentionView& x, int n) {
+  const int32_t* const offsets = x.sequences.offsets + n;
+  return attention_row<reporting>(x, n, {offsets[0], offsets[1], x.sequences.positions[n], x.table_rows[n]});
+}
+
+// The entry of a row of the table that has the page of a position.
+__device__ __forceinline__ int page_column(const AttentionView& x, int position) {
+  const int column = position / x.page_tokens;
+  if (column < x.sink_pages) return column;
+  return x.sink_pages + (column - x.sink_pages) % (x.table_pages - x.sink_pages);
+}
+
 // The page of a position of a row that is not dropped; -1, with a report, where the row has none.
 __device__ __forceinline__ int key_page(const AttentionView& x, const AttentionRow& row, int position) {
-  int column = position / x.page_tokens;
-  if (column >= x.sink_pages) column = x.sink_pages + (column - x.sink_pages) % (x.table_pages - x.sink_pages);
+  const int column = page_column(x, position);
   const int page = row.table[column];
   if (page >= 0 && page < x.page_count) return page;
   report(x.fault, FaultKind::kRange, FaultName::kPageTable, row.table_row * x.table_pages + column, page, 0,
