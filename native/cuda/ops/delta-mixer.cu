@@ -9,6 +9,7 @@
 #include "cuda/ops/delta-mixer.h"
 #include "cuda/ops/delta-step.h"
 #include "cuda/ops/linear-attention.h"
+#include "cuda/ops/matmul-few-rows-mma.cuh"
 #include "cuda/ops/matmul.h"
 
 namespace linattn::cuda {
@@ -120,15 +121,15 @@ struct Block {
     };
 #pragma unroll
     for (int step = 0; step < kHeld; step++) load_step(step);
-    float sums[4] = {};
+    few_rows::Chains chains;
 #pragma unroll
     for (int step = 0; step < kSteps; step++) {
       const int i = step % kHeld;
-      mma_16x8x16<T>(sums, {x[i].x, 0, x[i].y, 0}, {w[i].x, w[i].y});
-      mma_16x8x16<T>(sums, {x[i].z, 0, x[i].w, 0}, {w[i].z, w[i].w});
+      chains.multiply<few_rows::Operands<T, T, T>>(step, {x[i].x, x[i].y, x[i].z, x[i].w}, {0, 0, 0, 0},
+                                                   {w[i].x, w[i].y, w[i].z, w[i].w});
       if (step + kHeld < kSteps) load_step(step + kHeld);
     }
-    if (lane < 4) *reinterpret_cast<float2*>(to + 2 * lane) = make_float2(sums[0], sums[1]);
+    if (lane < 4) *reinterpret_cast<float2*>(to + 2 * lane) = make_float2(chains.total(0), chains.total(1));
   }
   // An output whose sums begin at those of warp `first`, as the product stores it.
   __device__ __forceinline__ float total(int first, int o) const {
@@ -278,7 +279,6 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   const Block<T> block{a, s};
   const int lane = block.lane, warp = block.warp, split = warp % kSplits;
   const bool team = warp < kTeam;
-  let_next_begin();
   if (lane == 0) s.full[warp].init();
   __syncwarp();
   block.fetch_first();  // no kernel that may still run writes weights (packWeight)
@@ -289,6 +289,7 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   __syncwarp();
   cluster_arrive<false>();
   cluster_wait();
+  let_next_begin();  // once the own weights are asked for
   wait_for_inputs();
 
   const TokenSlots token(a.sequences);

@@ -12,8 +12,6 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
-// As if blocks had so many: threads take 48 registers then, which leaves room for a small kernel beside two blocks.
-constexpr int kMadeWarps = 20;
 constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
 constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
 constexpr int kLeastInputs = 128;         // of a split
@@ -54,18 +52,16 @@ struct Plan {
   __host__ __device__ int weight_bytes() const { return warps * kTileOutputs * pitch; }
 };
 
-// Steps whose activations are held at once.
+// Steps whose activations are held at once: even, see Chains.
 template <class X, bool full>
-constexpr int kHeldSteps = 8 / ((full ? 2 : 1) * static_cast<int>(sizeof(X) / 2));
+constexpr int kHeldSteps = full || sizeof(X) > 2 ? 2 : 4;
 
 // Registers leave room for a block of the next product beside one of this: its weights are then on their way.
 // kWholeSteps: at once, where pieces are whole; 0: where they are not. What bounds a product whose weights are
-// there already is how many instructions it takes, and how many there are. `Inputs`: what makes them
-// (product-inputs.cuh); where they are made, a warp has one piece.
-template <class O, bool full, int kWholeSteps, class Inputs>
-__global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kWarp, 2)
-    stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
-           const __grid_constant__ Inputs made_inputs) {
+// there already is how many instructions it takes, and how many there are.
+template <class O, bool full, int kWholeSteps>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    stream(const __grid_constant__ Product p, const __grid_constant__ Plan plan) {
   using W = typename O::W;
   using X = typename O::X;
   constexpr int kHalves = full ? 2 : 1;
@@ -94,23 +90,16 @@ __global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kW
   if (lane == 0) barrier.init();
   __syncwarp();
   fetch(tile, first);  // no kernel that may still run writes weights (packWeight)
-  if constexpr (Inputs::kMade) made_inputs.prepare();
   wait_for_inputs();
 
-  const X* low_row = input_row<X>(p, group);
-  if constexpr (Inputs::kMade) {
-    X* const made = reinterpret_cast<X*>(dynamic_shared<char>() + plan.weight_bytes());
-    made_inputs.make(made, &parts[0][0][0][0]);
-    __syncthreads();
-    low_row = made;
-  }
+  const X* const low_row = input_row<X>(p, group);
   const X* const high_row = input_row<X>(p, group + 8);
   const char* const weights = buffer + group * plan.pitch + place * kWidth * static_cast<int>(sizeof(W));
   uint32_t phase = 0;
   // Every warp makes as many rounds as the first one, for the barrier of the block.
   for (int round = 0, tile0 = static_cast<int>(blockIdx.x); tile0 < plan.tiles; round++, tile0 += apart) {
     const bool present = tile < plan.tiles;
-    float sums[4] = {};
+    Chains chains;
     for (int k0 = first; present && k0 < end; k0 += plan.piece) {
       const int piece_end = min(k0 + plan.piece, end);
 #pragma unroll 1
@@ -141,10 +130,9 @@ __global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kW
           if constexpr (full) input_operands<O>(high, held[s][1]);
           uint4 words = *reinterpret_cast<const uint4*>(step_weights + s * kStepInputs * static_cast<int>(sizeof(W)));
           if (!kWhole && k + place * kWidth >= piece_end) words = make_uint4(0, 0, 0, 0);
-          multiply_step<O>(sums, low[0], high[0], {words.x, words.y, words.z, words.w});
+          chains.multiply<O>(s, low[0], high[0], {words.x, words.y, words.z, words.w});
         }
       }
-      if constexpr (Inputs::kMade) break;
       __syncwarp();
       if (piece_end < end) {
         fetch(tile, piece_end);
@@ -152,6 +140,9 @@ __global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kW
         fetch(tile + apart, first);
       }
     }
+    float sums[2 * kHalves];
+#pragma unroll
+    for (int i = 0; i < 2 * kHalves; i++) sums[i] = chains.total(i);
     if (plan.splits > 1) {
 #pragma unroll
       for (int i = 0; i < 2 * kHalves; i++) parts[round % 2][warp][i][lane] = sums[i];
@@ -168,17 +159,61 @@ __global__ void __launch_bounds__((Inputs::kMade ? kMadeWarps : kMostWarps) * kW
         store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sums[i]);
       }
     }
-    if constexpr (Inputs::kMade) break;
     tile += apart;
   }
+}
+
+// One row, whose inputs each block makes (product-inputs.cuh); a warp has one piece of one tile.
+template <class T, class Inputs>
+__global__ void __launch_bounds__(kMostWarps* kWarp, 2)
+    made_row(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
+             const __grid_constant__ Inputs inputs) {
+  __shared__ ByteBarrier barriers[kMostWarps];
+  __shared__ float parts[kMostWarps][kTileOutputs], shared[kWarp];
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const int slot = static_cast<int>(static_cast<unsigned>(warp) * plan.share >> 16);
+  const int first = (warp - slot * plan.splits) * plan.inputs;
+  const int tile = static_cast<int>(blockIdx.x) + slot * static_cast<int>(gridDim.x);
+  const bool present = tile < plan.tiles;
+  char* const buffer = dynamic_shared<char>() + warp * kTileOutputs * plan.pitch;
+  T* const row = reinterpret_cast<T*>(dynamic_shared<char>() + plan.weight_bytes());
+  ByteBarrier& barrier = barriers[warp];
+  let_next_begin();
+  if (lane == 0) barrier.init();
+  if (present) {  // no kernel that may still run writes weights (packWeight)
+    const auto bytes = static_cast<uint32_t>(plan.inputs) * static_cast<uint32_t>(sizeof(T));
+    if (lane == 0) barrier.expect(kTileOutputs * bytes);
+    __syncwarp();
+    const T* const from = static_cast<const T*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + first;
+    if (lane < kTileOutputs) copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
+  }
+  const auto prepared = inputs.prepare();
+  wait_for_inputs();
+
+  inputs.make(prepared, row, shared);
+  __syncthreads();
+  if (present) {
+    barrier.wait(0);
+    const float2 sums =
+        multiply_row(buffer + row_place(lane, plan.pitch), row + first, plan.inputs / kStepInputs, lane);
+    if (lane < 4) *reinterpret_cast<float2*>(&parts[warp][2 * lane]) = sums;
+  }
+  __syncthreads();
+  const int own = static_cast<int>(threadIdx.x) / kTileOutputs, o = threadIdx.x % kTileOutputs;
+  if (own >= plan.slots) return;
+  const float* const own_parts = &parts[own * plan.splits][o];
+  float sum = own_parts[0];
+#pragma unroll 4
+  for (int split = 1; split < plan.splits; split++) sum += own_parts[split * kTileOutputs];
+  const int own_tile = static_cast<int>(blockIdx.x) + own * static_cast<int>(gridDim.x);
+  if (own_tile < plan.tiles) store_output<T>(p, 0, int64_t{own_tile} * kTileOutputs + o, sum);
 }
 
 template <class O, bool full>
 auto kernel_of(const Plan& plan) {
   constexpr int kSteps = kHeldSteps<typename O::X, full>;
-  if (!plan.whole) return stream<O, full, 0, StoredInputs>;
-  if (plan.piece % (kSteps * kStepInputs) == 0) return stream<O, full, kSteps, StoredInputs>;
-  return stream < O, full, kSteps < 4 ? kSteps : 4, StoredInputs > ;
+  if (!plan.whole) return stream<O, full, 0>;
+  return stream<O, full, kSteps>;
 }
 
 template <class O>
@@ -186,7 +221,7 @@ void launch_stream(const Product& p, Cuda& cuda) {
   const Plan plan(p, cuda);
   const auto kernel = p.rows > 8 ? kernel_of<O, true>(plan) : kernel_of<O, false>(plan);
   launch_early(cuda, kernel, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
-               static_cast<size_t>(plan.weight_bytes()), p, plan, StoredInputs{});
+               static_cast<size_t>(plan.weight_bytes()), p, plan);
 }
 
 bool takes_made_row(const Product& p, const Cuda& cuda) {
@@ -208,12 +243,9 @@ bool launch_made(const Product& p, const InputsOf& inputs_of, Cuda& cuda) {
       using Inputs = std::decay_t<decltype(inputs)>;
       serves = plan.once() && inputs.fit(plan.warps * kWarp);
       if (!serves) return;
-      using O = Operands<T, T, T>;
-      constexpr int kSteps = kLeastInputs / kStepInputs;  // few: the inputs are near, the code is far
-      launch_early(cuda, stream<O, false, kSteps, Inputs>, static_cast<unsigned>(plan.blocks),
-                   static_cast<unsigned>(plan.warps * kWarp),
-                   static_cast<size_t>(plan.weight_bytes()) + static_cast<size_t>(p.depth) * sizeof(T), p, plan,
-                   inputs);
+      launch_early(
+          cuda, made_row<T, Inputs>, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
+          static_cast<size_t>(plan.weight_bytes()) + static_cast<size_t>(p.depth) * sizeof(T), p, plan, inputs);
     }
   });
   return serves;

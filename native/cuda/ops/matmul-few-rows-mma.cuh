@@ -78,6 +78,73 @@ __device__ __forceinline__ void multiply_step(float (&sums)[4], const uint32_t (
   }
 }
 
+// Sums of a split in chains of tensor core instructions that do not wait for one another: the halves of even and of odd
+// steps.
+struct Chains {
+  float sums[2][2][4] = {};
+
+  template <class O>
+  __device__ __forceinline__ void multiply(int step, const uint32_t (&low)[4], const uint32_t (&high)[4],
+                                           const uint32_t (&weights)[4]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const uint32_t a[4] = {low[2 * half], high[2 * half], low[2 * half + 1], high[2 * half + 1]};
+      const uint32_t b[2] = {weights[2 * half], weights[2 * half + 1]};
+      mma_16x8x16<typename O::P>(sums[step % 2][half], a, b);
+    }
+  }
+  __device__ __forceinline__ float total(int i) const {
+    return (sums[0][0][i] + sums[0][1][i]) + (sums[1][0][i] + sums[1][1][i]);
+  }
+};
+
+// A lane's place in 8 rows of weights that begin `pitch` bytes apart.
+__device__ __forceinline__ int row_place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 16; }
+
+// 16 bytes of shared memory where `wanted`; else `to` stays. Registers that a branch would merge are those loaded into.
+__device__ __forceinline__ void load_shared_if(uint4& to, const void* from, bool wanted) {
+#ifdef LINATTN_CUDA_EMULATOR
+  if (wanted) to = *static_cast<const uint4*>(from);
+#else
+  asm volatile(
+      "{.reg .pred wanted;\n"
+      "setp.ne.u32 wanted, %5, 0;\n"
+      "@wanted ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];}"
+      : "+r"(to.x), "+r"(to.y), "+r"(to.z), "+r"(to.w)
+      : "r"(shared_address(from)), "r"(static_cast<uint32_t>(wanted)));
+#endif
+}
+
+// One row of inputs with 8 rows of weights, both in shared memory, which bounds it: of the operand of inputs only the
+// lanes that have the row load. Lanes 0 to 3 get two sums each. `weights`: of the lane; `steps`: even.
+template <class T>
+__device__ __forceinline__ float2 multiply_row(const char* weights, const T* inputs, int steps, int lane) {
+  constexpr int kHeld = 2;
+  uint4 w[kHeld], x[kHeld] = {};
+  const bool has_row = lane < 4;
+  inputs += lane % 4 * kWidth;
+#pragma unroll
+  for (int i = 0; i < kHeld; i++) {
+    w[i] = *reinterpret_cast<const uint4*>(weights + i * kStepInputs * 2);
+    load_shared_if(x[i], inputs + i * kStepInputs, has_row);
+  }
+  Chains chains;
+#pragma unroll 1
+  for (int left = steps - kHeld;; left -= kHeld) {
+    weights += kHeld * kStepInputs * 2;
+    inputs += kHeld * kStepInputs;
+#pragma unroll
+    for (int i = 0; i < kHeld; i++) {
+      chains.multiply<Operands<T, T, T>>(i, {x[i].x, x[i].y, x[i].z, x[i].w}, {0, 0, 0, 0},
+                                         {w[i].x, w[i].y, w[i].z, w[i].w});
+      load_shared_if(w[i], weights + i * kStepInputs * 2, left > 0);
+      load_shared_if(x[i], inputs + i * kStepInputs, left > 0 && has_row);
+    }
+    if (left <= 0) break;
+  }
+  return make_float2(chains.total(0), chains.total(1));
+}
+
 // Steps whose loads are under way at once: 64 bytes of weights a lane, or 128, and no more activations than registers
 // hold.
 template <class O, int kTiles, bool full, bool aligned>

@@ -6,14 +6,8 @@
 
 namespace linattn::cuda {
 
-// They lie in memory.
-struct StoredInputs {
-  static constexpr bool kMade = false;
-};
-
 template <class T, NormParts kParts>
 struct NormedInputs {
-  static constexpr bool kMade = true;
   RmsNormGroups<T> norm;
 
   // Whether blocks of so many threads serve.
@@ -39,10 +33,12 @@ struct NormedInputs {
     return own;
   }
 
-  __device__ __forceinline__ void prepare() const { prefetch_weights<T, 1>(norm, own()); }
+  // What a thread needs that no kernel writes.
+  using Prepared = NormWeights<T>;
+  __device__ __forceinline__ Prepared prepare() const { return Prepared(norm, own()); }
 
   // `shared`: kWarp floats.
-  __device__ __forceinline__ void make(T* row, float* shared) const {
+  __device__ __forceinline__ void make(const Prepared& weights, T* row, float* shared) const {
     const bool stores = blockIdx.x == 0;
     const OwnGroup group = own();
     normalise<1, true, kParts>(
@@ -52,14 +48,13 @@ struct NormedInputs {
           *reinterpret_cast<Pack<T, kPiece<T>>*>(row + at) = out;
           if (stores) *reinterpret_cast<Pack<T, kPiece<T>>*>(norm.out.at(0, at)) = out;
         },
-        stores);
+        stores, &weights);
   }
 };
 
 // A gate of silu or sigmoid.
 template <class T>
 struct GatedInputs {
-  static constexpr bool kMade = true;
   StridedRows<const T> x, gate;
   StridedRows<T> out;
   ActivationKind kind;
@@ -79,9 +74,10 @@ struct GatedInputs {
   }
   bool fit(int) const { return serves; }
 
-  __device__ __forceinline__ void prepare() const {}
+  struct Prepared {};
+  __device__ __forceinline__ Prepared prepare() const { return {}; }
 
-  __device__ __forceinline__ void make(T* row, float*) const {
+  __device__ __forceinline__ void make(Prepared, T* row, float*) const {
     constexpr int N = kPiece<T>;
 #pragma unroll 1
     for (int at = static_cast<int>(threadIdx.x) * N; at < width; at += static_cast<int>(blockDim.x) * N) {
