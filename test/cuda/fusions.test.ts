@@ -12,8 +12,12 @@ import { weightFrom } from '../../lib/ops/pack-weight';
 import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
 import { rope } from '../../lib/ops/rope';
 import { packedSequences, type Sequences } from '../../lib/ops/sequences';
+import { deviceOf } from '../../lib/tensor/device';
+import { scope } from '../../lib/tensor/scope';
 import type { Tensor } from '../../lib/tensor/tensor';
 import { rounded, seeded, tensorOf } from '../support/arrays';
+import { device } from '../support/device';
+import { bitsOf } from '../support/linear-attention';
 import { expectSameBits, type Half, normal } from '../support/recorded';
 
 interface Mixer {
