@@ -10,7 +10,6 @@ import type { PagePool } from './page-pool';
 import type { Checkpoint, SequenceStore } from './sequence-store';
 import type { Content, FramedReader } from './snapshot-format';
 import { decodePart, encodePart, partBytes, type StateDType, storedPart } from './state-dtype';
-import { stateSpans } from './state-spans';
 
 export interface Section {
   readonly name: string;
@@ -121,6 +120,22 @@ function* joined(parts: Iterable<Span>): Generator<Omit<Span, 'tokens'>> {
   if (last !== undefined) yield last;
 }
 
+/** What the bytes [from, to) of the content hold of the parts of a float32 state that begins at `base`. */
+function* stateSpans(
+  layout: { readonly parts: readonly StatePart[] },
+  base: number,
+  from: number,
+  to: number,
+): Generator<{ readonly offset: number; readonly start: number; readonly end: number }> {
+  let begin = base;
+  for (const { shape, offset } of layout.parts) {
+    const bytes = count(shape) * 4;
+    const [start, end] = [Math.max(from, begin), Math.min(to, begin + bytes)];
+    if (start < end) yield { offset: offset * 4 + start - begin, start: start - from, end: end - from };
+    begin += bytes;
+  }
+}
+
 /** The content of a checkpoint, which must be held until the last of it is filled in. `tokens`: to be saved too. */
 export async function contentOf(
   store: SequenceStore,
@@ -152,11 +167,11 @@ export async function contentOf(
     for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, from, to) : []) {
       await store.states.readPart(checkpoint.slot, offset, target.subarray(start, end));
     }
-    const inPages = [...spans(store, checkpoint, beforePages, from, to)];
-    for (const { pool, page, offset, start, end } of joined(inPages)) {
-      await pool.readPage(page, offset, target.subarray(start, end));
+    for (const span of spans(store, checkpoint, beforePages, from, to)) {
+      const part = target.subarray(span.start, span.end);
+      await span.pool.readPage(span.page, span.offset, part);
+      clearBeyond(span, part);
     }
-    for (const span of inPages) clearBeyond(span, target.subarray(span.start, span.end));
   };
   return { bytes: contentBytes(store, kind), fill };
 }

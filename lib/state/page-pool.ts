@@ -159,8 +159,8 @@ export class PagePool {
   }
 
   /**
-   * Reads what a page, and those behind it in the pool, hold from `offset` on, each [pageElements] in the order of the
-   * group's parts, into `target`; both in bytes, whole elements.
+   * Reads what a page holds from `offset` on, [pageElements] in the order of the group's parts, into `target`; both in
+   * bytes, whole elements.
    */
   async readPage(page: number, offset: number, target: Uint8Array): Promise<void> {
     const bytes = dtypeBytes(this.dtype);
