@@ -144,9 +144,7 @@ export async function contentOf(
   tokens: Int32Array | undefined,
 ): Promise<Content> {
   const kind = { length: checkpoint.length, stateDtype, hasTokens: tokens !== undefined };
-  const isPlain = stateDtype === 'float32';
-  const [head, beforePages] = [headBytes(store, kind), frontBytes(store, kind)];
-  const front = new Uint8Array(isPlain ? head : beforePages);
+  const front = new Uint8Array(frontBytes(store, kind));
   let at = 0;
   const add = (array: ArrayBufferView) => {
     front.set(bytesOf(array), at);
@@ -154,20 +152,15 @@ export async function contentOf(
   };
   if (tokens !== undefined) add(tokens);
   add(await checkpoint.logits.read());
-  if (!isPlain) {
-    const row = await store.states.read(checkpoint.slot);
-    for (const { shape, offset } of store.layout.parts) {
-      const values = row.subarray(offset, offset + count(shape));
-      for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
-    }
+  const row = await store.states.read(checkpoint.slot);
+  for (const { shape, offset } of store.layout.parts) {
+    const values = row.subarray(offset, offset + count(shape));
+    for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
   }
   const fill = async (target: Uint8Array, from: number) => {
     const to = from + target.length;
     if (from < front.length) target.set(front.subarray(from, to));
-    for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, from, to) : []) {
-      await store.states.readPart(checkpoint.slot, offset, target.subarray(start, end));
-    }
-    for (const span of spans(store, checkpoint, beforePages, from, to)) {
+    for (const span of spans(store, checkpoint, front.length, from, to)) {
       const part = target.subarray(span.start, span.end);
       await span.pool.readPage(span.page, span.offset, part);
       clearBeyond(span, part);
