@@ -187,10 +187,10 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     const T* const from = static_cast<const T*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + first;
     if (lane < kTileOutputs) copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
   }
-  const auto prepared = inputs.prepare();
+  inputs.prepare();
   wait_for_inputs();
 
-  inputs.make(prepared, row, shared);
+  inputs.make(row, shared);
   __syncthreads();
   if (present) {
     barrier.wait(0);

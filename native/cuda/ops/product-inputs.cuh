@@ -33,12 +33,11 @@ struct NormedInputs {
     return own;
   }
 
-  // What a thread needs that no kernel writes.
-  using Prepared = NormWeights<T>;
-  __device__ __forceinline__ Prepared prepare() const { return Prepared(norm, own()); }
+  // A kernel in front may write the norm's weights, so that they are fetched and not yet read.
+  __device__ __forceinline__ void prepare() const { prefetch_weights<T, 1>(norm, own()); }
 
   // `shared`: kWarp floats.
-  __device__ __forceinline__ void make(const Prepared& weights, T* row, float* shared) const {
+  __device__ __forceinline__ void make(T* row, float* shared) const {
     const bool stores = blockIdx.x == 0;
     const OwnGroup group = own();
     normalise<1, true, kParts>(
@@ -48,7 +47,7 @@ struct NormedInputs {
           *reinterpret_cast<Pack<T, kPiece<T>>*>(row + at) = out;
           if (stores) *reinterpret_cast<Pack<T, kPiece<T>>*>(norm.out.at(0, at)) = out;
         },
-        stores, &weights);
+        stores);
   }
 };
 
@@ -74,10 +73,9 @@ struct GatedInputs {
   }
   bool fit(int) const { return serves; }
 
-  struct Prepared {};
-  __device__ __forceinline__ Prepared prepare() const { return {}; }
+  __device__ __forceinline__ void prepare() const {}
 
-  __device__ __forceinline__ void make(Prepared, T* row, float*) const {
+  __device__ __forceinline__ void make(T* row, float*) const {
     constexpr int N = kPiece<T>;
 #pragma unroll 1
     for (int at = static_cast<int>(threadIdx.x) * N; at < width; at += static_cast<int>(blockDim.x) * N) {

@@ -59,27 +59,15 @@ __device__ __forceinline__ void prefetch_weights(const RmsNormGroups<T>& a, cons
   }
 }
 
-// The weights of a thread's only piece, whole and aligned, loaded before wait_for_inputs().
-template <class T>
-struct NormWeights {
-  Pack<float, kPiece<T>> pack{};
-
-  __device__ __forceinline__ NormWeights(const RmsNormGroups<T>& a, const OwnGroup& own) {
-    if (own.place >= own.pieces) return;
-    const float* const group = a.weight + static_cast<int64_t>(own.in_row % a.weight_groups) * a.groups.size;
-    pack = *reinterpret_cast<const Pack<float, kPiece<T>>*>(group + own.place * kPiece<T>);
-  }
-};
-
 // What a norm has beside x and the weight, where that is known: code for nothing else is there sooner.
 enum class NormParts : uint8_t { kAny, kNone, kResidual, kGateAfter };  // kResidual: or none
 
 // For all threads of the block: the group `own` of each; put(piece, normed values, how many of them count) for its
 // pieces. `shared`: kWarp floats. kWhole: all pieces are whole and aligned; without the code for others, the
-// instructions are there sooner. Not `stores_sum`: another block does. `ready`: the weights of one piece.
+// instructions are there sooner. Not `stores_sum`: another block does.
 template <int kHeld, bool kWhole, NormParts kParts = NormParts::kAny, class T, class Put>
 __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGroup& own, float* shared, Put put,
-                                          bool stores_sum = true, const NormWeights<T>* ready = nullptr) {
+                                          bool stores_sum = true) {
   constexpr int N = kPiece<T>, kRoom = std::max(kHeld, 1);
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;
@@ -101,10 +89,6 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
     if (gate_first || gate_last) gates[held] = load_from(a.gate, piece);
   };
   const auto load_weight = [&](int piece, int held) {
-    if (ready) {
-      weight[held] = ready->pack;
-      return;
-    }
     weight[held] = load_piece<N>(a.weight + weights + piece * N, count_of(piece), kWhole || a.weight_aligned);
   };
   const auto set_values = [&](int held) {
