@@ -45,7 +45,7 @@ const calls: Readonly<Record<string, Call & { readonly op?: string }>> = {
   },
   convert: { args: () => [{ x: f(2, 8), dtype: 'bfloat16' }] },
   convertInto: { op: 'convert', args: () => [{ x: f(2, 8), into: f(2, 8) }] },
-  copySlots: { args: () => [{ pool: f(2, 8), from: i(1), to: i(1) }] },
+  copySlots: { args: () => [{ pool: f(2, 8), from: i(0), to: i(0) }] },
   countNan: { args: () => [f(2, 8)] },
   deltaGates: {
     args: () => [{ a: f(2, 2), b: f(2, 2), aLog: f(2), dtBias: f(2), betaScale: 1 }],
