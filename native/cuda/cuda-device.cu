@@ -93,6 +93,7 @@ CudaDevice::~CudaDevice() {
   }
   for (void* landing : all_landings_) cudaFreeHost(landing);
   cudaFree(cuda_->faults);
+  cudaFree(cuda_->tickets);
   cudaStreamDestroy(cuda_->stream);
 }
 
@@ -106,6 +107,8 @@ void CudaDevice::enter() {
   const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
   check(cudaMalloc(&cuda->faults, bytes));
   check(cudaMemsetAsync(cuda->faults, 0, bytes, cuda->stream));
+  check(cudaMalloc(&cuda->tickets, sizeof *cuda->tickets));
+  check(cudaMemsetAsync(cuda->tickets, 0, sizeof *cuda->tickets, cuda->stream));
   staging_ = std::make_unique<Staging>();
   cuda_ = std::move(cuda);
   completer_ = std::thread([this] { complete(); });

@@ -40,8 +40,10 @@ class Cuda {
   const Properties properties;
   cudaStream_t stream = nullptr;
   Fault* faults = nullptr;  // one an op
-  int op = 0;               // index in op-list.h of the op that runs
-  bool recording = false;   // what runs now goes into a graph: no allocation, no synchronisation, no check of its own
+  // Counts the shares of a kernel's work that its blocks have taken; 0 between kernels. On the device.
+  unsigned* tickets = nullptr;
+  int op = 0;              // index in op-list.h of the op that runs
+  bool recording = false;  // what runs now goes into a graph: no allocation, no synchronisation, no check of its own
 
  private:
   struct Block {

@@ -149,6 +149,11 @@ T atomicAdd(T* at, T value) {
   *at = before + value;
   return before;
 }
+inline unsigned atomicInc(unsigned* at, unsigned last) {
+  const unsigned before = *at;
+  *at = before >= last ? 0 : before + 1;
+  return before;
+}
 template <class T>
 T atomicMax(T* at, T value) {
   const T before = *at;

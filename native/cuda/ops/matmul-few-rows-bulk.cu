@@ -23,9 +23,10 @@ struct Plan {
   int warps, blocks;
   int inputs, piece;  // of a split, and of these at a time
   int pitch;          // bytes between rows in shared memory
-  int slots;          // tiles of a block at a time
+  int slots, groups;  // tiles of a block at a time; so many times as many there are
   unsigned share;     // warp * share >> 16 is warp / splits
   bool whole;         // pieces are all of the same size, a multiple of kLeastInputs
+  unsigned* tickets;  // with which blocks take groups; null: each has its own
 
   Plan(const Product& p, const Cuda& cuda) {
     const auto depth = static_cast<int>(p.depth), processors = cuda.properties.multiprocessors;
@@ -43,7 +44,10 @@ struct Plan {
     slots = ceil_of(tiles, int64_t{processors} * rounds);
     share = static_cast<unsigned>(ceil_of(1 << 16, splits));
     warps = slots * splits;
-    blocks = std::min(processors, ceil_of(tiles, slots));
+    groups = ceil_of(tiles, slots);
+    blocks = std::min(processors, groups);
+    // Multiprocessors differ by half in how much of the memory's rate they get.
+    tickets = groups >= 4 * blocks ? cuda.tickets : nullptr;
     pitch = piece * 2;
     pitch += pitch % 128 == 64 ? 0 : 64;  // neighbouring rows lie in different halves of the banks
   }
@@ -69,27 +73,29 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   constexpr int kSteps = kWhole ? kWholeSteps : kHeldSteps<X, full>;
   __shared__ ByteBarrier barriers[kMostWarps];
   __shared__ float parts[2][kMostWarps][2 * kHalves][kWarp];
+  __shared__ int groups[4];  // of the rounds, in turns: a round's is there two rounds before
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = lane / 4, place = lane % 4;
   const int slot = static_cast<int>(static_cast<unsigned>(warp) * plan.share >> 16);
   const int split = warp - slot * plan.splits, first = split * plan.inputs;
-  const int end = min(first + plan.inputs, static_cast<int>(p.depth));
-  const int apart = plan.slots * static_cast<int>(gridDim.x);  // tiles of a round
+  const int end = kWhole ? first + plan.inputs : min(first + plan.inputs, static_cast<int>(p.depth));
   char* const buffer = dynamic_shared<char>() + warp * kTileOutputs * plan.pitch;
   ByteBarrier& barrier = barriers[warp];
   const auto fetch = [&](int tile, int k) {
     if (tile >= plan.tiles) return;
-    const uint32_t bytes = min(plan.piece, end - k) * static_cast<uint32_t>(sizeof(W));
+    const uint32_t bytes = (kWhole ? plan.piece : min(plan.piece, end - k)) * static_cast<uint32_t>(sizeof(W));
     if (lane == 0) barrier.expect(kTileOutputs * bytes);
     __syncwarp();
     if (lane >= kTileOutputs) return;
     const W* const from = static_cast<const W*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + k;
     copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
   };
-  int tile = static_cast<int>(blockIdx.x) + slot * static_cast<int>(gridDim.x);
+  int tile = static_cast<int>(blockIdx.x) * plan.slots + slot;
   let_next_begin();
   if (lane == 0) barrier.init();
   __syncwarp();
   fetch(tile, first);  // no kernel that may still run writes weights (packWeight)
+  if (threadIdx.x == 0) groups[1] = static_cast<int>(blockIdx.x + gridDim.x);
+  __syncthreads();
   wait_for_inputs();
 
   const X* const low_row = input_row<X>(p, group);
@@ -97,11 +103,18 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   const char* const weights = buffer + group * plan.pitch + place * kWidth * static_cast<int>(sizeof(W));
   uint32_t phase = 0;
   // Every warp makes as many rounds as the first one, for the barrier of the block.
-  for (int round = 0, tile0 = static_cast<int>(blockIdx.x); tile0 < plan.tiles; round++, tile0 += apart) {
+  for (int turn = 0; tile - slot < plan.tiles; turn = (turn + 1) % 4) {
     const bool present = tile < plan.tiles;
+    const auto next_tile = [&] { return groups[(turn + 1) % 4] * plan.slots + slot; };
+    if (threadIdx.x == 0) {
+      // A ticket a round, as many as there are groups: then the counter is 0 again.
+      const auto blocks = static_cast<int>(gridDim.x);
+      groups[(turn + 2) % 4] = plan.tickets ? 2 * blocks + static_cast<int>(atomicInc(plan.tickets, plan.groups - 1u))
+                                            : groups[(turn + 1) % 4] + blocks;
+    }
     Chains chains;
     for (int k0 = first; present && k0 < end; k0 += plan.piece) {
-      const int piece_end = min(k0 + plan.piece, end);
+      const int piece_end = kWhole ? k0 + plan.piece : min(k0 + plan.piece, end);
 #pragma unroll 1
       for (int step0 = k0; step0 < piece_end; step0 += kSteps * kStepInputs) {
         Pack<X, kWidth> held[kSteps][kHalves];
@@ -137,7 +150,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
       if (piece_end < end) {
         fetch(tile, piece_end);
       } else {
-        fetch(tile + apart, first);
+        fetch(next_tile(), first);
       }
     }
     float sums[2 * kHalves];
@@ -145,21 +158,21 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     for (int i = 0; i < 2 * kHalves; i++) sums[i] = chains.total(i);
     if (plan.splits > 1) {
 #pragma unroll
-      for (int i = 0; i < 2 * kHalves; i++) parts[round % 2][warp][i][lane] = sums[i];
-      __syncthreads();
+      for (int i = 0; i < 2 * kHalves; i++) parts[turn % 2][warp][i][lane] = sums[i];
     }
+    __syncthreads();
     if (present && split == 0) {
 #pragma unroll 4
       for (int other = 1; other < plan.splits; other++) {
 #pragma unroll
-        for (int i = 0; i < 2 * kHalves; i++) sums[i] += parts[round % 2][warp + other][i][lane];
+        for (int i = 0; i < 2 * kHalves; i++) sums[i] += parts[turn % 2][warp + other][i][lane];
       }
 #pragma unroll
       for (int i = 0; i < 2 * kHalves; i++) {
         store_output<X>(p, group + i / 2 * 8, int64_t{tile} * kTileOutputs + 2 * place + i % 2, sums[i]);
       }
     }
-    tile += apart;
+    tile = next_tile();
   }
 }
 
@@ -173,7 +186,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int slot = static_cast<int>(static_cast<unsigned>(warp) * plan.share >> 16);
   const int first = (warp - slot * plan.splits) * plan.inputs;
-  const int tile = static_cast<int>(blockIdx.x) + slot * static_cast<int>(gridDim.x);
+  const int tile = static_cast<int>(blockIdx.x) * plan.slots + slot;
   const bool present = tile < plan.tiles;
   char* const buffer = dynamic_shared<char>() + warp * kTileOutputs * plan.pitch;
   T* const row = reinterpret_cast<T*>(dynamic_shared<char>() + plan.weight_bytes());
@@ -205,7 +218,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   float sum = own_parts[0];
 #pragma unroll 4
   for (int split = 1; split < plan.splits; split++) sum += own_parts[split * kTileOutputs];
-  const int own_tile = static_cast<int>(blockIdx.x) + own * static_cast<int>(gridDim.x);
+  const int own_tile = static_cast<int>(blockIdx.x) * plan.slots + own;
   if (own_tile < plan.tiles) store_output<T>(p, 0, int64_t{own_tile} * kTileOutputs + o, sum);
 }
 
