@@ -2,7 +2,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <new>
 #include <utility>
 
 #include "cuda/code-capability.h"
@@ -27,13 +26,6 @@ Error named(const char* op, const Error& error) {
   const std::string what = error.what();
   const std::string prefix = "cuda: ";
   return {error.code, std::string(op) + ": " + (what.rfind(prefix, 0) == 0 ? what.substr(prefix.size()) : what)};
-}
-
-// What `finding` tells, as an error or none; it is empty again.
-std::shared_ptr<const Error> error_of(Finding& finding) {
-  if (finding.fault.kind == 0) return nullptr;
-  const Fault fault = std::exchange(finding.fault, {});
-  return error_of(fault, op_name(finding.op));
 }
 
 // The end of a command, however it ends.
@@ -89,7 +81,7 @@ CudaDevice::~CudaDevice() {
   cudaDeviceSynchronize();
   for (const Mark& mark : all_marks_) {
     cudaEventDestroy(mark.event);
-    cudaFreeHost(mark.finding);
+    cudaFreeHost(mark.reports);
   }
   for (void* landing : all_landings_) cudaFreeHost(landing);
   cudaFree(cuda_->faults);
@@ -234,7 +226,7 @@ void CudaDevice::after(Done done) {
   try {
     guarded([&] {
       const Mark mark = take_mark();
-      tell(*cuda_, mark.finding, std::exchange(word_copy_, {}));
+      tell(*cuda_, mark.reports, std::exchange(word_copy_, {}));
       check(cudaEventRecord(mark.event, cuda_->stream));
       {
         std::lock_guard lock(mutex_);
@@ -260,9 +252,11 @@ CudaDevice::Mark CudaDevice::take_mark() {
     }
   }
   Mark made;
-  void* finding = nullptr;
-  check(cudaHostAlloc(&finding, sizeof(Finding), cudaHostAllocDefault));
-  made.finding = new (finding) Finding{};
+  const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
+  void* reports = nullptr;
+  check(cudaHostAlloc(&reports, bytes, cudaHostAllocDefault));
+  std::memset(reports, 0, bytes);
+  made.reports = static_cast<Fault*>(reports);
   check(cudaEventCreateWithFlags(&made.event, cudaEventDisableTiming));
   all_marks_.push_back(made);
   return made;
@@ -283,7 +277,7 @@ void CudaDevice::complete() {
     std::shared_ptr<const Error> error;
     try {
       check(cudaEventSynchronize(next.mark.event));
-      error = error_of(*next.mark.finding);
+      error = error_of(next.mark.reports);
     } catch (const Error& failure) {
       error = std::make_shared<const Error>(failure.code, failure.what());
     }
@@ -332,9 +326,9 @@ void CudaDevice::run(int op, const void* fields) {
     run_now(op, fields);
     if (!synchronous_) return;
     const Mark mark = take_mark();
-    tell(*cuda_, mark.finding, {});
+    tell(*cuda_, mark.reports, {});
     check(cudaStreamSynchronize(cuda_->stream));
-    const auto error = error_of(*mark.finding);
+    const auto error = error_of(mark.reports);
     {
       std::lock_guard lock(mutex_);
       marks_.push_back(mark);

@@ -63,7 +63,7 @@ class CudaDevice {
   // What the end of enqueued work is seen by.
   struct Mark {
     cudaEvent_t event = nullptr;
-    Finding* finding = nullptr;
+    Fault* reports = nullptr;  // one an op, in host memory that the device sees
   };
   struct Waiting {
     Mark mark;

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "cuda/faults.h"
+#include "cuda/op-functions.h"
 #include "ops/softmax-attention.h"
 
 namespace linattn::cuda {
@@ -98,8 +99,14 @@ std::string message_of(const Fault& fault, std::string_view op) {
 
 }  // namespace
 
-std::shared_ptr<const Error> error_of(const Fault& fault, const char* op) {
-  return std::make_shared<const Error>("ERR_ARGUMENT", std::string(op) + ": " + message_of(fault, op));
+std::shared_ptr<const Error> error_of(Fault* reports) {
+  std::string message;
+  for (int op = 0; op < kOpCount; op++) {
+    if (reports[op].kind == 0) continue;
+    message += (message.empty() ? "" : "; ") + std::string(op_name(op)) + ": " + message_of(reports[op], op_name(op));
+    reports[op].kind = 0;
+  }
+  return message.empty() ? nullptr : std::make_shared<const Error>("ERR_ARGUMENT", message);
 }
 
 }  // namespace linattn::cuda

@@ -1,6 +1,6 @@
 // What kernels find wrong in the values of tensors (a slot that is not there, say), which the host cannot see when it
 // launches them. A kernel skips what is wrong, so that nothing is read or written out of bounds, and reports it here;
-// the first read that is enqueued behind it rejects with it.
+// the first read that is enqueued behind it rejects with all of it.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -81,7 +81,7 @@ __device__ inline void report(Fault* fault, FaultKind kind, FaultName name, int 
   }
 }
 
-// The fault of op `op` in words.
-std::shared_ptr<const Error> error_of(const Fault& fault, const char* op);
+// What `reports`, one an op, say in words; null where they say nothing. They are empty again.
+std::shared_ptr<const Error> error_of(Fault* reports);
 
 }  // namespace linattn::cuda

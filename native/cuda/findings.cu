@@ -8,27 +8,20 @@ namespace {
 constexpr int kThreads = 256;
 
 __global__ void __launch_bounds__(kThreads)
-    take(Fault* faults, int count, Finding* finding, int32_t* to, const int32_t* from, int words) {
+    take(Fault* faults, int count, Fault* told, int32_t* to, const int32_t* from, int words) {
   const int thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < words; i += kThreads) to[i] = from[i];
-  if (thread >= kWarp) return;
-  for (int first = 0; first < count; first += kWarp) {
-    const int op = first + thread;
-    const bool reported = op < count && faults[op].kind != 0;
-    const unsigned all = __ballot_sync(kFullMask, reported);
-    if (all == 0) continue;
-    if (reported && (all & ((1u << thread) - 1)) == 0) {
-      *finding = {faults[op], op};
-      faults[op].kind = 0;
-    }
-    return;
+  for (int op = thread; op < count; op += kThreads) {
+    if (faults[op].kind == 0) continue;
+    told[op] = faults[op];
+    faults[op].kind = 0;
   }
 }
 
 }  // namespace
 
-void tell(Cuda& cuda, Finding* finding, const WordCopy& copy) {
-  launch(cuda, take, dim3(1), dim3(kThreads), 0, cuda.faults, kOpCount, finding, static_cast<int32_t*>(copy.to),
+void tell(Cuda& cuda, Fault* told, const WordCopy& copy) {
+  launch(cuda, take, dim3(1), dim3(kThreads), 0, cuda.faults, kOpCount, told, static_cast<int32_t*>(copy.to),
          static_cast<const int32_t*>(copy.from), static_cast<int>(copy.bytes / sizeof(int32_t)));
 }
 

@@ -1,6 +1,7 @@
 // The CUDA device: copies, graphs, and what remains after each kind of failure.
 import { activation } from '../../lib/ops/activation';
 import { embedding } from '../../lib/ops/embedding';
+import { gatherRows } from '../../lib/ops/gather-rows';
 import { Weight } from '../../lib/ops/weight';
 import { deviceOf, devices, fence, timed } from '../../lib/tensor/device';
 import { scope } from '../../lib/tensor/scope';
@@ -111,6 +112,24 @@ test('a read is told what was reported before it, never what was enqueued behind
     settledAs.push((await Promise.allSettled(reads)).map(({ status }) => status).join(' '));
   }
   expect(settledAs).toEqual(settledAs.map(() => 'fulfilled rejected fulfilled'));
+});
+
+test('a read is told of all ops that reported before it, and the read after it of none', async () => {
+  const weight = Weight.zeros([5, 8], 'float32', { device });
+  const ids = Tensor.from([1, 9], { dtype: 'int32', shape: [2], device });
+  const [embedded, gathered] = scope(() => {
+    const x = Tensor.zeros({ dtype: 'float32', shape: [2, 1], device });
+    return [embedding({ ids, weight }), gatherRows({ x, rows: ids })];
+  });
+  const [both, none] = await Promise.allSettled([embedded!.read(), gathered!.read()]);
+  expect(both).toMatchObject({
+    reason: {
+      code: 'ERR_ARGUMENT',
+      op: 'embedding',
+      message: 'embedding: ids[1] must be in [0, 5), got 9; gatherRows: rows[1] must be in [0, 2), got 9',
+    },
+  });
+  expect(none).toMatchObject({ status: 'fulfilled' });
 });
 
 test("time by the device's clock", async () => {
