@@ -49,7 +49,10 @@ export interface Device {
   readonly unavailable?: string;
   /** Bytes: of live tensors, of these and what is kept for reuse, and of the whole device. */
   memory(): { readonly used: number; readonly reserved: number; readonly total: number };
-  /** Records the commands that `fn` (synchronous) enqueues instead of running them. Experimental. */
+  /**
+   * Records the commands that `fn` (synchronous) enqueues instead of running them. Tensors that their ops make end with
+   * the graph; zeros made in `fn` do not, and no replay clears them. Experimental.
+   */
   capture(fn: () => void): Graph;
 }
 

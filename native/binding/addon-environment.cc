@@ -130,7 +130,7 @@ TensorSpec AddonEnvironment::spec_at(const double* at) const {
 
 double AddonEnvironment::make(const TensorSpec& spec, Device& device, bool zeroed, bool transactional) {
   const double id = runtime_->table().create(spec, &device, environment_->id, zeroed, transactional);
-  if (recording_) recording_->made(id);
+  if (recording_) recording_->made(id, runtime_->table().entry(id).storage);
   return id;
 }
 
@@ -196,7 +196,7 @@ Napi::Value AddonEnvironment::view(const Info& info) {
     runtime_->table().live(fields_[0], environment_->id);
     const double id = runtime_->table().view(fields_[0], spec_at(fields_ + 3), static_cast<int64_t>(fields_[1]),
                                              static_cast<int64_t>(fields_[2]));
-    if (recording_) recording_->made(id);
+    if (recording_) recording_->viewed(id);
     return id;
   });
 }

@@ -248,7 +248,7 @@ struct GraphTask final : Task {
         // No arena: each tensor asks for memory at its first use, and the failure shows there by name.
       }
     }
-    if (what == What::kReplay) graph->replay(device, table);
+    if (what == What::kReplay) graph->replay(device);
     if (what == What::kDestroy) graph->destroy(device, table);
   }
 };

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
-#include <unordered_set>
 
 namespace linattn {
 namespace {
@@ -92,12 +91,13 @@ void Graph::compile(Device& device, TensorTable& table) {
     for (size_t i = 0; i < fields.size(); i++) {
       const double id = records_[at + kHeader + i];
       if (fields[i].kind == FieldKind::kNumber || id == 0) continue;
-      if (!made.count(id)) {
-        if (held.insert(id).second) table.hold(id);
-        continue;
-      }
+      if (!made.count(id) && held.insert(id).second) table.hold(id);
       Storage* storage = table.entry(id).storage;
-      if (!storage->data && !places.count(storage)) places[storage] = plan.take(storage->bytes);
+      if (!storages_.count(storage)) {
+        outside_.insert(storage);
+      } else if (!storage->zeroed && !places.count(storage)) {
+        places[storage] = plan.take(storage->bytes);
+      }
     }
   }
   held_.assign(held.begin(), held.end());
@@ -137,9 +137,9 @@ bool Graph::record(Device& device) {
 }
 
 // False when the commands must run one by one: to taint what depends on a failed command.
-bool Graph::launch(Device& device, TensorTable& table) {
-  for (const double id : held_) {
-    if (table.entry(id).storage->taint) return false;
+bool Graph::launch(Device& device) {
+  for (const Storage* storage : outside_) {
+    if (storage->taint) return false;
   }
   std::shared_ptr<const Error> failure;
   try {
@@ -148,14 +148,14 @@ bool Graph::launch(Device& device, TensorTable& table) {
   } catch (const Error& error) {
     failure = std::make_shared<const Error>(error.code, error.what());
   }
-  for (const double id : made_) table.entry(id).storage->taint = failure;
+  for (Storage* storage : storages_) storage->taint = failure;
   return true;
 }
 
-void Graph::replay(Device& device, TensorTable& table) {
+void Graph::replay(Device& device) {
   if (kept_ || (warm_ && recordable_ && record(device))) {
     bool launched = false;
-    if (!device.queue->once(*owner_, [&] { launched = launch(device, table); }) || launched) return;
+    if (!device.queue->once(*owner_, [&] { launched = launch(device); }) || launched) return;
   }
   warm_ = device.queue->replay(records_, *owner_);
 }
@@ -163,11 +163,10 @@ void Graph::replay(Device& device, TensorTable& table) {
 void Graph::destroy(Device& device, TensorTable& table) {
   static const auto kGone =
       std::make_shared<const Error>("ERR_DISPOSED", "a tensor is used after its graph's dispose()");
-  for (const double id : made_) {
-    Storage& storage = *table.entry(id).storage;
-    if (storage.owns_data) continue;
-    storage.data = nullptr;
-    storage.taint = kGone;
+  for (Storage* storage : storages_) {
+    if (storage->owns_data) continue;
+    storage->data = nullptr;
+    storage->taint = kGone;
   }
   if (kept_) device.destroy(kept_);
   kept_ = nullptr;
@@ -177,6 +176,8 @@ void Graph::destroy(Device& device, TensorTable& table) {
   arena_ = nullptr;
   held_.clear();
   made_.clear();
+  storages_.clear();
+  outside_.clear();
 }
 
 }  // namespace linattn

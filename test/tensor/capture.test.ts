@@ -1,4 +1,5 @@
 // capture and replay, and scopes.
+import { add } from '../../lib/ops/add';
 import { beginStep, stepRowInts } from '../../lib/ops/begin-step';
 import { commitStep } from '../../lib/ops/commit-step';
 import { deviceOf } from '../../lib/tensor/device';
@@ -47,6 +48,31 @@ describe('capture', () => {
     graph.dispose();
     await expect(made[3]!.read()).rejects.toMatchObject({ code: 'ERR_DISPOSED' });
     for (const tensor of [...made, table]) tensor.dispose();
+    expect(await held()).toEqual(before);
+  });
+
+  test('zeros that a recording makes or is the first to use are zeros, and outlive it', async () => {
+    await collectForgotten();
+    const before = await held();
+    const shape = [64, 16];
+    const ones = Tensor.from(new Float32Array(64 * 16).fill(1), { dtype: 'float32', shape });
+    const outside = Tensor.zeros({ dtype: 'float32', shape: [128, 16] });
+    const made: Tensor<'float32'>[] = [];
+    const graph = tested.capture(() => {
+      scope(() => void add({ a: ones, b: ones })); // its place in the arena is free again
+      const inside = Tensor.zeros({ dtype: 'float32', shape });
+      const part = outside.view(shape, 64 * 16, 16);
+      made.push(inside, part, add({ a: inside, b: ones }), add({ a: part, b: ones }));
+    });
+    const [inside, part, ...sums] = made;
+    for (let i = 0; i < 3; i++) {
+      graph.replay();
+      for (const sum of sums) expect(await sum.read()).toEqual(await ones.read());
+    }
+    graph.dispose();
+    for (const zeros of [inside!, part!]) expect(await zeros.read()).toEqual(new Float32Array(64 * 16));
+    expect(await outside.read()).toEqual(new Float32Array(128 * 16));
+    for (const tensor of [ones, outside, ...made]) tensor.dispose();
     expect(await held()).toEqual(before);
   });
 
