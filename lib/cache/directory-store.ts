@@ -4,7 +4,7 @@ import path from 'node:path';
 import { checkOptions, linattnError, shown } from '../errors';
 import { readAt } from '../state/byte-source';
 import { partSuffix, writeDurably } from '../state/durable-file';
-import { checkedBudget, type Kept, overBudget, type PrefixStore } from './prefix-store';
+import { checkedBudget, checkValue, type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
 /** A file that is still unfinished after this long was left by a process that was killed. */
@@ -72,6 +72,7 @@ export class DirectoryStore implements PrefixStore {
   }
 
   private async write(file: string, value: Uint8Array): Promise<void> {
+    checkValue('DirectoryStore', value);
     if (value.byteLength > this.maxBytes) return;
     await mkdir(this.folder, { recursive: true });
     await writeDurably('DirectoryStore', file, [value]);

@@ -1,4 +1,5 @@
 // Where a prefix cache keeps states that outlive the memory of a model, or its process.
+import { isUint8Array } from 'node:util/types';
 import { linattnError, shown } from '../errors';
 
 /**
@@ -25,6 +26,12 @@ export interface PrefixStore {
 export function checkedBudget(store: string, maxBytes: number): number {
   if (typeof maxBytes === 'number' && maxBytes >= 0) return maxBytes;
   throw linattnError('ERR_ARGUMENT', `${store}: maxBytes must be a number of 0 or more, got ${shown(maxBytes)}`);
+}
+
+/** @throws LinattnError ERR_ARGUMENT unless it is bytes */
+export function checkValue(store: string, value: Uint8Array): void {
+  if (isUint8Array(value)) return;
+  throw linattnError('ERR_ARGUMENT', `${store}: value must be a Uint8Array, got ${shown(value)}`);
 }
 
 /** What a store with a byte budget gives up first: the values that were used least recently. */

@@ -8,7 +8,7 @@ import { describeWithRedis, type RedisServer, startRedis } from '../support/redi
 
 const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
 
-test('a client without the methods, and sizes that are none, are refused', () => {
+test('a client without the methods, sizes that are none and a value that is no bytes are refused', async () => {
   const method = async () => null;
   const methods = ['set', 'getBuffer', 'hget', 'hkeys', 'eval'];
   const client = Object.fromEntries(methods.map((name) => [name, method])) as unknown as RedisClient;
@@ -19,6 +19,7 @@ test('a client without the methods, and sizes that are none, are refused', () =>
     expect(() => new RedisStore(client, { chunkBytes: size })).toThrow(refused);
     expect(() => new RedisStore(client, { ttlSeconds: size })).toThrow(refused);
   }
+  await expect(new RedisStore(client).set('a', null as never)).rejects.toEqual(refused);
 });
 
 describeWithRedis('RedisStore', () => {

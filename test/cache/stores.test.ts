@@ -40,6 +40,18 @@ describe.each<[string, (maxBytes: number) => PrefixStore]>([
     }
   });
 
+  test('refuses a value that is no bytes', async () => {
+    const store = make(1000);
+    for (const value of [null, undefined, 3, 'bytes', {}, [1, 2], new Float32Array(1)]) {
+      await expect(store.set('a', value as never)).rejects.toMatchObject({
+        code: 'ERR_ARGUMENT',
+        message: expect.stringMatching(/Store: value must be a Uint8Array, got /),
+      });
+    }
+    await store.set('b', Buffer.from([1]));
+    expect([...(await store.keys())]).toEqual(['b']);
+  });
+
   test('gives up what was used least recently', async () => {
     const store = make(1000);
     const pause = () => new Promise((resolve) => setTimeout(resolve, 20)); // times of files may be coarse
