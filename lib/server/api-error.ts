@@ -1,4 +1,5 @@
 // Failures in the form that OpenAI's clients know: {error: {message, type, param, code}} and a status.
+import { getSystemErrorMap } from 'node:util';
 import { type ErrorCode, LinattnError } from '../errors';
 
 export class ApiError extends Error {
@@ -47,12 +48,19 @@ const statuses: Partial<Record<ErrorCode, number>> = {
 
 const requestCodes: Readonly<Record<number, string>> = { 413: 'body_too_large', 415: 'unsupported_media_type' };
 
+/** Of a file what the system says of it, without its path; of anything else of the server's nothing. */
+function serverFailure({ code, cause }: LinattnError): string {
+  if (code !== 'ERR_FILE') return 'the model failed';
+  const [name, reason] = getSystemErrorMap().get((cause as NodeJS.ErrnoException | undefined)?.errno ?? 0) ?? [];
+  return name === undefined ? 'a file of the server failed' : `a file of the server failed: ${reason} (${name})`;
+}
+
 /** What a failure is to the client; what it has no part in is told in no detail. */
 export function apiErrorOf(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   if (LinattnError.isInstance(error)) {
     const status = statuses[error.code] ?? 500;
-    return new ApiError(status, error.code, status === 500 ? 'the model failed' : error.message);
+    return new ApiError(status, error.code, status === 500 ? serverFailure(error) : error.message);
   }
   // fastify's own: a body that is too large, no JSON, of another type.
   const { statusCode, message } = error as { statusCode?: unknown; message: string };

@@ -1,5 +1,6 @@
 // Sessions over HTTP: what was read is not read again, and forks and saved states go on as if nothing had happened.
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import files from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -124,6 +125,42 @@ test('what lies in the folder and is no state is told by its name alone', async 
   await complete({ session, prompt: 'Hello', max_tokens: 0 });
   expect(await status(served.post(`/v1/sessions/${session}/save`, { file: 'folder' }))).toEqual([400, 'invalid_value']);
   for (const file of ['folder', 'notes']) rmSync(path.join(stateFolder, file), { recursive: true });
+});
+
+test('where the disk fails, the answer says why and the operator is told where', async () => {
+  const told: unknown[] = [];
+  const failing = await serve({ stateFolder, maxSessions: 3, onError: (error) => told.push(error) }, folder);
+  const { id } = await json(failing.post('/v1/sessions', {}));
+  await failing.client.completions.create({ model: 'test', session: id, prompt: 'Hello', ...greedy } as never);
+  const file = 'report.state';
+  const ask = async (url: string) => {
+    const response = await failing.post(`/v1/sessions/${url}`, { file });
+    return [response.status, await response.json()];
+  };
+  const failure = (reason: string) => {
+    const message = `a file of the server failed: ${reason}`;
+    return [500, { error: { message, type: 'server_error', param: null, code: 'ERR_FILE' } }];
+  };
+  for (const [errno, code, reason] of [
+    [-28, 'ENOSPC', 'no space left on device'],
+    [-13, 'EACCES', 'permission denied'],
+  ] as const) {
+    const error = Object.assign(new Error(`${code}: ${reason}, open '${stateFolder}'`), {
+      errno,
+      code,
+      syscall: 'open',
+    });
+    const open = jest.spyOn(files, 'open').mockRejectedValue(error);
+    expect(await ask(`${id}/save`)).toEqual(failure(`${reason} (${code})`));
+    expect(await ask('restore')).toEqual(failure(`${reason} (${code})`));
+    open.mockRestore();
+  }
+  renameSync(stateFolder, `${stateFolder}-away`);
+  expect(await ask(`${id}/save`)).toEqual(failure('no such file or directory (ENOENT)'));
+  renameSync(`${stateFolder}-away`, stateFolder);
+  expect(told.map(String)).toEqual(told.map(() => expect.stringContaining(path.join(stateFolder, file))));
+  expect(told).toHaveLength(5);
+  await failing.close();
 });
 
 test('behind a body that is no state its connection serves on', async () => {
