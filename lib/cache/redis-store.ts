@@ -7,12 +7,17 @@ import { abandonScript, commitScript, deleteScript, dropScript, indexName, renew
 
 /** The methods of an ioredis client that are used. */
 export interface RedisClient {
+  /** Of a cluster, whose scripts reach names of one hash slot only. */
+  readonly isCluster?: boolean;
   set(key: string, value: Buffer, expiry: 'EX', seconds: number): Promise<unknown>;
   getBuffer(key: string): Promise<Buffer | null>;
   hget(key: string, field: string): Promise<string | null>;
   hkeys(key: string): Promise<string[]>;
   eval(script: string, keys: number, ...keysAndArguments: string[]): Promise<unknown>;
 }
+
+/** Of names that have a hash tag, it alone says in which slot of a cluster they are. */
+const isTagged = (prefix: string): boolean => /^[^{]*\{[^}]+\}/.test(prefix);
 
 const methods = ['set', 'getBuffer', 'hget', 'hkeys', 'eval'] as const;
 
@@ -38,7 +43,8 @@ export class RedisStore implements PrefixStore {
 
   /**
    * @param client stays the caller's, who closes it after the model's dispose
-   * @param options prefix: of all names, default `linattn:`; ttlSeconds: how long a state is kept after its last use,
+   * @param options prefix: of all names, default `linattn:`; in a cluster, where it has no hash tag, `{linattn}` goes in front
+   *   of it, and all states are on one of the nodes; ttlSeconds: how long a state is kept after its last use,
    *   default for ever; chunkBytes: largest value, default and at most 32 MiB
    * @throws LinattnError ERR_ARGUMENT
    */
@@ -59,10 +65,10 @@ export class RedisStore implements PrefixStore {
       if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
         fail(`${name} must be 1 or more, got ${shown(value)}`);
     }
-    this.prefix = prefix;
+    this.prefix = client.isCluster === true && !isTagged(prefix) ? `{linattn}${prefix}` : prefix;
     this.ttlSeconds = ttlSeconds;
     this.chunkBytes = Math.min(chunkBytes, defaultChunkBytes);
-    this.index = prefix + indexName;
+    this.index = this.prefix + indexName;
   }
 
   async get(key: string): Promise<Uint8Array | undefined> {

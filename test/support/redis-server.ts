@@ -24,20 +24,21 @@ export interface RedisServer {
   stop(): Promise<void>;
 }
 
+/** One beside which there is room for that of a cluster's bus, 10,000 above. */
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   server.close();
   await once(server, 'close');
-  return port;
+  return port < 55_000 ? port : freePort();
 }
 
 /** A server that has its socket; none where another process has taken the port meanwhile. */
-async function listening(folder: string, port: number): Promise<ChildProcess | undefined> {
+async function listening(folder: string, port: number, options: readonly string[]): Promise<ChildProcess | undefined> {
   const socket = path.join(folder, 'socket');
   const where = ['--bind', '127.0.0.1', '--port', String(port), '--unixsocket', socket];
-  const args = [...where, '--save', '', '--appendonly', 'no', '--dir', folder];
+  const args = [...where, '--save', '', '--appendonly', 'no', '--dir', folder, ...options];
   const server = spawn('redis-server', args, { stdio: 'ignore' });
   while (!existsSync(socket)) {
     if (server.exitCode !== null) return undefined;
@@ -46,15 +47,15 @@ async function listening(folder: string, port: number): Promise<ChildProcess | u
   return server;
 }
 
-export async function startRedis(): Promise<RedisServer> {
+export async function startRedis(...options: string[]): Promise<RedisServer> {
   const folder = mkdtempSync(path.join(tmpdir(), 'linattn-redis-'));
   const socket = path.join(folder, 'socket');
   let port = await freePort();
-  let server = await listening(folder, port);
+  let server = await listening(folder, port, options);
   for (let tries = 1; server === undefined; tries++) {
     if (tries === 5) throw new Error('redis-server does not start');
     port = await freePort();
-    server = await listening(folder, port);
+    server = await listening(folder, port, options);
   }
   const started = server;
   const exited = once(started, 'exit');
