@@ -1,22 +1,7 @@
-// Longer than 300 lines: one body of tests for each rule, decay and cut of the chunks.
 // linearAttention of bfloat16 at widths that matrix units take in chunks of 64 tokens, against its float64 reference.
 import { onCuda } from '../support/device';
 import { bitsOf, type Case, type CaseOptions, makeCase, part, pools, runCase } from '../support/linear-attention';
-import { expectCloseInChunks as expectClose } from '../support/linear-attention-chunks';
-
-const base: CaseOptions = { dtype: 'bfloat16', K: 64, V: 64, heads: [1, 1, 1], lengths: [130] };
-const kinds = [
-  ['additive', 'none'],
-  ['additive', 'head'],
-  ['additive', 'token'],
-  ['additive', 'channel'],
-  ['delta', 'none'],
-  ['delta', 'token'],
-  ['delta', 'channel'],
-  ['lowRank', 'none'],
-  ['lowRank', 'token'],
-  ['lowRank', 'channel'],
-] as const;
+import { base, expectCloseInChunks as expectClose, kinds } from '../support/linear-attention-chunks';
 
 const scaleDecays = (x: Case, by: number): Case => {
   const g = x.call.decay?.g.data;
@@ -172,42 +157,6 @@ describe.each(kinds)('a row of 512 tokens: the same bits in any company: %s, dec
       return bitsOf([row, state]);
     };
     expect((await bits(runCase(x))).equals(await bits(runCase(alone)))).toBe(true);
-  });
-});
-
-// Rows of 1,024 tokens and more are cut into segments where there are few heads.
-describe('long rows', () => {
-  const long: CaseOptions = { ...base, lengths: [1100], slots: 24 };
-
-  test.each(kinds)('%s, decay %s', async (rule, decay) => {
-    for (const heads of [
-      [1, 1, 1],
-      [2, 1, 1],
-    ] as const) {
-      const x = makeCase({ ...long, rule, decay, heads, seed: 12 });
-      x.call.positions = [40];
-      x.call.checkpoints = { every: 256, slots: [20, 21, 22, 23] };
-      await expectClose(x);
-    }
-  });
-
-  test.each(kinds)('beside short ones: %s, decay %s', async (rule, decay) => {
-    const x = makeCase({ ...long, K: 128, rule, decay, lengths: [1, 90, 1030], seed: 13 });
-    x.call.readSlots = [0, -1, 2];
-    await expectClose(x);
-  });
-
-  test.each([0.5, 2])('keys near one direction, beta %d', async (beta) => {
-    for (const decay of ['none', 'token', 'channel'] as const) {
-      await expectClose(makeCase({ ...long, rule: 'delta', decay, beta, correlated: true }), 2);
-    }
-    await expectClose(makeCase({ ...long, rule: 'lowRank', decay: 'none', correlated: true }));
-  });
-
-  test('the same bits twice', async () => {
-    const x = makeCase({ ...long, rule: 'delta', decay: 'token', seed: 14 });
-    const [one, other] = [runCase(x), runCase(x)];
-    expect((await bitsOf([one.out, one.state])).equals(await bitsOf([other.out, other.state]))).toBe(true);
   });
 });
 

@@ -1,20 +1,12 @@
-// Longer than 300 lines: one body of tests for every device, each rule and layout of the op.
-// softmaxAttention against its float64 reference, the laws of its bits, and what it refuses.
-import fc from 'fast-check';
-import { LinattnError } from '../../lib/errors';
+// softmaxAttention against its float64 reference. Its bits: softmax-attention-bits.test.ts; what it refuses:
+// softmax-attention-arguments.test.ts.
 import { type NdArray, nd } from '../../lib/ops/reference';
-import { packedSequences, Sequences, uniformSequences } from '../../lib/ops/sequences';
-import { type SoftmaxAttentionInput, softmaxAttention, softmaxAttentionCost } from '../../lib/ops/softmax-attention';
-import { setThreads } from '../../lib/tensor/device';
-import type { DType } from '../../lib/tensor/dtype';
-import { Tensor } from '../../lib/tensor/tensor';
+import { packedSequences, Sequences } from '../../lib/ops/sequences';
+import { softmaxAttention, softmaxAttentionCost } from '../../lib/ops/softmax-attention';
 import { readNd, relativeError, seeded, tensorOf, ulp } from '../support/arrays';
-import { onCuda } from '../support/device';
-import { PagedCache, type Prompt, promptOf, type Shape, slice } from '../support/paged-cache';
+import { base, bfloat16, float16, PagedCache, promptOf, type Shape, slice } from '../support/paged-cache';
+import { same } from '../support/same-bytes';
 
-const base: Shape = { heads: 2, kvHeads: 1, width: 16, pageTokens: 16, tablePages: 40 };
-const bfloat16: Shape = { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' };
-const float16: Shape = { ...base, dtype: 'float16', cacheDtype: 'float16' };
 // Lengths of the sequences, and where each is cut into slices.
 const cases: [string, Shape, number[], number[]][] = [
   ['one token', base, [1], []],
@@ -108,10 +100,6 @@ const cases: [string, Shape, number[], number[]][] = [
     [80, 160, 229],
   ],
 ];
-
-const bytes = (array: ArrayBufferView) => Buffer.from(array.buffer, array.byteOffset, array.byteLength);
-const same = (a: readonly ArrayBufferView[], b: readonly ArrayBufferView[]) =>
-  a.length === b.length && a.every((part, i) => bytes(part).equals(bytes(b[i]!)));
 
 test.each(cases)('%s', async (_, shape, lengths, cuts) => {
   const cache = new PagedCache(shape, lengths.length);
@@ -241,101 +229,6 @@ test('a fused projection is read through strided views', async () => {
   expect(await softmaxAttention(input).out.read()).toEqual(await other.attend(piece).out.read());
 });
 
-/** Bytes of outputs, maxima and sums of a prompt that is cut at `cuts`, each piece in a call of its own. */
-async function fed(shape: Shape, prompt: Prompt, cuts: readonly number[]): Promise<Buffer[]> {
-  const cache = new PagedCache(shape, 1);
-  await cache.written;
-  const tokens = prompt.q.shape[0]!;
-  const calls = [0, ...cuts].map((from, i) =>
-    cache.attend([{ row: 0, position: from, prompt: slice(prompt, from, cuts[i] ?? tokens) }]),
-  );
-  const join = async (name: 'out' | 'rowMax' | 'rowSum') =>
-    Buffer.concat(await Promise.all(calls.map(async (call) => bytes(await call[name]!.read()))));
-  return [await join('out'), await join('rowMax'), await join('rowSum')];
-}
-
-/** The same bits; on a GPU, where a row's sums depend on how many tokens come with it, float32 but for rounding. */
-function agree(actual: readonly Buffer[], expected: readonly Buffer[]): boolean {
-  if (!onCuda) return same(actual, expected);
-  const values = (parts: readonly Buffer[]) => {
-    const floats = new Float32Array(new Uint8Array(Buffer.concat(parts)).buffer);
-    return nd([floats.length], floats);
-  };
-  return relativeError(values(actual), values(expected)) < 4 * ulp.float32;
-}
-
-describe.each<[string, Shape]>([
-  ['float32', { heads: 4, kvHeads: 2, width: 24, pageTokens: 16, tablePages: 24 }],
-  ['a bfloat16 cache', { heads: 3, kvHeads: 1, width: 32, pageTokens: 64, tablePages: 6, cacheDtype: 'bfloat16' }],
-  ['a window', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 48, window: 70 }],
-  ['sinks and ALiBi', { heads: 5, kvHeads: 1, width: 8, pageTokens: 32, tablePages: 12, sinks: true, alibi: true }],
-  ['a learned bias', { heads: 4, kvHeads: 2, width: 16, pageTokens: 16, tablePages: 24, biasDistances: 200 }],
-  ['sink tokens', { heads: 2, kvHeads: 2, width: 16, pageTokens: 8, tablePages: 52, window: 50, sinkTokens: 20 }],
-])('with %s', (_, shape) => {
-  const prompt = promptOf(shape, 380, 1);
-  test('any slicing gives the same bits', async () => {
-    const whole = await fed(shape, prompt, []);
-    const slicing = fc.uniqueArray(fc.integer({ min: 1, max: 379 }), { maxLength: 6 });
-    const sorted = slicing.map((cuts) => cuts.toSorted((a, b) => a - b));
-    await fc.assert(
-      fc.asyncProperty(sorted, async (cuts) => agree(await fed(shape, prompt, cuts), whole)),
-      { numRuns: 10, seed: 1 },
-    );
-  });
-
-  test('decode has the bits of prefill', async () => {
-    const decode = Array.from({ length: 40 }, (_, i) => 240 + i);
-    const short = slice(prompt, 0, 280);
-    expect(agree(await fed(shape, short, [1, 2, 3, ...decode]), await fed(shape, short, []))).toBe(true);
-  });
-
-  test('other sequences and other pages change no bit', async () => {
-    const cache = new PagedCache(shape, 3);
-    await cache.written;
-    const prompts = [promptOf(shape, 150, 2), slice(prompt, 0, 290), promptOf(shape, 1, 3)];
-    const { out } = cache.attend(prompts.map((part, row) => ({ row, position: 0, prompt: part })));
-    const size = 4 * shape.heads * shape.width;
-    const among = bytes(await out.read()).subarray(150 * size, 440 * size);
-    expect(among.equals((await fed(shape, prompts[1]!, []))[0]!)).toBe(true);
-  });
-
-  test('threads change no bit', async () => {
-    const two = await fed(shape, prompt, [379]);
-    try {
-      for (const threads of [1, 3]) {
-        setThreads(threads);
-        expect(same(await fed(shape, prompt, [379]), two)).toBe(true);
-      }
-    } finally {
-      setThreads(2);
-    }
-  });
-});
-
-test.each<[string, Shape]>([
-  ['float32', base],
-  ['bfloat16', { ...bfloat16, heads: 4, kvHeads: 2, width: 64 }],
-])('a prompt and its decode have the same bits alone and among others, %s', async (_, shape) => {
-  const [alone, among] = [new PagedCache(shape, 1), new PagedCache(shape, 3)];
-  await Promise.all([alone.written, among.written]);
-  const [prompt, other] = [promptOf(shape, 203, 1), promptOf(shape, 70, 2)];
-  for (const [from, to] of [
-    [0, 200],
-    [200, 201],
-    [201, 203],
-  ] as const) {
-    const own = { position: from, prompt: slice(prompt, from, to) };
-    const { out } = alone.attend([{ ...own, row: 0 }]);
-    const all = among.attend([
-      { row: 0, position: from, prompt: slice(other, 0, 5) },
-      { ...own, row: 2 },
-      { row: 1, position: from, prompt: other },
-    ]);
-    const size = shape.heads * shape.width;
-    expect(same([(await all.out.read()).subarray(5 * size, (5 + to - from) * size)], [await out.read()])).toBe(true);
-  }
-});
-
 test('a NaN key or value reaches only the rows that see it', async () => {
   const shape: Shape = { heads: 1, kvHeads: 1, width: 16, pageTokens: 16, tablePages: 20, window: 40 };
   const cache = new PagedCache(shape, 1);
@@ -346,144 +239,6 @@ test('a NaN key or value reaches only the rows that see it', async () => {
   const { data } = await readNd(cache.attend([{ row: 0, position: 0, prompt }]).out);
   const spoilt = Array.from({ length: 300 }, (_, t) => data.subarray(t * 16, (t + 1) * 16).some(Number.isNaN));
   expect(spoilt).toEqual(Array.from({ length: 300 }, (_, t) => (t >= 100 && t < 140) || (t >= 200 && t < 240)));
-});
-
-describe('refuses', () => {
-  const zeros = (shape: number[], dtype: DType = 'float32') => Tensor.zeros({ dtype, shape });
-  const ints = (...values: number[]) => Tensor.from(values, { dtype: 'int32', shape: [values.length] });
-  const good = (): SoftmaxAttentionInput<DType> => ({
-    q: zeros([4, 4, 8]),
-    k: zeros([4, 2, 8]),
-    v: zeros([4, 2, 8]),
-    pages: Tensor.make({ dtype: 'float32', shape: [6, 2, 2, 2, 8] }, true, true),
-    pageTable: ints(0, 1, 2, 3, 4, 5).view([2, 3], 0, 3),
-    tableRows: ints(0, 1),
-    sequences: uniformSequences(2, 2),
-    scale: 1,
-  });
-  type Change = Partial<SoftmaxAttentionInput<DType>>;
-
-  test.each<[string, () => Change, string, RegExp]>([
-    ['q of another rank', () => ({ q: zeros([4, 32]) }), 'ERR_SHAPE', /q must be \[T, Hq, D\], got \[4, 32\]/],
-    ['q of integers', () => ({ q: zeros([4, 4, 8], 'int32') }), 'ERR_DTYPE', /q must be float32 or bfloat16/],
-    ['pages of integers', () => ({ pages: zeros([6, 2, 2, 2, 8], 'int8') }), 'ERR_DTYPE', /pages must be float32/],
-    ['heads that do not divide', () => ({ q: zeros([4, 3, 8]) }), 'ERR_ARGUMENT', /a multiple of Hkv = 2 heads, got 3/],
-    ['no key heads', () => ({ k: zeros([4, 0, 8]), v: zeros([4, 0, 8]) }), 'ERR_ARGUMENT', /multiple of Hkv = 0/],
-    ['k of other tokens', () => ({ k: zeros([3, 2, 8]) }), 'ERR_SHAPE', /k must be \[T, Hkv, D\] = \[4, 2, 8\]/],
-    ['k of another width', () => ({ k: zeros([4, 2, 4]) }), 'ERR_SHAPE', /k must be \[T, Hkv, D\] = \[4, 2, 8\]/],
-    ['v of other heads', () => ({ v: zeros([4, 1, 8]) }), 'ERR_SHAPE', /v must be \[T, Hkv, D\] = \[4, 2, 8\]/],
-    [
-      'v of another width',
-      () => ({ v: zeros([4, 2, 4]) }),
-      'ERR_UNSUPPORTED',
-      /v must be as wide as q and k, 8, got 4/,
-    ],
-    ['pages without two parts', () => ({ pages: zeros([6, 1, 2, 2, 8]) }), 'ERR_SHAPE', /pages must be \[pages, parts/],
-    ['pages of no tokens', () => ({ pages: zeros([6, 2, 0, 2, 8]) }), 'ERR_ARGUMENT', /at least one token each/],
-    [
-      'a table of no pages',
-      () => ({ pageTable: zeros([2, 0], 'int32') as Tensor<'int32'> }),
-      'ERR_ARGUMENT',
-      /one page/,
-    ],
-    [
-      'a float table',
-      () => ({ pageTable: zeros([2, 3]) as Tensor as Tensor<'int32'> }),
-      'ERR_DTYPE',
-      /pageTable must be/,
-    ],
-    ['too few table rows', () => ({ tableRows: ints(0) }), 'ERR_SHAPE', /tableRows must be \[N\] = \[2\], got \[1\]/],
-    ['other tokens', () => ({ sequences: uniformSequences(2, 1) }), 'ERR_ARGUMENT', /must have T = 4 tokens, got 2/],
-    ['a sink too few', () => ({ sinks: zeros([3]) as Tensor<'float32'> }), 'ERR_SHAPE', /sinks must be \[Hq\] = \[4\]/],
-    [
-      'slopes in half',
-      () => ({ alibiSlopes: zeros([4], 'float16') as Tensor as Tensor<'float32'> }),
-      'ERR_DTYPE',
-      /alibi/,
-    ],
-    ['a bias of other heads', () => ({ relativeBias: zeros([3, 5]) as Tensor<'float32'> }), 'ERR_SHAPE', /= \[4, 5\]/],
-    ['a bias of one axis', () => ({ relativeBias: zeros([4]) as Tensor<'float32'> }), 'ERR_SHAPE', /must be \[Hq, R\]/],
-    ['a bias of no distance', () => ({ relativeBias: zeros([4, 0]) as Tensor<'float32'> }), 'ERR_ARGUMENT', /distance/],
-    [
-      'a bias in half',
-      () => ({ relativeBias: zeros([4, 5], 'float16') as Tensor as Tensor<'float32'> }),
-      'ERR_DTYPE',
-      /relativeBias must be float32/,
-    ],
-    ['a scale that is not finite', () => ({ scale: Number.NaN }), 'ERR_ARGUMENT', /scale must be a finite number/],
-    [
-      'sink tokens without a window',
-      () => ({ sinkTokens: 2 }),
-      'ERR_ARGUMENT',
-      /0 without a window, got 2 with window 0/,
-    ],
-    ['half a sink token', () => ({ window: 2, sinkTokens: 0.5 }), 'ERR_ARGUMENT', /sinkTokens must be .*, got 0.5/],
-    ['sink tokens that fill the table', () => ({ window: 1, sinkTokens: 5 }), 'ERR_ARGUMENT', /the 3 pages .*, got 3/],
-    [
-      'positions in the cache',
-      () => ({ window: 2, sinkTokens: 1, cachePositions: true }) as Change,
-      'ERR_UNSUPPORTED',
-      /take a second query for the sinks/,
-    ],
-    ['half a window', () => ({ window: 1.5 }), 'ERR_ARGUMENT', /window must be a whole number from 0, got 1.5/],
-  ])('%s', (_, change, code, message) => {
-    expect(softmaxAttention(good()).out.shape).toEqual([4, 4, 8]);
-    const call = () => softmaxAttention({ ...good(), ...change() });
-    expect(call).toThrow(LinattnError);
-    expect(call).toThrow(expect.objectContaining({ code, message: expect.stringMatching(message) }));
-  });
-
-  test.each<[string, (input: SoftmaxAttentionInput<DType>) => void, RegExp]>([
-    [
-      'a table row that is not there',
-      (x) => x.tableRows.write(Int32Array.of(0, 2)),
-      /tableRows\[1\] must be in \[-1, 2\)/,
-    ],
-    [
-      'a page that is not there',
-      (x) => x.pageTable.write(Int32Array.of(6), 3),
-      /pageTable\[1\]\[0\] must be a page in/,
-    ],
-    ['a token without a page', (x) => x.pageTable.write(Int32Array.of(-1), 3), /pageTable\[1\]\[0\] .*, got -1/],
-    ['a past without a page', (x) => sixth(x, -1), /pageTable\[1\]\[1\] .* of sequence 1, got -1/],
-    ['more tokens than pages', (x) => x.sequences.positions.write(Int32Array.of(0, 5)), /needs 4 pages .* has 3 a row/],
-    ['a position before 0', (x) => x.sequences.positions.write(Int32Array.of(0, -1)), /positions\[1\] must not be neg/],
-    ['offsets that fall', (x) => x.sequences.offsets.write(Int32Array.of(0, 3, 2)), /offsets\[2\] must be in/],
-    ['offsets beyond the tokens', (x) => x.sequences.offsets.write(Int32Array.of(0, 2, 5)), /offsets\[2\] must be in/],
-  ])('%s, when it runs, and writes nothing', async (_, spoil, message) => {
-    const input = { ...good(), k: tensorOf(seeded(1).normal([4, 2, 8]), 'float32') };
-    spoil(input);
-    const { out } = softmaxAttention(input);
-    const error = await out.read().catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ code: 'ERR_ARGUMENT', op: 'softmaxAttention' });
-    // A GPU names the tensor, skips what is wrong and does the rest.
-    expect((error as Error).message).toMatch(onCuda ? /tableRows|pageTable|positions|offsets/ : message);
-    if (!onCuda) expect(await input.pages.read()).toEqual(new Float32Array(6 * 2 * 2 * 2 * 8));
-  });
-
-  // The page of the second sequence's tokens 2 and 3 while it writes 4 and 5.
-  function sixth(input: SoftmaxAttentionInput<DType>, page: number): void {
-    input.sequences.positions.write(Int32Array.of(0, 4));
-    input.pageTable.write(Int32Array.of(page), 4);
-  }
-
-  test('sink tokens whose page is gone', async () => {
-    const input = { ...good(), window: 1, sinkTokens: 1 };
-    sixth(input, 4);
-    expect((await softmaxAttention(input).out.read()).length).toBe(4 * 4 * 8);
-    input.pageTable.write(Int32Array.of(-1), 3);
-    const error = await softmaxAttention(input)
-      .out.read()
-      .catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/pageTable\[/) });
-  });
-
-  test('but not a missing page that the window has left behind', async () => {
-    const input = { ...good(), window: 2 };
-    sixth(input, 4);
-    input.pageTable.write(Int32Array.of(-1), 3);
-    expect(await softmaxAttention(input).out.read()).toEqual(new Float32Array(4 * 4 * 8));
-  });
 });
 
 test('cost counts scores, and the visible cache once', () => {

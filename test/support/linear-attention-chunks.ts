@@ -2,7 +2,23 @@
 import type { NdArray } from '../../lib/ops/reference';
 import { readNd, relativeError, ulp } from './arrays';
 import { onCuda } from './device';
-import { type Case, reference, runCase } from './linear-attention';
+import { type Case, type CaseOptions, reference, runCase } from './linear-attention';
+
+/** One head of one sequence. */
+export const base: CaseOptions = { dtype: 'bfloat16', K: 64, V: 64, heads: [1, 1, 1], lengths: [130] };
+/** Each rule with each decay that the chunks take. */
+export const kinds = [
+  ['additive', 'none'],
+  ['additive', 'head'],
+  ['additive', 'token'],
+  ['additive', 'channel'],
+  ['delta', 'none'],
+  ['delta', 'token'],
+  ['delta', 'channel'],
+  ['lowRank', 'none'],
+  ['lowRank', 'token'],
+  ['lowRank', 'channel'],
+] as const;
 
 const slotsOf = ({ shape, data }: NdArray): NdArray[] => {
   const size = data.length / shape[0]!;

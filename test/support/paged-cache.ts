@@ -27,6 +27,11 @@ export interface Shape {
   readonly cacheDtype?: 'float32' | 'bfloat16' | 'float16';
 }
 
+/** Where the sizes do not matter. */
+export const base: Shape = { heads: 2, kvHeads: 1, width: 16, pageTokens: 16, tablePages: 40 };
+export const bfloat16: Shape = { ...base, dtype: 'bfloat16', cacheDtype: 'bfloat16' };
+export const float16: Shape = { ...base, dtype: 'float16', cacheDtype: 'float16' };
+
 /** Tokens of one sequence, as the tensors of `dtype` hold them. */
 export type Prompt = Record<'q' | 'k' | 'v', NdArray>;
 
