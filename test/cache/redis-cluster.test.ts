@@ -2,8 +2,7 @@
 import { RedisStore } from '../../lib/cache/redis-store';
 import { type RedisCluster, startRedisCluster } from '../support/redis-cluster';
 import { describeWithRedis } from '../support/redis-server';
-
-const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+import { bytes } from '../support/redis-store';
 
 describeWithRedis('RedisStore in a cluster', () => {
   let cluster: RedisCluster;

@@ -2,18 +2,10 @@
 import type Redis from 'ioredis';
 import { type RedisClient, RedisStore } from '../../lib/cache/redis-store';
 import { seeded } from '../support/arrays';
-import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
+import { startRedis } from '../support/redis-server';
+import { bytes, describeRedisStore, settings } from '../support/redis-store';
 
-const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
-
-describeWithRedis('the index of RedisStore', () => {
-  let server: RedisServer;
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  let prefixes = 0;
-  const settings = () => ({ prefix: `index${prefixes++}:`, chunkBytes: 1000 });
+describeRedisStore('the index of RedisStore', (newClient) => {
   type Settings = ReturnType<typeof settings>;
 
   /** Chunks that the index names and that are not there, and those without an end of their own that it does not name. */
@@ -51,7 +43,7 @@ describeWithRedis('the index of RedisStore', () => {
     ['deletes', (store) => store.delete('a')],
     ['finds a value that lacks a part', (store) => store.get('part')],
   ])('a process that is killed while it %s', async (_, work) => {
-    const client = server.client();
+    const client = newClient();
     for (let commands = 0; ; commands++) {
       const options = settings();
       const store = new RedisStore(client, options);
@@ -72,11 +64,11 @@ describeWithRedis('the index of RedisStore', () => {
   });
 
   test('several processes that set, read and delete the same keys', async () => {
-    const client = server.client();
+    const client = newClient();
     const options = settings();
     const worker = async (seed: number) => {
       const random = seeded(seed);
-      const store = new RedisStore(server.client(), options);
+      const store = new RedisStore(newClient(), options);
       for (let i = 0; i < 80; i++) {
         const key = `k${random.int(2)}`;
         const kind = random.int(4);
@@ -94,7 +86,7 @@ describeWithRedis('the index of RedisStore', () => {
   });
 
   test('a value is not named when a part of it has gone before the rest was written', async () => {
-    const client = server.client();
+    const client = newClient();
     const options = settings();
     const losing = new Proxy(client as RedisClient, {
       get: (target, name: keyof RedisClient) =>
@@ -112,7 +104,7 @@ describeWithRedis('the index of RedisStore', () => {
   });
 
   test('what has expired is taken off by later writings', async () => {
-    const client = server.client();
+    const client = newClient();
     const options = settings();
     const store = new RedisStore(client, options);
     for (let i = 0; i < 600; i++) await store.set(`old-${i}`, bytes(1, 1)); // more than Redis looks through in one step
@@ -125,14 +117,14 @@ describeWithRedis('the index of RedisStore', () => {
 
   test('an index that knows names of its client only', async () => {
     const options = settings();
-    const client = server.client().duplicate({ keyPrefix: 'app:' });
+    const client = newClient().duplicate({ keyPrefix: 'app:' });
     const store = new RedisStore(client, options);
     await store.set('a', bytes(2500, 1));
     await store.set('a', bytes(1500, 2));
     expect(await store.get('a')).toEqual(bytes(1500, 2));
-    expect(await server.client().keys(`app:${options.prefix}a:*`)).toHaveLength(2);
+    expect(await newClient().keys(`app:${options.prefix}a:*`)).toHaveLength(2);
     await store.delete('a');
-    expect(await server.client().keys(`*${options.prefix}*`)).toEqual([]);
+    expect(await newClient().keys(`*${options.prefix}*`)).toEqual([]);
     client.disconnect();
   });
 

@@ -4,9 +4,8 @@ import { load } from '../../lib/generation/load';
 import { seeded } from '../support/arrays';
 import { reading } from '../support/cached-reading';
 import { readGolden } from '../support/golden';
-import { describeWithRedis, type RedisServer, startRedis } from '../support/redis-server';
-
-const bytes = (length: number, fill: number) => new Uint8Array(length).fill(fill);
+import { startRedis } from '../support/redis-server';
+import { bytes, describeRedisStore, settings } from '../support/redis-store';
 
 test('a client without the methods, sizes that are none and a value that is no bytes are refused', async () => {
   const method = async () => null;
@@ -22,18 +21,10 @@ test('a client without the methods, sizes that are none and a value that is no b
   await expect(new RedisStore(client).set('a', null as never)).rejects.toEqual(refused);
 });
 
-describeWithRedis('RedisStore', () => {
-  let server: RedisServer;
-  beforeAll(async () => {
-    server = await startRedis();
-  });
-  afterAll(() => server.stop());
-  let prefixes = 0;
-  const prefix = () => `test${prefixes++}:`;
-
+describeRedisStore('RedisStore', (newClient) => {
   test('gives back what was set, in chunks, until it is deleted', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     expect(await store.get('a')).toBeUndefined();
     await store.delete('a');
@@ -44,15 +35,15 @@ describeWithRedis('RedisStore', () => {
     await store.set('b', bytes(1, 1));
     expect([...(await store.keys())].sort()).toEqual(['a', 'b']);
     expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(5); // of the last value only
-    expect([...(await new RedisStore(client, { prefix: prefix() }).keys())]).toEqual([]);
+    expect([...(await new RedisStore(client, settings()).keys())]).toEqual([]);
     await store.delete('a');
     expect([...(await store.keys())]).toEqual(['b']);
     expect(await client.keys(`${options.prefix}a:*`)).toEqual([]);
   });
 
   test('a value larger than 32 MiB is never one value of Redis', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 2 ** 30 };
+    const client = newClient();
+    const options = { ...settings(), chunkBytes: 2 ** 30 };
     const store = new RedisStore(client, options);
     await store.set('a', bytes(2 ** 25 + 5, 7));
     const sizes = await Promise.all((await client.keys(`${options.prefix}a:*`)).map((name) => client.strlen(name)));
@@ -62,8 +53,8 @@ describeWithRedis('RedisStore', () => {
   });
 
   test('a value of which the server has dropped a part is not there', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     await store.set('a', bytes(2500, 1));
     await client.del((await client.keys(`${options.prefix}a:*:1`))[0]!);
@@ -73,8 +64,8 @@ describeWithRedis('RedisStore', () => {
   });
 
   test('of two who write the same at once one stays, and leaves nothing of the other', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     await Promise.all([store.set('a', bytes(4500, 1)), store.set('a', bytes(1500, 2))]);
     expect(await client.keys(`${options.prefix}a:*`)).toHaveLength(5);
@@ -102,8 +93,8 @@ describeWithRedis('RedisStore', () => {
   };
 
   test('a state that is written anew while it is read is read, and not deleted', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     await store.set('a', bytes(2500, 1));
     const meanwhile = withFault(client, 'getBuffer', 1, () => store.set('a', bytes(1500, 2)));
@@ -115,8 +106,8 @@ describeWithRedis('RedisStore', () => {
     ['set', 2],
     ['eval', 0],
   ])('a writing whose %s fails leaves nothing', async (method, at) => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const full = new Error('OOM command not allowed');
     const failing = withFault(client, method, at, () => Promise.reject(full));
     await expect(new RedisStore(failing, options).set('a', bytes(4500, 1))).rejects.toBe(full);
@@ -124,8 +115,8 @@ describeWithRedis('RedisStore', () => {
   });
 
   test('a writing of which only the last answer is lost is a whole one', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     await store.set('a', bytes(500, 1));
     const late = withFault(client, 'eval', 0, async (script, _, ...rest) => {
@@ -138,8 +129,8 @@ describeWithRedis('RedisStore', () => {
   });
 
   test('a value that lacks a part takes nothing along that was written anew', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), chunkBytes: 1000 };
+    const client = newClient();
+    const options = settings();
     const store = new RedisStore(client, options);
     await store.set('a', bytes(2500, 1));
     await client.del((await client.keys(`${options.prefix}a:*:1`))[0]!);
@@ -149,8 +140,8 @@ describeWithRedis('RedisStore', () => {
   });
 
   test('a time to live begins anew with each use', async () => {
-    const client = server.client();
-    const options = { prefix: prefix(), ttlSeconds: 100 };
+    const client = newClient();
+    const options = { ...settings(), ttlSeconds: 100 };
     const store = new RedisStore(client, options);
     await store.set('a', bytes(10, 1));
     const [name] = await client.keys(`${options.prefix}a:*`);

@@ -1,6 +1,4 @@
 // What JavaScript can hand over in spite of the types: an error with a code, and everything goes on.
-
-import { rmSync } from 'node:fs';
 import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import {
@@ -17,17 +15,12 @@ import {
   WindowedLinearAttention,
 } from '../../lib/index';
 import { thrown } from '../support/held';
-import { tinyModelFolder } from '../support/tiny-model';
+import { useTinyModel } from '../support/loaded-model';
 
-let folder: string;
 let model: Model;
-beforeAll(async () => {
-  folder = tinyModelFolder();
-  model = await load({ model: folder, maxSequences: 2 });
-});
-afterAll(async () => {
-  await model.dispose();
-  rmSync(folder, { recursive: true });
+let folder: string;
+useTinyModel((...loaded) => {
+  [model, folder] = loaded;
 });
 
 /** Values of every kind that is no options object. */

@@ -1,19 +1,11 @@
 // The options of a generation: undefined is as good as absent, and whatever else is not right is an error that names it.
-import { rmSync } from 'node:fs';
-import { load } from '../../lib/generation/load';
 import type { Model } from '../../lib/generation/model';
 import { thrown } from '../support/held';
-import { tinyModelFolder } from '../support/tiny-model';
+import { useTinyModel } from '../support/loaded-model';
 
-let folder: string;
 let model: Model;
-beforeAll(async () => {
-  folder = tinyModelFolder();
-  model = await load({ model: folder, maxSequences: 2 });
-});
-afterAll(async () => {
-  await model.dispose();
-  rmSync(folder, { recursive: true });
+useTinyModel((loaded) => {
+  model = loaded;
 });
 
 const strays = [null, 'x', '1', {}, [], [1], 10n, () => 1];
