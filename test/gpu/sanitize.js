@@ -1,14 +1,16 @@
 // On a GPU machine: tests under compute-sanitizer, and one line for each tool and file.
 //   node test/gpu/sanitize.js [--tool memcheck,racecheck] [--seconds 600] [--at-once CORES] [--tests PATTERN] [FILE...]
 // Without files, every file of test/ops and test/cuda. A core that is free takes part in the file that has run longest for
-// its processes, if that is long, else it begins another file: so what is left at the end is short. What has not ended
-// after --seconds is killed. --tests is jest's filter of test names. "clean" means that all tests ended well and the tool
-// found nothing. Logs are in build/gpu.
+// its processes, if that is long, else it begins another file: so what is left at the end is short. Then come, alone, the
+// file that takes all memory and files of which a test found none (memory.js). What has not ended after --seconds is
+// killed. --tests is jest's filter of test names. "clean" means that all tests ended well and the tool found nothing. Logs
+// are in build/gpu.
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { foundNoMemory, takesAllMemory } = require('./memory');
 const { filesOf, killGroup, spawnGroup } = require('./process-group');
 
 const { values, positionals } = parseArgs({
@@ -38,8 +40,8 @@ class Checked {
   /** No second process is to take part: one came to its end, so that no test is left to take. */
   taken = false;
 
-  constructor(tool, file) {
-    Object.assign(this, { tool, file });
+  constructor(tool, file, alone = takesAllMemory(file)) {
+    Object.assign(this, { tool, file, alone });
     this.name = `${path.basename(path.dirname(file))}/${path.basename(file, '.test.ts')}`;
     this.folder = path.join(logs, `${tool}-${this.name.replaceAll('/', '-')}`);
     this.results = path.join(this.folder, 'results.jsonl');
@@ -48,7 +50,7 @@ class Checked {
     fs.writeFileSync(this.results, '');
     // A model may take a quarter of the GPU's memory: three at once of the one file that loads some.
     this.loads = /\bload\(/.test(fs.readFileSync(file, 'utf8'));
-    this.most = !this.loads ? Number.POSITIVE_INFINITY : tool === 'racecheck' ? 2 : 1;
+    this.most = alone ? 1 : !this.loads ? Number.POSITIVE_INFINITY : tool === 'racecheck' ? 2 : 1;
   }
 
   /** Whether another process may take part. */
@@ -86,9 +88,14 @@ class Checked {
     return child;
   }
 
+  /** The lines of results-reporter.js. */
+  lines() {
+    return fs.readFileSync(this.results, 'utf8').split('\n').filter(Boolean).map(JSON.parse);
+  }
+
   /** Its line, and whether it is clean. */
   verdict() {
-    const lines = fs.readFileSync(this.results, 'utf8').split('\n').filter(Boolean).map(JSON.parse);
+    const lines = this.lines();
     const tests = lines.filter(({ test }) => test !== undefined);
     const ends = lines.filter(({ seconds }) => seconds !== undefined); // a process's of the file
     const failed = tests.filter(({ status }) => status === 'failed');
@@ -126,16 +133,23 @@ function main() {
   files.sort((a, b) => fs.statSync(b).size - fs.statSync(a).size); // long ones take longest, mostly
   const all = files.flatMap((file) => values.tool.split(',').map((tool) => new Checked(tool, file)));
   // First what few processes have to do alone, then what racecheck does, which takes longer.
-  const rank = ({ loads, tool }) => (loads ? 0 : tool === 'racecheck' ? 1 : 2);
+  const rank = ({ alone, loads, tool }) => (alone ? 3 : loads ? 0 : tool === 'racecheck' ? 1 : 2);
   const waiting = [...all].sort((a, b) => rank(a) - rank(b));
   const children = new Map();
   const begin = Date.now();
   let isOver = false;
 
   const next = () => {
-    const least = waiting.length > 0 ? patience.waiting : patience.end;
+    const others = waiting.length > 0 && !waiting[0].alone;
+    const least = others ? patience.waiting : patience.end;
     const open = all.filter((one) => one.isOpen && one.ran >= least);
-    return open.sort((a, b) => b.ran - a.ran)[0] ?? waiting.shift();
+    return open.sort((a, b) => b.ran - a.ran)[0] ?? (others || children.size === 0 ? waiting.shift() : undefined);
+  };
+  const runAgainAlone = (checked) => {
+    console.log(`found no memory beside others, so again alone: ${checked.tool} ${checked.name}`);
+    const again = new Checked(checked.tool, checked.file, true);
+    all[all.indexOf(checked)] = again;
+    waiting.push(again);
   };
   const fill = () => {
     while (!isOver && children.size < Number(values['at-once'])) {
@@ -148,6 +162,8 @@ function main() {
         children.delete(child);
         checked.running--;
         checked.taken = true;
+        const ended = !isOver && checked.running === 0;
+        if (ended && !checked.alone && checked.lines().some(foundNoMemory)) runAgainAlone(checked);
         fill();
         if (children.size === 0) report();
       });

@@ -8,6 +8,7 @@ const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
+const { foundNoMemory, takesAllMemory } = require('./memory');
 const { filesOf, killGroup, spawnGroup } = require('./process-group');
 
 const { values, positionals } = parseArgs({
@@ -29,8 +30,6 @@ const listed = execFileSync(process.execPath, [...jest, '--listTests', ...positi
 });
 const files = filesOf(listed, positionals);
 const holdsModels = (file) => /\/test\/(model|generation|state|cuda\/repeat)\b/.test(file);
-const takesAllMemory = (file) => file.endsWith('/test/cuda/device.test.ts');
-const foundNoMemory = ({ status, message }) => status === 'failed' && message.includes('no memory for a tensor');
 const start = Date.now();
 
 /** Runs files in a jest process of `workers` workers; resolves with the lines of results-reporter.js. */
