@@ -1,12 +1,12 @@
 // What a checkpoint holds, as the sections of a saved state: its tokens where they are saved, the logits of the next token,
 // each part of the state by its name, zeros up to a multiple of 64 bytes, and for each group of softmax layers the pages
-// that are still visible, from the oldest to the newest. Pages, and a state in float32 that is read, go between blocks of the
-// file and the device as they are; the rest, the front, goes through the memory of JavaScript.
+// that are still visible, from the oldest to the newest. Pages, and a state in float32, go between blocks of the file and the
+// device as they are; the rest, the front, goes through the memory of JavaScript.
 import { type KvGroup, pageTokens, type StatePart } from '../layers/layer';
 import { dtypeBytes } from '../tensor/dtype';
 import { Tensor } from '../tensor/tensor';
 import { bytesOf } from './byte-source';
-import type { PagePool } from './page-pool';
+import { joined, type PageSpan, pageSpans, stateSpans, visiblePages } from './content-spans';
 import type { Checkpoint, SequenceStore } from './sequence-store';
 import type { Content, FramedReader } from './snapshot-format';
 import { decodePart, encodePart, partBytes, type StateDType, storedPart } from './state-dtype';
@@ -56,84 +56,9 @@ function frontBytes(store: SequenceStore, kind: ContentKind): number {
   return Math.ceil(bytes / alignment) * alignment;
 }
 
-const visiblePages = (pool: PagePool, length: number): number => {
-  const { first, end } = pool.visible(length);
-  return end - first;
-};
-
 function contentBytes(store: SequenceStore, kind: ContentKind): number {
   const pages = store.pagePools.map((pool) => visiblePages(pool, kind.length) * pool.pageBytes);
   return pages.reduce((sum, one) => sum + one, frontBytes(store, kind));
-}
-
-/** Part of a page that lies in a stretch of the content. */
-interface Span {
-  readonly pool: PagePool;
-  /** The physical page, and where in it the part begins, in bytes. */
-  readonly page: number;
-  readonly offset: number;
-  /** In the stretch. */
-  readonly start: number;
-  readonly end: number;
-  /** Tokens that the page holds. */
-  readonly tokens: number;
-}
-
-/** What the bytes [from, to) of the content hold of pages. */
-function* spans(
-  store: SequenceStore,
-  { length, pages }: Pick<Checkpoint, 'length' | 'pages'>,
-  front: number,
-  from: number,
-  to: number,
-): Generator<Span> {
-  let base = front;
-  for (const [group, pool] of store.pagePools.entries()) {
-    const { pageBytes } = pool;
-    const { first } = pool.visible(length);
-    const last = Math.min(visiblePages(pool, length), Math.ceil((to - base) / pageBytes));
-    for (let i = Math.max(0, Math.floor((from - base) / pageBytes)); i < last; i++) {
-      const begin = base + i * pageBytes;
-      const start = Math.max(from, begin);
-      const end = Math.min(to, begin + pageBytes);
-      const page = pool.pageOf(pages[group]!, first + i);
-      const tokens = length - (first + i) * pageTokens;
-      yield { pool, page, offset: start - begin, start: start - from, end: end - from, tokens };
-    }
-    base += visiblePages(pool, length) * pageBytes;
-  }
-}
-
-/** Spans that follow each other in the pool too, as one. */
-function* joined(parts: Iterable<Span>): Generator<Omit<Span, 'tokens'>> {
-  let last: Omit<Span, 'tokens'> | undefined;
-  for (const span of parts) {
-    const { pool, page, offset, start, end } = span;
-    const place = last && last.page * pool.pageBytes + last.offset + last.end - last.start;
-    if (last?.pool === pool && last.end === start && place === page * pool.pageBytes + offset) {
-      last = { ...last, end };
-    } else {
-      if (last !== undefined) yield last;
-      last = span;
-    }
-  }
-  if (last !== undefined) yield last;
-}
-
-/** What the bytes [from, to) of the content hold of the parts of a float32 state that begins at `base`. */
-function* stateSpans(
-  layout: { readonly parts: readonly StatePart[] },
-  base: number,
-  from: number,
-  to: number,
-): Generator<{ readonly offset: number; readonly start: number; readonly end: number }> {
-  let begin = base;
-  for (const { shape, offset } of layout.parts) {
-    const bytes = count(shape) * 4;
-    const [start, end] = [Math.max(from, begin), Math.min(to, begin + bytes)];
-    if (start < end) yield { offset: offset * 4 + start - begin, start: start - from, end: end - from };
-    begin += bytes;
-  }
 }
 
 /** The content of a checkpoint, which must be held until the last of it is filled in. `tokens`: to be saved too. */
@@ -144,7 +69,9 @@ export async function contentOf(
   tokens: Int32Array | undefined,
 ): Promise<Content> {
   const kind = { length: checkpoint.length, stateDtype, hasTokens: tokens !== undefined };
-  const front = new Uint8Array(frontBytes(store, kind));
+  const isPlain = stateDtype === 'float32';
+  const [head, beforePages] = [headBytes(store, kind), frontBytes(store, kind)];
+  const front = new Uint8Array(isPlain ? head : beforePages);
   let at = 0;
   const add = (array: ArrayBufferView) => {
     front.set(bytesOf(array), at);
@@ -152,15 +79,20 @@ export async function contentOf(
   };
   if (tokens !== undefined) add(tokens);
   add(await checkpoint.logits.read());
-  const row = await store.states.read(checkpoint.slot);
-  for (const { shape, offset } of store.layout.parts) {
-    const values = row.subarray(offset, offset + count(shape));
-    for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
+  if (!isPlain) {
+    const row = await store.states.read(checkpoint.slot);
+    for (const { shape, offset } of store.layout.parts) {
+      const values = row.subarray(offset, offset + count(shape));
+      for (const array of encodePart(values, storedPart(shape, stateDtype))) add(array);
+    }
   }
   const fill = async (target: Uint8Array, from: number) => {
     const to = from + target.length;
     if (from < front.length) target.set(front.subarray(from, to));
-    for (const span of spans(store, checkpoint, front.length, from, to)) {
+    for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, from, to) : []) {
+      await store.states.readPart(checkpoint.slot, offset, target.subarray(start, end));
+    }
+    for (const span of pageSpans(store, checkpoint, beforePages, from, to)) {
       const part = target.subarray(span.start, span.end);
       await span.pool.readPage(span.page, span.offset, part);
       clearBeyond(span, part);
@@ -170,7 +102,7 @@ export async function contentOf(
 }
 
 /** What lies behind the tokens of a page is of steps that did not count, or of sequences before: nobody else's business. */
-function clearBeyond({ pool, offset, tokens }: Span, part: Uint8Array): void {
+function clearBeyond({ pool, offset, tokens }: PageSpan, part: Uint8Array): void {
   if (tokens >= pageTokens) return;
   const bytes = dtypeBytes(pool.dtype);
   for (const { start, row } of keysAndValues(pool.group)) {
@@ -219,7 +151,7 @@ export async function readContent(
       for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, at, to) : []) {
         writes.push(store.states.writePart(checkpoint.slot, offset, block.subarray(start, end)));
       }
-      for (const { pool, page, offset, start, end } of joined(spans(store, checkpoint, beforePages, at, to))) {
+      for (const { pool, page, offset, start, end } of joined(pageSpans(store, checkpoint, beforePages, at, to))) {
         writes.push(pool.writePage(page, offset, block.subarray(start, end)));
       }
       await allSettled(writes);

@@ -82,6 +82,12 @@ export class StatePool {
     this.tensor.write(row, slot * this.tensor.shape[1]!);
   }
 
+  /** Reads a row from `offset` (bytes) on into `target`, whole elements. */
+  async readPart(slot: number, offset: number, target: Uint8Array): Promise<void> {
+    const part = this.tensor.view([target.length / 4], (slot * this.slotBytes + offset) / 4, 1);
+    await part.readInto(target).finally(() => part.dispose());
+  }
+
   /** Enqueues the write of a row from `offset` (bytes) on; `content` stays as it is until this resolves. */
   writePart(slot: number, offset: number, content: Uint8Array): Promise<void> {
     return this.tensor.writeHeld(content, slot * this.slotBytes + offset);
