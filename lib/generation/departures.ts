@@ -1,37 +1,43 @@
 // States of the prefix cache that are read out of the device. Sessions go first: one of them gives way to whoever needs a
-// slot or pages at once, and before each of their pieces they wait for prompts that are read.
+// slot or pages at once, and before each of their readings they wait for states that are loaded and prompts that are read.
 import { setTimeout } from 'node:timers/promises';
+import { UnderWay } from '../cache/under-way';
 import { linattnError } from '../errors';
 import type { Checkpoint } from '../state/sequence-store';
 import type { ModelCore } from './model-core';
 import { snapshotChunks } from './snapshot';
 import { TokenList } from './token-list';
 
-/** The longest wait of a piece: where there is always some prompt, states leave all the same. */
+/** How long a piece waits for prompts at most: where there is always some prompt, states leave all the same. */
 const patienceMs = 200;
+/** How long after a prompt states still wait: its first token comes before them, and so does who asks again at once. */
+const momentMs = 5;
 
 export class Departures {
-  private readonly prompts = new Set<Promise<unknown>>();
+  private readonly prompts = new UnderWay();
+  /** States on their way to the device: until they have ended no state leaves. */
+  readonly loads = new UnderWay();
   private readonly held = new Set<{ readonly checkpoint: Checkpoint }>();
 
   constructor(private readonly core: ModelCore) {}
 
-  /** Until `prompt` has been read, states leave slowly. */
-  async after<T>(prompt: Promise<T>): Promise<T> {
-    this.prompts.add(prompt);
-    try {
-      return await prompt;
-    } finally {
-      this.prompts.delete(prompt);
-    }
+  /** Until a moment after `prompt` has been read states leave slowly. */
+  after<T>(prompt: Promise<T>): Promise<T> {
+    const moment = () => setTimeout(momentMs);
+    this.prompts.add(prompt.then(moment, moment));
+    return prompt;
   }
 
-  private async patience(): Promise<void> {
-    if (this.prompts.size === 0) return;
+  /** How many ms it waited for prompts, at most `most`. */
+  private async patience(most: number): Promise<number> {
+    await this.loads.ended();
+    if (this.prompts.isEmpty || most <= 0) return 0;
+    const from = performance.now();
     const late = new AbortController();
-    const waited = setTimeout(patienceMs, undefined, { signal: late.signal }).catch(() => undefined);
-    await Promise.race([Promise.allSettled(this.prompts), waited]);
+    const waited = setTimeout(most, undefined, { signal: late.signal }).catch(() => undefined);
+    await Promise.race([this.prompts.ended(), waited]);
     late.abort();
+    return performance.now() - from;
   }
 
   /** The state of `tokens` as the pieces of a file. Throws when it gave way, or the device fails. */
@@ -39,16 +45,18 @@ export class Departures {
     const { store } = this.core.scheduler;
     const departure = { checkpoint: store.hold(checkpoint) };
     this.held.add(departure);
+    let patienceLeft = patienceMs;
     const turn = async () => {
-      await this.patience();
+      patienceLeft -= await this.patience(patienceLeft);
       if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
     };
     try {
       await turn();
       const content = { checkpoint, history: TokenList.of(tokens) };
-      for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {})) {
+      for await (const piece of snapshotChunks(this.core, 'prefixCache', content, {}, turn)) {
         if (!this.held.has(departure)) throw linattnError('ERR_OUT_OF_MEMORY', 'prefixCache: a state gave way');
         yield piece;
+        patienceLeft = patienceMs;
         await turn();
       }
     } finally {

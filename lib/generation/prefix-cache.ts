@@ -154,7 +154,7 @@ export class PrefixCache {
   private async inPlace<T>(work: () => Promise<T>): Promise<T | 'no room'> {
     if (!this.trimDevice(1)) return 'no room';
     this.loading++;
-    return work().finally(() => this.loading--);
+    return this.departures.loads.add(work()).finally(() => this.loading--);
   }
 
   private entryAt(tokens: Int32Array): Entry {

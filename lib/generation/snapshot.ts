@@ -119,12 +119,16 @@ export class ModelSnapshot implements Snapshot {
   }
 }
 
-/** A state as the bytes that loadSnapshot reads; the caller holds it until the end. */
+/**
+ * A state as the bytes that loadSnapshot reads; the caller holds it until the end.
+ * @param turn resolves when the device may be asked for the next part
+ */
 export async function* snapshotChunks(
   core: ModelCore,
   call: string,
   { checkpoint, history }: SessionStart,
   options: SerializeOptions,
+  turn?: () => Promise<void>,
 ): AsyncGenerator<Uint8Array> {
   const { stateDtype = 'float32', tokens = history.unknownStart > 0 ? 'hash' : 'full', signal } = options;
   if (!stateDTypes.includes(stateDtype)) {
@@ -152,7 +156,7 @@ export async function* snapshotChunks(
   };
   signal?.throwIfAborted();
   const saved = tokens === 'full' ? history.toArray() : undefined;
-  yield* framed(header, await contentOf(store, checkpoint, stateDtype, saved), signal);
+  yield* framed(header, await contentOf(store, checkpoint, stateDtype, saved, turn), signal);
 }
 
 export async function collected(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {

@@ -61,12 +61,17 @@ function contentBytes(store: SequenceStore, kind: ContentKind): number {
   return pages.reduce((sum, one) => sum + one, frontBytes(store, kind));
 }
 
-/** The content of a checkpoint, which must be held until the last of it is filled in. `tokens`: to be saved too. */
+/**
+ * The content of a checkpoint, which must be held until the last of it is filled in.
+ * @param tokens to be saved too
+ * @param turn resolves when the device may be asked for the next part
+ */
 export async function contentOf(
   store: SequenceStore,
   checkpoint: Checkpoint,
   stateDtype: StateDType,
   tokens: Int32Array | undefined,
+  turn = async (): Promise<void> => undefined,
 ): Promise<Content> {
   const kind = { length: checkpoint.length, stateDtype, hasTokens: tokens !== undefined };
   const isPlain = stateDtype === 'float32';
@@ -90,10 +95,12 @@ export async function contentOf(
     const to = from + target.length;
     if (from < front.length) target.set(front.subarray(from, to));
     for (const { offset, start, end } of isPlain ? stateSpans(store.layout, head, from, to) : []) {
+      await turn();
       await store.states.readPart(checkpoint.slot, offset, target.subarray(start, end));
     }
     for (const span of pageSpans(store, checkpoint, beforePages, from, to)) {
       const part = target.subarray(span.start, span.end);
+      await turn();
       await span.pool.readPage(span.page, span.offset, part);
       clearBeyond(span, part);
     }

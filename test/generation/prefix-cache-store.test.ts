@@ -28,47 +28,6 @@ const gone = (bytes: Uint8Array): Uint8Array => {
   return copy;
 };
 
-test('states leave once prompts have been read, and also where there is always some prompt', async () => {
-  for (const ends of [true, false]) {
-    const [read, written]: [number[], number[]] = [[], []];
-    class Watched extends MemoryStore {
-      override set(key: string, value: Uint8Array): Promise<void> {
-        written.push(performance.now());
-        return super.set(key, value);
-      }
-    }
-    const store = new Watched();
-    const model = await load({ ...small, prefixCache: { store } });
-    const { departures } = insideOf(model).core.prefixCache!;
-    const pieces = departures.pieces.bind(departures);
-    departures.pieces = async function* (...given) {
-      for await (const piece of pieces(...given)) {
-        read.push(performance.now());
-        yield piece;
-      }
-    };
-    let end = () => {};
-    const prompt = new Promise<void>((resolve) => {
-      end = resolve;
-    });
-    void departures.after(prompt);
-    await reading(model, text);
-    let ended = Number.NaN;
-    if (ends) {
-      while (read.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-      expect(written).toEqual([]);
-      ended = performance.now();
-      end();
-    }
-    await whenKept(model);
-    expect([read.length, written.length, [...(await store.keys())].length]).toEqual([1, 1, 1]);
-    if (ends) expect(written[0]).toBeGreaterThan(ended);
-    else expect(written[0]! - read[0]!).toBeGreaterThan(150);
-    end();
-    await model.dispose();
-  }
-});
-
 test('a value whose memory has gone to another thread is a miss', async () => {
   class Transferring extends MemoryStore {
     override async get(key: string): Promise<Uint8Array | undefined> {
