@@ -5,6 +5,7 @@ import { type ByteSource, bytesOf, ValuesSource } from '../state/byte-source';
 import { checksumBytes, formatVersion } from '../state/snapshot-format';
 import { AskedStore, shortMs, stateMs } from './asked-store';
 import type { PrefixStore } from './prefix-store';
+import { UnderWay } from './under-way';
 
 /**
  * How the keys of a state's blocks after the first begin, which are values of their own: `<key>-<checksum of the first>-`,
@@ -42,6 +43,7 @@ export class GuardedStore extends AskedStore {
   readonly memory: BlockMemory;
   /** Writings that did not end, some of whose blocks the store may still have. */
   private unfinished: Writing[] = [];
+  private readonly reads = new UnderWay();
 
   /**
    * @param model what the states must agree with: those of other models, or in another format, have other keys
@@ -109,7 +111,15 @@ export class GuardedStore extends AskedStore {
    * What `use` makes of a state, whose blocks come from the store as they are asked for; undefined when it is not there, or
    * is wrong, and is deleted then. What was written in its place in the meantime is not deleted, but read.
    */
-  async read<T>(
+  read<T>(
+    candidate: Candidate,
+    use: (state: ByteSource) => Promise<T | 'wrong'>,
+    signal: AbortSignal,
+  ): Promise<T | undefined> {
+    return this.reads.add(this.readNow(candidate, use, signal));
+  }
+
+  private async readNow<T>(
     candidate: Candidate,
     use: (state: ByteSource) => Promise<T | 'wrong'>,
     signal: AbortSignal,
@@ -254,7 +264,9 @@ export class GuardedStore extends AskedStore {
     return true;
   }
 
+  /** After the states that are read now: somebody waits for those, and a store has one bandwidth. */
   private async setValue(key: string, value: Uint8Array): Promise<boolean> {
+    await this.reads.ended();
     const isTaken = (await this.guarded(stateMs, () => this.store.set(key, value).then(() => true))) ?? false;
     if (isTaken) this.counts.storeWrittenBytes += value.byteLength;
     return isTaken;

@@ -43,6 +43,24 @@ test('of two that write a state at once one stays whole', async () => {
   }
 });
 
+test('what is written waits for a state that is read', async () => {
+  const store = new MemoryStore();
+  const guarded = guard(store);
+  await guarded.set('a', [bytes(40, 1), bytes(30, 2)]);
+  let end = () => {};
+  const used = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const read = guarded.read({ key: 'a' }, async () => used, signal);
+  const written = guarded.set('b', [bytes(40, 3), bytes(30, 4)]);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect([...(await store.keys())].filter((key) => key.startsWith('b'))).toEqual([]);
+  end();
+  await read;
+  expect(await written).toBe(true);
+  expect([...(await store.keys())].filter((key) => key.startsWith('b'))).toHaveLength(2);
+});
+
 test('a state whose reading from the device failed leaves no blocks', async () => {
   const store = new MemoryStore();
   const guarded = guard(store);
