@@ -16,19 +16,24 @@ const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
     throw error;
   });
 
-/** What a file holds, in one read: fs.readFile makes thousands of it. Its last change becomes now. */
-async function usedValue(file: string, memory: Uint8Array | undefined): Promise<Uint8Array> {
+/**
+ * What a file holds, in one read: fs.readFile makes thousands of it. Its last change becomes now, the time of its last use:
+ * access times are not kept on every file system. What can be asked for together is: each call waits for one of a few threads,
+ * which read other files.
+ */
+async function usedValue(file: string, memory: Uint8Array = new Uint8Array(0)): Promise<Uint8Array> {
   const handle = await open(file, 'r');
-  // The time of the last change is the time of the last use: access times are not kept on every file system.
-  const now = new Date();
-  const used = handle.utimes(now, now).catch(() => undefined);
   try {
-    const { size } = await handle.stat();
-    const isRoomy = memory !== undefined && memory.length >= size;
-    return await readAt(handle, isRoomy ? memory.subarray(0, size) : Buffer.allocUnsafeSlow(size), 0);
+    const now = new Date();
+    const [, { size }, { bytesRead }] = await Promise.all([
+      handle.utimes(now, now).catch(() => undefined),
+      handle.stat(),
+      handle.read(memory, 0, memory.length, 0),
+    ]);
+    if (bytesRead === size) return memory.subarray(0, size);
+    return await readAt(handle, memory.length < size ? Buffer.allocUnsafeSlow(size) : memory.subarray(0, size), 0);
   } finally {
-    await used;
-    await handle.close();
+    handle.close().catch(() => undefined); // nobody waits for it
   }
 }
 

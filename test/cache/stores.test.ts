@@ -76,6 +76,21 @@ describe('DirectoryStore', () => {
     expect(() => new DirectoryStore('')).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
   });
 
+  test('answers in the memory that it is given, where the value fits', async () => {
+    const store = new DirectoryStore(folder());
+    await store.set('a', bytes(5, 3));
+    for (const length of [0, 4, 5, 9]) {
+      const memory = bytes(length, 7);
+      const value = (await store.get('a', memory))!;
+      expect(new Uint8Array(value)).toEqual(bytes(5, 3));
+      expect(value.buffer === memory.buffer).toBe(length >= 5);
+      expect([...memory.subarray(5)]).toEqual(length > 5 ? [7, 7, 7, 7] : []);
+    }
+    await store.set('none', bytes(0, 0));
+    expect(await store.get('none', bytes(4, 7))).toHaveLength(0);
+    expect(await store.get('none')).toHaveLength(0);
+  });
+
   test('clears what killed processes left, and leaves files of others alone', async () => {
     const place = folder();
     const store = new DirectoryStore(place);
