@@ -23,16 +23,18 @@ const ifThere = <T>(work: Promise<T>): Promise<T | undefined> =>
  */
 async function usedValue(file: string, memory: Uint8Array = new Uint8Array(0)): Promise<Uint8Array> {
   const handle = await open(file, 'r');
+  const now = new Date();
+  const asked = [
+    handle.stat(),
+    handle.read(memory, 0, memory.length, 0),
+    handle.utimes(now, now).catch(() => undefined),
+  ] as const;
   try {
-    const now = new Date();
-    const [, { size }, { bytesRead }] = await Promise.all([
-      handle.utimes(now, now).catch(() => undefined),
-      handle.stat(),
-      handle.read(memory, 0, memory.length, 0),
-    ]);
+    const [{ size }, { bytesRead }] = await Promise.all(asked);
     if (bytesRead === size) return memory.subarray(0, size);
     return await readAt(handle, memory.length < size ? Buffer.allocUnsafeSlow(size) : memory.subarray(0, size), 0);
   } finally {
+    await Promise.allSettled(asked); // nothing is read into the memory when it is the caller's again
     handle.close().catch(() => undefined); // nobody waits for it
   }
 }
