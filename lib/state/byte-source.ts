@@ -120,7 +120,7 @@ export async function readAt(handle: FileHandle, target: Uint8Array, position?: 
   let done = 0;
   while (done < target.length) {
     const from = position === undefined ? null : position + done;
-    const { bytesRead } = await handle.read(target, done, target.length - done, from);
+    const { bytesRead } = await handle.read(target, done, Math.min(target.length - done, 2 ** 30), from);
     if (bytesRead === 0) break;
     done += bytesRead;
   }
