@@ -2,13 +2,11 @@
 import { mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import path from 'node:path';
 import { checkOptions, linattnError, shown } from '../errors';
-import { readAt } from '../state/byte-source';
+import { mostReadAtOnce, readAt } from '../state/byte-source';
 import { partSuffix, writeDurably } from '../state/durable-file';
 import { checkedBudget, checkValue, type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
-/** Of one read: for more Node ends the process. */
-const mostAtOnce = 2 ** 30;
 /** A file that is still unfinished after this long was left by a process that was killed. */
 const abandonedMs = 3_600_000;
 
@@ -28,7 +26,7 @@ async function usedValue(file: string, memory: Uint8Array = new Uint8Array(0)): 
   const now = new Date();
   const asked = [
     handle.stat(),
-    handle.read(memory, 0, Math.min(memory.length, mostAtOnce), 0),
+    handle.read(memory, 0, Math.min(memory.length, mostReadAtOnce), 0),
     handle.utimes(now, now).catch(() => undefined),
   ] as const;
   try {

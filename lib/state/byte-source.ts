@@ -112,6 +112,9 @@ export class FileSource implements ByteSource {
   }
 }
 
+/** Bytes of one read of a file: for 2 GiB Node 20 ends the process. */
+export const mostReadAtOnce = 2 ** 30;
+
 /**
  * Reads a file from `position` on, or from where it stands, into `target`; what was read of it, less than all of it where
  * the file ends.
@@ -120,7 +123,7 @@ export async function readAt(handle: FileHandle, target: Uint8Array, position?: 
   let done = 0;
   while (done < target.length) {
     const from = position === undefined ? null : position + done;
-    const { bytesRead } = await handle.read(target, done, Math.min(target.length - done, 2 ** 30), from);
+    const { bytesRead } = await handle.read(target, done, Math.min(target.length - done, mostReadAtOnce), from);
     if (bytesRead === 0) break;
     done += bytesRead;
   }

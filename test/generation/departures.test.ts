@@ -78,6 +78,14 @@ test('between its parts a state waits for another one that is loaded', async () 
   await model.dispose();
 });
 
+test('a load that never ends keeps no state on the device', async () => {
+  const model = await load({ ...small, prefixCache: { store: new MemoryStore() } });
+  void insideOf(model).core.prefixCache!.departures.loads.add(new Promise(() => undefined));
+  await reading(model, text);
+  await whenKept(model);
+  await model.dispose();
+});
+
 test('a state that comes from the store is one that is loaded, until it is there', async () => {
   const store = new MemoryStore();
   const before = await load({ ...small, prefixCache: { store } });
