@@ -98,7 +98,7 @@ struct Block {
     for (int i = 0; i < 8; i++) squares = fmaf(values[i], values[i], squares);
     squares = warp_sum(squares);
     if (lane == 0) s.squares[warp] = squares;
-    meet<kTeamMeets, kTeamThreads>();
+    __syncthreads();  // and not of the team alone: test/gpu/sanitize.js
     const float all = warp_sum(lane < kTeam ? s.squares[lane] : 0.0f);
     const float scale = 1.0f / sqrtf(all / static_cast<float>(kHidden) + norm.eps);
 #pragma unroll
@@ -302,6 +302,7 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
     const int part = warp < kGateWarp ? lane / kRows : 2;
     own.load_from(a.conv, token, part * block.values + block.channel + lane % kRows);
     if (warp >= kGateWarp) row.prefetch_state(read);
+    __syncthreads();  // that of norm_inputs()
   }
   __syncthreads();
   const bool gates = warp >= kGateWarp;

@@ -58,7 +58,7 @@ struct Shared {
 };
 
 // Barriers of some of the warps.
-enum BarrierId : int { kTeamMeets = 1, kStateInputs, kGateSums };
+enum BarrierId : int { kStateInputs = 1, kGateSums };
 
 template <int id, int threads>
 __device__ __forceinline__ void meet() {

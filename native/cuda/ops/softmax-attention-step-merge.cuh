@@ -130,7 +130,7 @@ LINATTN_NO_INLINE __device__ void merge_parts(const AttentionView& x, int splits
 #pragma unroll
     for (int d = 0; d < kDeep; d++) {
       const int s = d * kMergeGroups + first + g;
-      if (s >= splits) continue;
+      if (!multiplies || s >= splits) continue;
       const float weight = shared.weights[s];
       if (weight == 0) continue;
       total.x += weight * number_of(got[d][g].x);
