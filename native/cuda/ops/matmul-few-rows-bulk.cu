@@ -193,6 +193,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   ByteBarrier& barrier = barriers[warp];
   let_next_begin();
   if (lane == 0) barrier.init();
+  __syncwarp();
   if (present) {  // no kernel that may still run writes weights (packWeight)
     const auto bytes = static_cast<uint32_t>(plan.inputs) * static_cast<uint32_t>(sizeof(T));
     if (lane == 0) barrier.expect(kTileOutputs * bytes);
