@@ -62,10 +62,12 @@ __device__ void report_first(const SequencesView& s, int slots, Fault* fault) {
       break;
     }
     __syncthreads();
-    if (first == INT32_MAX) continue;
+    const int row = first;
+    __syncthreads();  // nobody writes the next kind's before all have read this one's
+    if (row == INT32_MAX) continue;
     if (threadIdx.x == 0) {
-      const Finding found = finding_of(first);
-      report(fault, found.kind, found.name, first, found.value, found.low, found.limit);
+      const Finding found = finding_of(row);
+      report(fault, found.kind, found.name, row, found.value, found.low, found.limit);
     }
     return;
   }
