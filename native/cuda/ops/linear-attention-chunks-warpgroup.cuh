@@ -156,9 +156,10 @@ struct WarpgroupChunks : ScanBlock<Traits> {
       if (!in_boxes(c)) {
         this->fetch(c, stage_of(c - first), thread);
         copy_async_commit();
-        if (thread == 0) arrived(c - first).expect(0);
-      } else if (thread == 0) {
-        copy_boxes(chunk_of(row, c).first, stage_of(c - first), arrived(c - first));
+      } else if (thread < kWarp) {
+        if (thread == 0) copy_boxes(chunk_of(row, c).first, stage_of(c - first), arrived(c - first));
+      } else {
+        arrived(c - first).arrive();
       }
     };
     for (int i = 0; i < kAhead; i++) fetch_or_nothing(first + i);
@@ -169,7 +170,7 @@ struct WarpgroupChunks : ScanBlock<Traits> {
       if (!in_boxes(c)) {
         copy_async_wait<0>();
         publish_to_products();
-        named_barrier<kFetchBarrier, Traits::kFetchers>();
+        arrived(c - first).arrive();
       }
       wait_for_boxes(c - first);
       maker.make(logs, stage_of(c - first));
@@ -182,14 +183,14 @@ struct WarpgroupChunks : ScanBlock<Traits> {
   __device__ __forceinline__ float* log_sums() const {
     return reinterpret_cast<float*>(Base::memory + Traits::kStages * Traits::stage.bytes());
   }
-  // The barrier of the stage of a segment's chunk i.
+  // The barrier of the stage of a segment's chunk i, where each warp that fetches arrives.
   __device__ __forceinline__ ByteBarrier& arrived(int i) const {
     return reinterpret_cast<ByteBarrier*>(log_sums() + Traits::kHeads * kTokens)[i % Traits::kStages];
   }
   __device__ __forceinline__ void wait_for_boxes(int i) const { arrived(i).wait(i / Traits::kStages % 2); }
   __device__ __forceinline__ void init_barriers() const {
     if (threadIdx.x == 0) {
-      for (int i = 0; i < Traits::kStages; i++) arrived(i).init();
+      for (int i = 0; i < Traits::kStages; i++) arrived(i).init(Traits::kFetchers / kWarp);
     }
     __syncthreads();
   }

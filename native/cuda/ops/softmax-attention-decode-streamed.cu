@@ -154,8 +154,10 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
   }
   const int stage = count % Shape::kStages;
   barriers.empty[stage].wait(count / Shape::kStages % 2 ^ 1);
-  if (lane == 0) shared.tiles[stage].item.n = -1;
-  barriers.full[stage].arrive();
+  if (lane == 0) {
+    shared.tiles[stage].item.n = -1;
+    barriers.full[stage].expect(0);
+  }
 }
 
 template <class T, class Shape>
