@@ -4,7 +4,7 @@ import path from 'node:path';
 import { checkOptions, linattnError, shown } from '../errors';
 import { mostReadAtOnce, readAt } from '../state/byte-source';
 import { partSuffix, writeDurably } from '../state/durable-file';
-import { checkedBudget, checkValue, type Kept, overBudget, type PrefixStore } from './prefix-store';
+import { checkBytes, checkedBudget, type Kept, overBudget, type PrefixStore } from './prefix-store';
 
 const suffix = '.state';
 /** A file that is still unfinished after this long was left by a process that was killed. */
@@ -69,6 +69,7 @@ export class DirectoryStore implements PrefixStore {
   }
 
   async get(key: string, memory?: Uint8Array): Promise<Uint8Array | undefined> {
+    if (memory !== undefined) checkBytes('DirectoryStore', 'memory', memory);
     return ifThere(usedValue(this.fileOf(key), memory));
   }
 
@@ -79,7 +80,7 @@ export class DirectoryStore implements PrefixStore {
   }
 
   private async write(file: string, value: Uint8Array): Promise<void> {
-    checkValue('DirectoryStore', value);
+    checkBytes('DirectoryStore', 'value', value);
     if (value.byteLength > this.maxBytes) return;
     await mkdir(this.folder, { recursive: true });
     await writeDurably('DirectoryStore', file, [value]);

@@ -1,6 +1,6 @@
 // A prefix store in the memory of the process, for several models or loads of one.
 import { checkOptions } from '../errors';
-import { checkedBudget, checkValue, overBudget, type PrefixStore } from './prefix-store';
+import { checkBytes, checkedBudget, overBudget, type PrefixStore } from './prefix-store';
 
 export class MemoryStore implements PrefixStore {
   private readonly values = new Map<string, Uint8Array>();
@@ -20,7 +20,7 @@ export class MemoryStore implements PrefixStore {
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
-    checkValue('MemoryStore', value);
+    checkBytes('MemoryStore', 'value', value);
     this.put(key, value);
     const kept = [...this.values].map(([name, { byteLength }], i) => ({ key: name, bytes: byteLength, usedAt: i }));
     for (const old of overBudget(kept, this.maxBytes)) this.values.delete(old);

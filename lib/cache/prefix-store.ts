@@ -29,9 +29,9 @@ export function checkedBudget(store: string, maxBytes: number): number {
 }
 
 /** @throws LinattnError ERR_ARGUMENT unless it is bytes */
-export function checkValue(store: string, value: Uint8Array): void {
-  if (isUint8Array(value)) return;
-  throw linattnError('ERR_ARGUMENT', `${store}: value must be a Uint8Array, got ${shown(value)}`);
+export function checkBytes(store: string, name: 'value' | 'memory', bytes: Uint8Array): void {
+  if (isUint8Array(bytes)) return;
+  throw linattnError('ERR_ARGUMENT', `${store}: ${name} must be a Uint8Array, got ${shown(bytes)}`);
 }
 
 /** What a store with a byte budget gives up first: the values that were used least recently. */

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { checkOptions, linattnError, shown } from '../errors';
 import { bytesOf } from '../state/byte-source';
-import { checkValue, type PrefixStore } from './prefix-store';
+import { checkBytes, type PrefixStore } from './prefix-store';
 import { abandonScript, commitScript, deleteScript, dropScript, indexName, renewScript } from './redis-scripts';
 
 /** The methods of an ioredis client that are used. */
@@ -97,7 +97,7 @@ export class RedisStore implements PrefixStore {
   }
 
   async set(key: string, value: Uint8Array): Promise<void> {
-    checkValue('RedisStore', value);
+    checkBytes('RedisStore', 'value', value);
     const entry = `${randomBytes(6).toString('hex')}/${Math.max(1, Math.ceil(value.byteLength / this.chunkBytes))}`;
     try {
       const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);

@@ -76,6 +76,15 @@ describe('DirectoryStore', () => {
     expect(() => new DirectoryStore('')).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT' }));
   });
 
+  test('refuses memory that is none', async () => {
+    const store = new DirectoryStore(folder());
+    await store.set('a', bytes(5, 3));
+    for (const memory of [null, [], new Float32Array(2)]) {
+      const refused = { code: 'ERR_ARGUMENT', message: expect.stringContaining('DirectoryStore: memory must be') };
+      await expect(store.get('a', memory as unknown as Uint8Array)).rejects.toMatchObject(refused);
+    }
+  });
+
   test('answers in the memory that it is given, where the value fits', async () => {
     const store = new DirectoryStore(folder());
     await store.set('a', bytes(5, 3));
