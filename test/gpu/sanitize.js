@@ -5,9 +5,9 @@
 // file that takes all memory and files of which a test found none (memory.js). What has not ended after --seconds is
 // killed. --tests is jest's filter of test names. "clean" means that all tests ended well and the tool found nothing. Logs
 // are in build/gpu.
-// racecheck loses its place where some warps of a block meet at a barrier of their own, write, and all meet before others
-// read (seen with 2025.3.1: a report, and none where all meet at first). Kernels let all meet, or count at a barrier in
-// shared memory.
+// racecheck can lose its place where some warps of a block meet at a barrier of their own, write, and all meet before
+// others read (seen with 2025.3.1: a report, and none where all meet at first). Where it was reported, all warps of a
+// kernel meet, or those that fetch count at a barrier in shared memory.
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');

@@ -14,7 +14,7 @@ struct alignas(8) ByteBarrier {
   uint64_t word;
 #endif
 
-  // By one thread, before any other uses it. A phase has so many arrivals, of which expect() is one.
+  // By one thread, before any other uses it. A phase has so many arrivals; expect() is one.
   __device__ __forceinline__ void init([[maybe_unused]] uint32_t count = 1) {
 #ifdef LINATTN_CUDA_EMULATOR
     arrivals = missing = static_cast<int16_t>(count);
