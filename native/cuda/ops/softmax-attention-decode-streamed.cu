@@ -34,9 +34,10 @@ struct StreamShape {
 // A tile of keys of a split.
 struct StreamTile {
   AttentionRow row;
-  DecodeItem item;  // n -1: there are no more
+  DecodeItem item;
   int first_key, begin_key, end_key;
   bool first, last;  // of its split
+  bool ends;         // no more come
 };
 
 template <class T, class Shape>
@@ -104,17 +105,17 @@ __device__ __forceinline__ void stream_new(const AttentionView& x, const Attenti
   __syncwarp();
 }
 
+// `i`: the block's first item.
 template <class T, class Shape>
 __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan& plan, const KeyBoxes& boxes,
-                                        int row_tiles, StreamShared<T, Shape>& shared,
+                                        int row_tiles, int i, StreamShared<T, Shape>& shared,
                                         StreamBarriers<Shape>& barriers) {
   constexpr uint32_t kStageBytes = 2 * Shape::kTileValues * sizeof(T);
   const int lane = threadIdx.x % kWarp;
   const int step = static_cast<int>(gridDim.x);
   int count = 0, splits = 0;  // of tiles, of splits so far
   StreamTile tile;
-  for (int i = static_cast<int>(blockIdx.x); (i = next_item(x, plan, row_tiles, Shape::kRows, i, step)) >= 0;
-       i += step) {
+  while (i >= 0) {
     tile.item = decode_item(x, plan, row_tiles, i);
     tile.row = attention_row(x, tile.item.n);
     const KeyRange keys = split_keys(x, plan, tile.row, tile.item.split);
@@ -133,11 +134,6 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
       barriers.empty[stage].wait(count / Shape::kStages % 2 ^ 1);
       const int place = splits % Shape::kQueries;
       if (tile.first) barriers.queries_empty[place].wait(splits / Shape::kQueries % 2 ^ 1);
-      if (lane == 0) {
-        shared.tiles[stage] = tile;
-        barriers.full[stage].expect(kStageBytes + (tile.first ? rows * row_bytes : 0));
-      }
-      __syncwarp();
       copy_key_box<Shape::kWidth>(shared.keys[stage], x, boxes, box, tile.item.kv_head, false, barriers.full[stage]);
       copy_key_box<Shape::kWidth>(shared.values[stage], x, boxes, box, tile.item.kv_head, true, barriers.full[stage]);
       if (tile.first) {
@@ -148,15 +144,17 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
                     barriers.full[stage]);
         }
       }
+      // The bytes may come before they are announced: the phase cannot end before.
+      if (tile.last) i = next_item(x, plan, row_tiles, Shape::kRows, i + step, step);
+      tile.ends = tile.last && i < 0;
+      if (lane == 0) {
+        shared.tiles[stage] = tile;
+        barriers.full[stage].expect(kStageBytes + (tile.first ? rows * row_bytes : 0));
+      }
+      __syncwarp();
       count++;
     }
     splits++;
-  }
-  const int stage = count % Shape::kStages;
-  barriers.empty[stage].wait(count / Shape::kStages % 2 ^ 1);
-  if (lane == 0) {
-    shared.tiles[stage].item.n = -1;
-    barriers.full[stage].expect(0);
   }
 }
 
@@ -173,7 +171,6 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
     const int stage = count % Shape::kStages, place = splits % Shape::kQueries;
     barriers.full[stage].wait(count / Shape::kStages % 2);
     const StreamTile& tile = shared.tiles[stage];
-    if (tile.item.n < 0) return;
     if (tile.first) {
       first_row = tile.item.tile * Shape::kRows;
       rows = min(Shape::kRows, tile.row.count * x.group - first_row);
@@ -211,6 +208,7 @@ __device__ __forceinline__ void consume(const AttentionView& x, const DecodePlan
       barriers.queries_empty[place].arrive();
       splits++;
     }
+    if (tile.ends) return;
     barriers.empty[stage].arrive();
   }
 }
@@ -231,11 +229,14 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   }
   __syncthreads();
   wait_for_inputs();
+  const int first =
+      next_item(x, plan, row_tiles, Shape::kRows, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+  if (first < 0) return;
   auto& shared = *dynamic_shared<StreamShared<T, Shape>>();
   if (threadIdx.x < Shape::kWarps * kWarp) {
     consume(x, plan, shared, barriers);
   } else {
-    produce(x, plan, boxes, row_tiles, shared, barriers);
+    produce(x, plan, boxes, row_tiles, first, shared, barriers);
   }
 #endif
 }
