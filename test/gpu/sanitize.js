@@ -7,7 +7,8 @@
 // are in build/gpu.
 // racecheck can lose its place where some warps of a block meet at a barrier of their own, write, and all meet before
 // others read (seen with 2025.3.1: a report, and none where all meet at first). Where it was reported, all warps of a
-// kernel meet, or those that fetch count at a barrier in shared memory.
+// kernel meet, or those that fetch count at a barrier in shared memory. There it takes an arrival for what the arriving
+// thread wrote, and not for what others of its warp did before a __syncwarp (2025.3.1, 2026.4.0): so all of them arrive.
 const { execFileSync } = require('node:child_process');
 const fs = require('node:fs');
 const os = require('node:os');

@@ -15,7 +15,8 @@ constexpr size_t kSharedUnasked = 24 * 1024;
 
 struct LaunchHow {
   bool early = false;
-  unsigned cluster = 1;  // blocks next to one another in x that run at the same time, on sm_90
+  bool all_shared = false;  // multiprocessors give up the first cache, so that the next kernel's blocks find room
+  unsigned cluster = 1;     // blocks next to one another in x that run at the same time, on sm_90
 };
 
 template <class... Parameters, class... Arguments>
@@ -41,12 +42,17 @@ void launch_as([[maybe_unused]] LaunchHow how, Cuda& cuda, void (*kernel)(Parame
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
   config.stream = cuda.stream;
-  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchAttribute attributes[3]{};
   config.attrs = attributes;
   if (how.early && cuda.properties.capability >= 90) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (how.all_shared && cuda.properties.capability >= 90) {
+    cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attribute.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   }
   if (how.cluster > 1) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];

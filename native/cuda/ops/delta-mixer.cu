@@ -98,7 +98,8 @@ struct Block {
     for (int i = 0; i < 8; i++) squares = fmaf(values[i], values[i], squares);
     squares = warp_sum(squares);
     if (lane == 0) s.squares[warp] = squares;
-    __syncthreads();  // and not of the team alone: test/gpu/sanitize.js
+    s.met.arrive();
+    s.met.wait(0);
     const float all = warp_sum(lane < kTeam ? s.squares[lane] : 0.0f);
     const float scale = 1.0f / sqrtf(all / static_cast<float>(kHidden) + norm.eps);
 #pragma unroll
@@ -279,17 +280,28 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   const Block<T> block{a, s};
   const int lane = block.lane, warp = block.warp, split = warp % kSplits;
   const bool team = warp < kTeam;
+  // Until the inputs are made, the others ask when what another one asked for is there: as in made_row().
+  const bool at_once = warp < kAtOnce || warp >= kGateWarp;
+  if (warp == kWarps - 1) fetch_arguments(&s.arguments, a);
   if (lane == 0) s.full[warp].init();
   __syncwarp();
-  block.fetch_first();  // no kernel that may still run writes weights (packWeight)
+  if (at_once) block.fetch_first();  // no kernel that may still run writes weights (packWeight)
   block.prefetch_rest();
-  if (block.thread() == 0) s.keys_full.init();
+  if (block.thread() == 0) {
+    s.keys_full.init();
+    s.met.init(kTeam);
+    s.row_made.init(kTeamThreads);
+  }
   __syncwarp();
   if (block.thread() == 0) s.keys_full.expect(sizeof(s.keys));
   __syncwarp();
   cluster_arrive<false>();
   cluster_wait();
   let_next_begin();  // once the own weights are asked for
+  if (!at_once) {
+    wait_for_either(s.full[warp - kAtOnce], s.row_made);
+    block.fetch_first();
+  }
   wait_for_inputs();
 
   const TokenSlots token(a.sequences);
@@ -298,13 +310,13 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   Channel<T> own;
   if (team) {
     block.norm_inputs();
+    s.row_made.arrive_each();
   } else {
     const int part = warp < kGateWarp ? lane / kRows : 2;
     own.load_from(a.conv, token, part * block.values + block.channel + lane % kRows);
     if (warp >= kGateWarp) row.prefetch_state(read);
-    __syncthreads();  // that of norm_inputs()
   }
-  __syncthreads();
+  s.row_made.wait(0);
   const bool gates = warp >= kGateWarp;
   const char* const weights =
       gates ? s.gate_weights[split] + lane / 4 % 2 * kPitch : s.weights[warp] + lane / 4 * kPitch;
@@ -388,8 +400,8 @@ bool mix_delta(const MixerOps& ops, Cuda& cuda) {
                             heads,
                             attention.scale,
                             fault};
-      launch_as(LaunchHow{true, kCluster}, cuda, mix<T>, dim3(static_cast<unsigned>(heads * kCluster)), dim3(kThreads),
-                sizeof(Shared<T>), a);
+      launch_as(LaunchHow{.early = true, .cluster = kCluster}, cuda, mix<T>,
+                dim3(static_cast<unsigned>(heads * kCluster)), dim3(kThreads), sizeof(Shared<T>), a);
     }
   });
   return serves;

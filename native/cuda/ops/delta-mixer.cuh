@@ -20,7 +20,8 @@ constexpr int kPartWarps = kTiles * kSplits;  // of q, of k, of v
 constexpr int kGateWarp = 3 * kPartWarps;     // the first one of those of b and a
 constexpr int kWarps = kGateWarp + kSplits;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kTeam = 4;  // warps that norm the inputs, and that have the state
+constexpr int kAtOnce = kBulkAtOnce / (kTile * kSplit * 2);  // warps whose weights come at once
+constexpr int kTeam = 4;                                     // warps that norm the inputs, and that have the state
 constexpr int kTeamThreads = kTeam * kWarp;
 constexpr int kStateThreads = kTeamThreads + 2 * kWarp;  // with the warps of v and of the gates
 constexpr int kSenders = kTeam;             // the first one of kCluster warps that send q and k, each to a block
@@ -54,7 +55,8 @@ struct Shared {
   float keys[2][kHeadWidth];  // q and k before they are normed
   float v[kRows];
   float decay, beta;
-  ByteBarrier full[kWarps], keys_full;
+  ByteBarrier full[kWarps], keys_full, met, row_made;
+  int arguments;
 };
 
 // Barriers of some of the warps.

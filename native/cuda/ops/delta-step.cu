@@ -259,7 +259,7 @@ bool step_delta(const CausalConv& conv, const DeltaGates& gates, const LinearAtt
       const DeltaStep<T> step{conv_of<T>(conv, cuda), delta_gates_body<T>(gates), attention, sharers};
       const dim3 grid(kCluster, static_cast<unsigned>(sizes.Hk), static_cast<unsigned>(sizes.rows));
       const auto threads = static_cast<unsigned>(sharers * kHeadWarps / kCluster * kWarp);
-      launch_as(LaunchHow{true, kCluster}, cuda, delta_step<T>, grid, dim3(threads), 0, step);
+      launch_as(LaunchHow{.early = true, .cluster = kCluster}, cuda, delta_step<T>, grid, dim3(threads), 0, step);
     }
   });
   return true;

@@ -12,6 +12,7 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
+constexpr int kFewWarps = 12;             // beside a block of no more, one of the attention of a token has room
 constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
 constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
 constexpr int kLeastInputs = 128;         // of a split
@@ -176,13 +177,16 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   }
 }
 
-// One row, whose inputs each block makes (product-inputs.cuh); a warp has one piece of one tile.
+// One row, whose inputs each block makes (product-inputs.cuh); a warp has one piece of one tile. Until the inputs are
+// made, it asks for that when what another one asked for is there: their loads are not to wait behind all weights.
 template <class T, class Inputs>
 __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     made_row(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
              const __grid_constant__ Inputs inputs) {
   __shared__ ByteBarrier barriers[kMostWarps];
+  __shared__ ByteBarrier met, row_made;
   __shared__ float parts[kMostWarps][kTileOutputs], shared[kWarp];
+  __shared__ int arguments;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int slot = static_cast<int>(static_cast<unsigned>(warp) * plan.share >> 16);
   const int first = (warp - slot * plan.splits) * plan.inputs;
@@ -192,20 +196,37 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
   T* const row = reinterpret_cast<T*>(dynamic_shared<char>() + plan.weight_bytes());
   ByteBarrier& barrier = barriers[warp];
   let_next_begin();
-  if (lane == 0) barrier.init();
-  __syncwarp();
-  if (present) {  // no kernel that may still run writes weights (packWeight)
-    const auto bytes = static_cast<uint32_t>(plan.inputs) * static_cast<uint32_t>(sizeof(T));
+  const int makers = inputs.makers();
+  const auto bytes = static_cast<uint32_t>(plan.inputs) * static_cast<uint32_t>(sizeof(T));
+  const int at_once = max(kBulkAtOnce / static_cast<int>(kTileOutputs * bytes), 1);
+  const auto fetch = [&] {  // no kernel that may still run writes weights (packWeight)
+    if (!present) return;
     if (lane == 0) barrier.expect(kTileOutputs * bytes);
     __syncwarp();
     const T* const from = static_cast<const T*>(p.weights) + (int64_t{tile} * kTileOutputs + lane) * p.depth + first;
     if (lane < kTileOutputs) copy_bulk_once(buffer + lane * plan.pitch, from, bytes, barrier);
+  };
+  if (warp == 0) fetch_arguments(&arguments, p, plan, inputs);
+  if (lane == 0) barrier.init();
+  if (threadIdx.x == 0) {
+    met.init(static_cast<uint32_t>(makers));
+    row_made.init(static_cast<uint32_t>(makers * kWarp));
   }
+  __syncwarp();
+  if (warp < at_once) fetch();
   inputs.prepare();
-  wait_for_inputs();
-
-  inputs.make(row, shared);
   __syncthreads();
+  if (warp >= at_once && present) {
+    wait_for_either(barriers[warp - at_once], row_made);
+    fetch();
+  }
+
+  if (warp < makers) {
+    wait_for_inputs();
+    inputs.make(row, shared, met);
+    row_made.arrive_each();
+  }
+  row_made.wait(0);
   if (present) {
     barrier.wait(0);
     const float2 sums =
@@ -257,9 +278,9 @@ bool launch_made(const Product& p, const InputsOf& inputs_of, Cuda& cuda) {
       using Inputs = std::decay_t<decltype(inputs)>;
       serves = plan.once() && inputs.fit(plan.warps * kWarp);
       if (!serves) return;
-      launch_early(
-          cuda, made_row<T, Inputs>, static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
-          static_cast<size_t>(plan.weight_bytes()) + static_cast<size_t>(p.depth) * sizeof(T), p, plan, inputs);
+      launch_as(LaunchHow{.early = true, .all_shared = plan.warps <= kFewWarps}, cuda, made_row<T, Inputs>,
+                static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.warps * kWarp),
+                static_cast<size_t>(plan.weight_bytes()) + static_cast<size_t>(p.depth) * sizeof(T), p, plan, inputs);
     }
   });
   return serves;

@@ -1,6 +1,7 @@
 // What makes the one row of inputs of a product in each of its blocks, with the bits of the op that it stands for. The
-// first block stores what that op stores.
+// first block stores what that op stores. The first makers() warps of a block call make().
 #pragma once
+#include "cuda/device/bulk.cuh"
 #include "cuda/ops/rms-norm.cuh"
 #include "ops/gated-activation.h"
 
@@ -36,12 +37,26 @@ struct NormedInputs {
   // A kernel in front may write the norm's weights, so that they are fetched and not yet read.
   __device__ __forceinline__ void prepare() const { prefetch_weights<T, 1>(norm, own()); }
 
-  // `shared`: kWarp floats.
-  __device__ __forceinline__ void make(T* row, float* shared) const {
+  __device__ __forceinline__ int makers() const {
+    const NormGroups& groups = norm.groups;
+    return groups.team > kWarp ? groups.team / kWarp : (groups.per_row * groups.team + kWarp - 1) / kWarp;
+  }
+
+  // `shared`: kWarp floats. `met`: has as many arrivals as there are makers, for one phase.
+  __device__ __forceinline__ void make(T* row, float* shared, ByteBarrier& met) const {
     const bool stores = blockIdx.x == 0;
     const OwnGroup group = own();
-    normalise<1, true, kParts>(
-        norm, group, shared,
+    const auto total = [&](float x) {
+      const int team = norm.groups.team, lane = static_cast<int>(threadIdx.x % kWarp);
+      if (team <= kWarp) return team_sum(x, team, nullptr);
+      x = warp_sum(x);
+      if (lane == 0) shared[threadIdx.x / kWarp] = x;
+      met.arrive();
+      met.wait(0);
+      return warp_sum(lane < team / kWarp ? shared[lane] : 0.0f);
+    };
+    normalise_by<1, true, kParts>(
+        norm, group, total,
         [&](int piece, const Pack<T, kPiece<T>>& out, int) {
           const int64_t at = group.column + piece * kPiece<T>;
           *reinterpret_cast<Pack<T, kPiece<T>>*>(row + at) = out;
@@ -75,7 +90,12 @@ struct GatedInputs {
 
   __device__ __forceinline__ void prepare() const {}
 
-  __device__ __forceinline__ void make(T* row, float*) const {
+  __device__ __forceinline__ int makers() const {
+    constexpr int kValues = kPiece<T> * kWarp;  // of a warp
+    return min(static_cast<int>(blockDim.x) / kWarp, (width + kValues - 1) / kValues);
+  }
+
+  __device__ __forceinline__ void make(T* row, float*, ByteBarrier&) const {
     constexpr int N = kPiece<T>;
 #pragma unroll 1
     for (int at = static_cast<int>(threadIdx.x) * N; at < width; at += static_cast<int>(blockDim.x) * N) {

@@ -62,12 +62,12 @@ __device__ __forceinline__ void prefetch_weights(const RmsNormGroups<T>& a, cons
 // What a norm has beside x and the weight, where that is known: code for nothing else is there sooner.
 enum class NormParts : uint8_t { kAny, kNone, kResidual, kGateAfter };  // kResidual: or none
 
-// For all threads of the block: the group `own` of each; put(piece, normed values, how many of them count) for its
-// pieces. `shared`: kWarp floats. kWhole: all pieces are whole and aligned; without the code for others, the
-// instructions are there sooner. Not `stores_sum`: another block does.
-template <int kHeld, bool kWhole, NormParts kParts = NormParts::kAny, class T, class Put>
-__device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGroup& own, float* shared, Put put,
-                                          bool stores_sum = true) {
+// The group `own` of each thread; put(piece, normed values, how many of them count) for its
+// pieces. total(x): the sum of x of the group's threads. kWhole: all pieces are whole and aligned; without the code for
+// others, the instructions are there sooner. Not `stores_sum`: another block does.
+template <int kHeld, bool kWhole, NormParts kParts, class T, class Total, class Put>
+__device__ __forceinline__ void normalise_by(const RmsNormGroups<T>& a, const OwnGroup& own, Total total, Put put,
+                                             bool stores_sum) {
   constexpr int N = kPiece<T>, kRoom = std::max(kHeld, 1);
   const int team = a.groups.team, size = a.groups.size;
   const int64_t weights = static_cast<int64_t>(own.in_row % a.weight_groups) * size;
@@ -118,7 +118,7 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
 #pragma unroll
     for (int i = 0; i < N; i++) squares = fmaf(values[held][i], values[held][i], squares);
   });
-  const float scale = 1.0f / sqrtf(team_sum(squares, team, shared) / static_cast<float>(size) + a.eps);
+  const float scale = 1.0f / sqrtf(total(squares) / static_cast<float>(size) + a.eps);
 
   for_own_pieces<kHeld>(own, team, [&](int piece, int held) {
     if constexpr (kHeld == 0) {
@@ -136,6 +136,12 @@ __device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGr
     }
     put(piece, out, count_of(piece));
   });
+}
+
+// The same by all threads of the block. `shared`: kWarp floats.
+template <int kHeld, bool kWhole, NormParts kParts = NormParts::kAny, class T, class Put>
+__device__ __forceinline__ void normalise(const RmsNormGroups<T>& a, const OwnGroup& own, float* shared, Put put) {
+  normalise_by<kHeld, kWhole, kParts>(a, own, [&](float x) { return team_sum(x, a.groups.team, shared); }, put, true);
 }
 
 }  // namespace linattn::cuda

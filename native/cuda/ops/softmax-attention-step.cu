@@ -144,9 +144,13 @@ __device__ __forceinline__ void multiply_keys(const AttentionView& x, StepShared
 
 #endif
 
+// As few registers as blocks of so many threads could have: there is room for one beside a block of the product in
+// front, on each quarter of a multiprocessor.
+constexpr int kBoundingThreads = 512;
+
 // Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::kThreads)
+__global__ void __launch_bounds__(kBoundingThreads)
     step_kernel(const __grid_constant__ AttentionView x, const __grid_constant__ DecodePlan plan,
                 const __grid_constant__ StepTurns<typename Shape::T> turns, const __grid_constant__ KeyBoxes boxes) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(LINATTN_CUDA_EMULATOR)
@@ -155,12 +159,17 @@ __global__ void __launch_bounds__(Shape::kThreads)
   __shared__ StepBarriers<Shape> barriers;
   auto& shared = *dynamic_shared<StepShared<Shape>>();
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp, lane = thread % kWarp;
-  const int split = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
+  const int kv_head = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
   const bool loads = warp == Shape::kWarps;
+  if (warp == 2) fetch_arguments(&shared.arguments, x, plan, turns);
   if (thread == 0) {
     for (auto& barrier : barriers.full) barrier.init();
     for (auto& barrier : barriers.empty) barrier.init(Shape::kWarps);
     shared.stale = false;
+    shared.guess = read_row(x);  // by one thread: a kernel in front may be writing the words, and all must agree
+#ifdef LINATTN_CUDA_EMULATOR
+    if (split % 2 == 1) shared.guess.position /= 2;  // a wrong one
+#endif
   }
   if (thread < 16) {
     shared.rows.max[thread] = -INFINITY;
@@ -172,18 +181,15 @@ __global__ void __launch_bounds__(Shape::kThreads)
   }
   __syncthreads();
 
-  RowWords words = read_row(x);
-#ifdef LINATTN_CUDA_EMULATOR
-  if (split % 2 == 1) words.position /= 2;  // a wrong guess
-#endif
-  const bool last = split == static_cast<int>(gridDim.x) - 1;  // its split is there seldom: it does what is to be once
+  RowWords words = shared.guess;
+  const bool last = split == static_cast<int>(gridDim.y) - 1;  // its split is there seldom: it does what is to be once
   AttentionRow row;
   KeySplits splits;
   StepKeys<Shape> keys;
   bool missing = false;  // a page
   int merger = -1;       // of the head's blocks that merge
   const auto merge = [&](bool dry) {
-    const int count = splits.count(), mergers = min(kMostMergers, min(x.group, static_cast<int>(gridDim.x)));
+    const int count = splits.count(), mergers = min(kMostMergers, min(x.group, static_cast<int>(gridDim.y)));
 #pragma unroll 1
     for (int r = merger; r < x.group; r += mergers) {
       const int head = kv_head * x.group + r, part = head * splits.most;
@@ -211,7 +217,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
     __syncthreads();
     merger = -1;
     if (splits.count() > 0) {
-      const int blocks = static_cast<int>(gridDim.x), mergers = min(kMostMergers, min(x.group, blocks));
+      const int blocks = static_cast<int>(gridDim.y), mergers = min(kMostMergers, min(x.group, blocks));
       const int first = min(splits.count(), blocks - mergers);
       if (split >= first && split < first + mergers) merger = split - first;
     }
@@ -289,8 +295,10 @@ bool launch_step(const AttentionView& x, const DecodePlan& plan, const NormedTur
   const StepTurns<T> turns{head_turn<T>(queries), head_turn<T>(keys),
                            static_cast<int>(queries.rope.inverse_frequencies.shape[0]),
                            queries.rope.inverse_frequencies.as<const float>(), cuda.faults + kOpIndex<Rope>};
-  const dim3 grid(static_cast<unsigned>(plan.splits), static_cast<unsigned>(x.kv_heads));
-  launch_early(cuda, step_kernel<Shape>, grid, Shape::kThreads, sizeof(StepShared<Shape>), x, plan, turns, boxes);
+  // Splits that are there come first in the order in which blocks begin.
+  const dim3 grid(static_cast<unsigned>(x.kv_heads), static_cast<unsigned>(plan.splits));
+  launch_as(LaunchHow{.early = true, .all_shared = true}, cuda, step_kernel<Shape>, grid, Shape::kThreads,
+            sizeof(StepShared<Shape>), x, plan, turns, boxes);
   return true;
 }
 

@@ -33,6 +33,8 @@ struct StepShared {
   alignas(16) T new_row[2][Shape::kWidth];  // key and value of the new token
   DecodeRows<T, Shape::kWidth, 1, Shape::kKeys, Shape::kWarps> rows;
   float cosine[Shape::kWidth / 2], sine[Shape::kWidth / 2];
+  RowWords guess;
+  int arguments;
   bool stale;
 };
 
