@@ -15,7 +15,7 @@ constexpr size_t kSharedUnasked = 24 * 1024;
 
 struct LaunchHow {
   bool early = false;
-  bool all_shared = false;  // multiprocessors give up the first cache, so that the next kernel's blocks find room
+  bool all_shared = false;  // prefers shared memory to the first cache, so that the next kernel's blocks find room
   unsigned cluster = 1;     // blocks next to one another in x that run at the same time, on sm_90
 };
 
@@ -49,11 +49,13 @@ void launch_as([[maybe_unused]] LaunchHow how, Cuda& cuda, void (*kernel)(Parame
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
+#if CUDART_VERSION >= 12080
   if (how.all_shared && cuda.properties.capability >= 90) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
     attribute.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   }
+#endif
   if (how.cluster > 1) {
     cudaLaunchAttribute& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeClusterDimension;

@@ -15,8 +15,8 @@ __device__ __forceinline__ void prefetch([[maybe_unused]] const void* address) {
 // for the same lines, these requests wait for one another, and no later block gains by its own.
 __device__ __forceinline__ bool begins_first() { return blockIdx.x < 256; }
 
-// Has the constant cache fetch a kernel's arguments, of which the first read of every line waits for memory, as long as
-// weights pass even behind them. By a warp that has nothing better to do; `to`: a word of shared memory for no one.
+// Has the constant cache fetch a kernel's arguments: the first read of each line waits for memory, and behind weights
+// that pass. By one warp; `to`: a word of shared memory that nobody reads.
 template <class... Arguments>
 __device__ __forceinline__ void fetch_arguments([[maybe_unused]] int* to, [[maybe_unused]] const Arguments&... all) {
 #ifndef LINATTN_CUDA_EMULATOR

@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kThreads, 2) mix(const __grid_constant__ Delta
   __syncwarp();
   cluster_arrive<false>();
   cluster_wait();
-  let_next_begin();  // once the own weights are asked for
+  let_next_begin();  // once the first weights are asked for
   if (!at_once) {
     wait_for_either(s.full[warp - kAtOnce], s.row_made);
     block.fetch_first();

@@ -12,7 +12,7 @@ namespace few_rows {
 namespace {
 
 constexpr int kMostWarps = 16;
-constexpr int kFewWarps = 12;             // beside a block of no more, one of the attention of a token has room
+constexpr int kFewWarps = 12;             // beside a block of no more, one of the attention of a token may fit
 constexpr int kBuffer = 512;              // inputs of a warp's buffer, at most
 constexpr int kLeastShared = 160 * 1024;  // bytes a block can have for them; with less, 99 KB on sm_120, half as many
 constexpr int kLeastInputs = 128;         // of a split
@@ -178,7 +178,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
 }
 
 // One row, whose inputs each block makes (product-inputs.cuh); a warp has one piece of one tile. Until the inputs are
-// made, it asks for that when what another one asked for is there: their loads are not to wait behind all weights.
+// made, a warp asks for its piece when that of an earlier warp is there: the loads of the inputs are not to wait behind
+// all weights.
 template <class T, class Inputs>
 __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     made_row(const __grid_constant__ Product p, const __grid_constant__ Plan plan,
@@ -221,6 +222,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, 2)
     fetch();
   }
 
+  // Only the makers read what kernels in front write; the others wait for the makers.
   if (warp < makers) {
     wait_for_inputs();
     inputs.make(row, shared, met);

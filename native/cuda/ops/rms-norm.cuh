@@ -62,9 +62,9 @@ __device__ __forceinline__ void prefetch_weights(const RmsNormGroups<T>& a, cons
 // What a norm has beside x and the weight, where that is known: code for nothing else is there sooner.
 enum class NormParts : uint8_t { kAny, kNone, kResidual, kGateAfter };  // kResidual: or none
 
-// The group `own` of each thread; put(piece, normed values, how many of them count) for its
-// pieces. total(x): the sum of x of the group's threads. kWhole: all pieces are whole and aligned; without the code for
-// others, the instructions are there sooner. Not `stores_sum`: another block does.
+// Normalises the group `own` of each thread: put(piece, normed values, how many of them count) for its pieces. total(x)
+// is the sum of x over the group's threads. kWhole: all pieces are whole and aligned; without the code for others, the
+// instructions are there sooner. Not `stores_sum`: another block does.
 template <int kHeld, bool kWhole, NormParts kParts, class T, class Total, class Put>
 __device__ __forceinline__ void normalise_by(const RmsNormGroups<T>& a, const OwnGroup& own, Total total, Put put,
                                              bool stores_sum) {

@@ -73,7 +73,7 @@ __device__ __forceinline__ KeyBox find_key_box(const AttentionView& x, const Key
   return box;
 }
 
-// Keys, or `values`, of a head, after their bytes were announced.
+// Keys, or `values`, of a head; their bytes are announced in the same phase.
 template <int kWidth, class T>
 __device__ __forceinline__ void copy_keys(T* to, const AttentionView& x, const KeyBoxes& boxes, const KeyBox& box,
                                           int kv_head, bool values, ByteBarrier& barrier) {

@@ -144,7 +144,7 @@ __device__ __forceinline__ void produce(const AttentionView& x, const DecodePlan
                     barriers.full[stage]);
         }
       }
-      // The bytes may come before they are announced: the phase cannot end before.
+      // Bytes may come before they are announced: the phase does not end without the announcement.
       if (tile.last) i = next_item(x, plan, row_tiles, Shape::kRows, i + step, step);
       tile.ends = tile.last && i < 0;
       if (lane == 0) {

@@ -114,7 +114,7 @@ LINATTN_NO_INLINE __device__ void merge_parts(const AttentionView& x, int splits
   }
   __syncwarp();  // lanes that waited longer
   if (!dry) for_own([](auto& word, auto* from) { *from = std::remove_reference_t<decltype(word)>{}; });
-  __syncthreads();  // and not of these warps alone: test/gpu/sanitize.js
+  __syncthreads();  // for racecheck: test/gpu/sanitize.js
   if (thread < splits) {
     shared.max[thread] = number_of(max);
     shared.sums[thread] = number_of(sum);

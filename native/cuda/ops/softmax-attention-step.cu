@@ -295,7 +295,7 @@ bool launch_step(const AttentionView& x, const DecodePlan& plan, const NormedTur
   const StepTurns<T> turns{head_turn<T>(queries), head_turn<T>(keys),
                            static_cast<int>(queries.rope.inverse_frequencies.shape[0]),
                            queries.rope.inverse_frequencies.as<const float>(), cuda.faults + kOpIndex<Rope>};
-  // Splits that are there come first in the order in which blocks begin.
+  // Splits that are there come first in the order in which blocks begin; see step_attention().
   const dim3 grid(static_cast<unsigned>(x.kv_heads), static_cast<unsigned>(plan.splits));
   launch_as(LaunchHow{.early = true, .all_shared = true}, cuda, step_kernel<Shape>, grid, Shape::kThreads,
             sizeof(StepShared<Shape>), x, plan, turns, boxes);
@@ -344,8 +344,10 @@ bool step_attention(const NormedTurn& queries, const NormedTurn& keys, const Sof
   cuda.op = kOpIndex<SoftmaxAttention>;
   const AttentionView x = attention_view(op, cuda);
   const DecodePlan plan = plan_decode(x, 1, cuda);
-  if (!has_key_boxes(x, cuda) || !supports_mma(x) || !x.pieces || x.bias || x.sink_tokens > 0 || x.group > kMostGroup ||
-      x.heads * plan.splits > kMostParts) {
+  // Blocks that have keys and merge wait for blocks that begin later: they must not fill the GPU.
+  const int waiting = (std::min({kMostMergers, x.group, plan.splits}) - 1) * x.kv_heads;
+  if (waiting >= cuda.properties.multiprocessors || !has_key_boxes(x, cuda) || !supports_mma(x) || !x.pieces ||
+      x.bias || x.sink_tokens > 0 || x.group > kMostGroup || x.heads * plan.splits > kMostParts) {
     return false;
   }
   bool launched = false;
