@@ -144,8 +144,8 @@ __device__ __forceinline__ void multiply_keys(const AttentionView& x, StepShared
 
 #endif
 
-// As few registers as blocks of so many threads could have: there is room for one beside a block of the product in
-// front, on each quarter of a multiprocessor.
+// A block has as few registers as one of so many threads would: then there can be room for it beside a block of the
+// product in front, on each quarter of a multiprocessor.
 constexpr int kBoundingThreads = 512;
 
 // Empty but for sm_90a; there it declares shared memory, by which is_for_hopper() knows it.
