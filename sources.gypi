@@ -109,6 +109,7 @@
       "native/cuda/ops/matmul-few-rows-float.cu",
       "native/cuda/ops/matmul-few-rows-half.cu",
       "native/cuda/ops/matmul-few-rows-int8.cu",
+      "native/cuda/ops/matmul-long-row.cu",
       "native/cuda/ops/matmul-many-rows.cu",
       "native/cuda/ops/matmul-tiles-float.cu",
       "native/cuda/ops/matmul-tiles.cu",

@@ -99,8 +99,9 @@ void CudaDevice::enter() {
   const size_t bytes = sizeof(Fault) * static_cast<size_t>(kOpCount);
   check(cudaMalloc(&cuda->faults, bytes));
   check(cudaMemsetAsync(cuda->faults, 0, bytes, cuda->stream));
-  check(cudaMalloc(&cuda->tickets, sizeof *cuda->tickets));
-  check(cudaMemsetAsync(cuda->tickets, 0, sizeof *cuda->tickets, cuda->stream));
+  constexpr size_t kTicketBytes = sizeof *cuda->tickets * kTicketCounters * kTicketWords;
+  check(cudaMalloc(&cuda->tickets, kTicketBytes));
+  check(cudaMemsetAsync(cuda->tickets, 0, kTicketBytes, cuda->stream));
   staging_ = std::make_unique<Staging>();
   cuda_ = std::move(cuda);
   completer_ = std::thread([this] { complete(); });

@@ -18,6 +18,9 @@ struct Properties {
   int64_t l2_bytes = 0;
 };
 
+// Counters of tickets, and words from one to the next.
+constexpr int kTicketCounters = 4, kTicketWords = 64;
+
 class Cuda {
  public:
   explicit Cuda(const Properties& properties) : properties(properties) {}
@@ -40,7 +43,7 @@ class Cuda {
   const Properties properties;
   cudaStream_t stream = nullptr;
   Fault* faults = nullptr;  // one an op
-  // Counts the shares of a kernel's work that its blocks have taken; 0 between kernels. On the device.
+  // Count the shares of a kernel's work that its blocks have taken; 0 between kernels. On the device.
   unsigned* tickets = nullptr;
   int op = 0;              // index in op-list.h of the op that runs
   bool recording = false;  // what runs now goes into a graph: no allocation, no synchronisation, no check of its own

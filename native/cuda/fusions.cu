@@ -125,6 +125,22 @@ size_t fuse_normed_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
   return multiply_normed(*norm, product_of(*product), cuda) ? 2 : 0;
 }
 
+size_t fuse_head(const RecordedOps& ops, size_t at, Cuda& cuda) {
+  const auto* norm = at_place<RmsNorm>(ops, at);
+  const auto* convert = norm ? at_place<Convert>(ops, at + 1) : nullptr;
+  if (!convert || convert->into || convert->x.data != norm->out.data || convert->x.dtype != norm->out.dtype ||
+      convert->x.size() != norm->out.size()) {
+    return 0;
+  }
+  const Matmul* const product = product_of_row(ops, at + 2, convert->out);
+  if (!product || !apart({norm->out, norm->sum, convert->out, product->out}, {norm->x, norm->residual, norm->gate}) ||
+      !apart({product->out, convert->out}, {norm->sum}) || !apart({product->out}, {norm->out})) {
+    return 0;
+  }
+  cuda.op = kOpIndex<Matmul>;
+  return multiply_normed_long(*norm, convert->out.as<float>(), product_of(*product), cuda) ? 3 : 0;
+}
+
 size_t fuse_gated_product(const RecordedOps& ops, size_t at, Cuda& cuda) {
   const auto* gated = at_place<GatedActivation>(ops, at);
   const auto* product = gated ? product_of_row(ops, at + 1, gated->out) : nullptr;
@@ -148,7 +164,7 @@ bool begins_at(const Tensor& part, const Tensor& whole, int64_t channel) {
 
 size_t run_fused(const RecordedOps& ops, size_t at, Cuda& cuda) {
   for (const auto fuse : {&fuse_begin, &fuse_delta_mixer, &fuse_delta_step, &fuse_attention_step, &fuse_turns,
-                          &fuse_normed_product, &fuse_gated_product}) {
+                          &fuse_normed_product, &fuse_head, &fuse_gated_product}) {
     if (const size_t done = fuse(ops, at, cuda)) return done;
   }
   return 0;

@@ -13,8 +13,9 @@ import { addRmsNorm, rmsNorm } from '../../lib/ops/rms-norm';
 import { rope } from '../../lib/ops/rope';
 import { packedSequences, type Sequences } from '../../lib/ops/sequences';
 import { deviceOf } from '../../lib/tensor/device';
+import { arrayFrom } from '../../lib/tensor/dtype';
 import { scope } from '../../lib/tensor/scope';
-import type { Tensor } from '../../lib/tensor/tensor';
+import { Tensor } from '../../lib/tensor/tensor';
 import { rounded, seeded, tensorOf } from '../support/arrays';
 import { device } from '../support/device';
 import { bitsOf } from '../support/linear-attention';
@@ -239,4 +240,28 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
     }
     graph.dispose();
   });
+});
+
+test.each([
+  { hidden: 512, outputs: 46_005 },
+  { hidden: 768, outputs: 47_104 },
+  { hidden: 256, outputs: 46_000 },
+  { hidden: 200, outputs: 24 },
+])('the norm before a head, its conversion and the head: %j', async ({ hidden, outputs }) => {
+  const dtype = 'bfloat16';
+  const [x, residual] = [normal(1, [1, hidden], dtype), normal(2, [1, hidden], dtype)];
+  // Rows that differ from their neighbours: each another part of the same numbers.
+  const numbers = arrayFrom(dtype, seeded(3).normal([hidden + 1021]).data);
+  const weights = new Uint16Array(outputs * hidden);
+  for (let row = 0; row < outputs; row++) {
+    weights.set(numbers.subarray(row % 1021, (row % 1021) + hidden), row * hidden);
+  }
+  const weight = weightFrom(Tensor.from(weights, { dtype, shape: [outputs, hidden] }), dtype);
+  const [norm, bias] = [normal(4, [hidden], 'float32'), normal(5, [outputs], 'float32')];
+  const enqueue = () => {
+    const { out, sum } = addRmsNorm({ x, residual, weight: norm, eps: 1e-6, zeroCentred: true });
+    const converted = convert({ x: out, dtype: 'float32' });
+    return [out, sum, converted, matmul({ x: converted, weight, bias })];
+  };
+  await expectSameBits(() => [], enqueue);
 });

@@ -19,13 +19,13 @@ __global__ void __launch_bounds__(kThreads)
   wait_for_inputs();
   step.begin();
   __syncthreads();
+  marks.check_and_mark();
 #pragma unroll 1
   for (int t = 0; t < step.rows.count; t++) {
     embedding.template for_values<kWidth>(t, [&](int64_t k, const float (&values)[kWidth]) {
       store(converted + t * embedding.layout.depth + k, values);
     });
   }
-  marks.check_and_mark();
 }
 
 bool same(const Tensor& a, const Tensor& b) {

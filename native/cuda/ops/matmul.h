@@ -41,6 +41,9 @@ bool multiply_few_rows_bulk(const Product& product, Cuda& cuda);
 // it does not serve.
 bool multiply_normed(const RmsNorm& norm, const Product& product, Cuda& cuda);
 bool multiply_gated(const GatedActivation& gated, const Product& product, Cuda& cuda);
+// A norm, the conversion of its one row of bfloat16 to the float32 inputs of the product, and that; of bfloat16 weights
+// of very many outputs.
+bool multiply_normed_long(const RmsNorm& norm, float* converted, const Product& product, Cuda& cuda);
 // Inputs of an output that a warp sums, before the sums of all are added in order, where the one row is made for the
 // product. 0: it is not of operands of one 16-bit type whose parts are equal multiples of 128 inputs.
 int inputs_of_warp(const Product& product, const Cuda& cuda);
