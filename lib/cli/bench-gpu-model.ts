@@ -49,12 +49,11 @@ export async function measureGpuModel(
       for (let run = 0; run < runs; run++) {
         const tokens = someTokens(context, vocabularySize, run);
         const choice = { temperature: 0.7, topP: 0.9, seed: run, ignoreEos: true, maxTokens: decodeTo, signal };
-        let count = 0;
-        let from = 0;
+        const at: number[] = [];
         for await (const { token } of model.generate({ tokens, ...choice })) {
-          if (token >= 0 && ++count === decodeFrom) from = performance.now();
+          if (token >= 0) at.push(performance.now());
         }
-        times.push((performance.now() - from) / (decodeTo - decodeFrom));
+        times.push((at[decodeTo - 1]! - at[decodeFrom - 1]!) / (decodeTo - decodeFrom));
       }
       const floorMs = (weightBytes + 2 * stateBytes + kvBytesPerToken * context) / (copyGbps * 1e6);
       const msPerToken = median(times);
