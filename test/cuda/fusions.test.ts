@@ -243,9 +243,9 @@ describe.each(['bfloat16', 'float16'] as const)('%s', (dtype) => {
 });
 
 test.each([
-  { hidden: 512, outputs: 46_005 },
-  { hidden: 768, outputs: 47_104 },
-  { hidden: 256, outputs: 46_000 },
+  { hidden: 512, outputs: 51_005 },
+  { hidden: 1024, outputs: 51_008 },
+  { hidden: 256, outputs: 51_008 },
   { hidden: 200, outputs: 24 },
 ])('the norm before a head, its conversion and the head: %j', async ({ hidden, outputs }) => {
   const dtype = 'bfloat16';
@@ -262,6 +262,18 @@ test.each([
     const { out, sum } = addRmsNorm({ x, residual, weight: norm, eps: 1e-6, zeroCentred: true });
     const converted = convert({ x: out, dtype: 'float32' });
     return [out, sum, converted, matmul({ x: converted, weight, bias })];
+  };
+  await expectSameBits(() => [], enqueue);
+});
+
+test('a weight of a norm whose memory the product behind it gets', async () => {
+  const [x, stored] = [normal(1, [1, 1024], 'bfloat16'), normal(2, [1024], 'bfloat16')];
+  const weight = weightFrom(normal(3, [2048, 1024], 'bfloat16'), 'bfloat16');
+  const enqueue = () => {
+    const norm = convert({ x: stored, dtype: 'float32' });
+    const out = rmsNorm({ x, weight: norm, eps: 1e-6 });
+    norm.dispose();
+    return [out, matmul({ x: out, weight })];
   };
   await expectSameBits(() => [], enqueue);
 });

@@ -18,9 +18,9 @@ constexpr int kPitch = kPieceInputs * 2 + 64;  // neighbouring rows lie in diffe
 constexpr int kPieceBytes = kTileOutputs * kPitch;
 constexpr int kDeclaredBytes = 1024;  // of shared memory, beside pieces and inputs
 
-// Which tiles a warp takes, which changes no bit of them. Multiprocessors differ by a quarter in how much of the
-// memory's rate they get: most of the tiles are shared out, the last ones go to who comes. With one counter for all, a
-// token took 3 us longer on an H200.
+// Which tiles a warp takes, which changes no bit of them. Multiprocessors differ in how much of the memory's rate they
+// get: most of the tiles are shared out, the last ones go to who comes. With one counter for all, a token took 3 us
+// longer on an H200.
 struct LongPlan {
   int tiles, pieces, stages;  // pieces of a tile: as many as stages at least
   int shares;                 // tiles that a warp has for its own
@@ -31,7 +31,8 @@ struct LongPlan {
     pieces = static_cast<int>(p.depth / kPieceInputs);
     const int64_t room = cuda.properties.shared_memory - kDeclaredBytes - p.depth * 2;
     stages = static_cast<int>(std::min({int64_t{pieces}, int64_t{kMostStages}, room / (kLongWarps * kPieceBytes)}));
-    shares = tiles * 3 / 4 / (cuda.properties.multiprocessors * kLongWarps);
+    const int blocks = cuda.properties.multiprocessors;
+    shares = blocks < kTicketCounters ? 0 : tiles * 3 / 4 / (blocks * kLongWarps);
     tickets = cuda.tickets;
   }
   bool serves() const { return stages >= 2 && shares >= 2; }
