@@ -62,10 +62,12 @@ struct Tiles {
   }
 };
 
-template <class T, class Inputs>
+using Inputs = NormedInputs<bfloat16, NormParts::kResidual>;
+
 __global__ void __launch_bounds__(kLongWarps* kWarp, 1)
     long_row(const __grid_constant__ Product p, const __grid_constant__ LongPlan plan,
              const __grid_constant__ Inputs inputs, float* const converted) {
+  using T = bfloat16;
   __shared__ ByteBarrier barriers[kLongWarps][kMostStages];
   __shared__ ByteBarrier met, row_made;
   __shared__ float shared[kWarp];
@@ -155,18 +157,16 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 1)
 
 bool multiply_normed_long(const RmsNorm& norm, float* converted, const Product& p, Cuda& cuda) {
   using namespace few_rows;
-  using T = bfloat16;
   if (p.rows != 1 || cuda.properties.capability < 90 || p.layout.dtype != DType::kBFloat16 ||
       norm.x.dtype != DType::kBFloat16 || p.x_type != DType::kFloat32 || !aligned_rows(p, kWidth)) {
     return false;
   }
   const LongPlan plan(p, cuda);
-  const NormedInputs<T, NormParts::kResidual> inputs{rms_norm_groups<T>(norm)};
+  const Inputs inputs{rms_norm_groups<bfloat16>(norm)};
   if (p.depth % kPieceInputs != 0 || !plan.serves() || !inputs.fit(kLongWarps * kWarp)) return false;
   const size_t weights = static_cast<size_t>(kLongWarps * plan.stages * kPieceBytes);
-  launch_early(cuda, long_row<T, NormedInputs<T, NormParts::kResidual>>,
-               static_cast<unsigned>(cuda.properties.multiprocessors), kLongWarps * kWarp,
-               weights + static_cast<size_t>(p.depth) * sizeof(T), p, plan, inputs, converted);
+  launch_early(cuda, long_row, static_cast<unsigned>(cuda.properties.multiprocessors), kLongWarps * kWarp,
+               weights + static_cast<size_t>(p.depth) * sizeof(bfloat16), p, plan, inputs, converted);
   return true;
 }
 
